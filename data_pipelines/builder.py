@@ -1,0 +1,91 @@
+"""TFDS builder: packs clip records into sharded ArrayRecord files, without TensorFlow.
+
+    from data_pipelines.builder import TalkjaxClips
+    TalkjaxClips(data_dir=SHARDS, clips={"train": [npz, ...], "test": [...]}).download_and_prepare()
+    source = TalkjaxClips(data_dir=SHARDS).as_data_source(split="train")
+
+Images are stored as encoded JPEG bytes under a Text feature, since TFDS's own Image feature wants
+TensorFlow or one more decoder to check what it is given. `as_data_source` therefore returns bytes.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data_pipelines import records
+
+_DESCRIPTION = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The record of `data_pipelines.records.ClipRecord` in TFDS terms."""
+    points = (None, records.NUM_LANDMARKS, 2)
+    tensor = tfds.features.Tensor
+    return tfds.features.FeaturesDict(
+        {
+            "clip_id": tfds.features.Text(),
+            "frames": tfds.features.Sequence(tfds.features.Text()),
+            "timestamps": tensor(shape=(None,), dtype=np.float32),
+            "frame_landmarks": tensor(shape=points, dtype=np.float32),
+            "transforms": tensor(shape=(None, 2, 3), dtype=np.float32),
+            "face_found": tensor(shape=(None,), dtype=np.bool_),
+            "landmarks": tensor(shape=points, dtype=np.float32),
+            "mel": tensor(shape=(None, records.NUM_MELS), dtype=np.float32),
+            "source_fps": tfds.features.Scalar(np.float32),
+        }
+    )
+
+
+def to_example(path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """Loads one cached record as a (key, TFDS example) pair. A top-level function, so Beam maps it.
+
+    Raises:
+      UserError: the record holds NaN or Inf, or its shapes disagree.
+    """
+    record = records.check_record(records.load_npz(path))
+    example = {key: getattr(record, key) for key in records.ARRAY_KEYS}
+    example |= {
+        "clip_id": record.clip_id,
+        "frames": list(record.frames),
+        "source_fps": np.float32(record.source_fps),
+    }
+    return record.clip_id, example
+
+
+class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
+    """Clips of talking faces, from the records that `data_pipelines.prepare` extracts.
+
+    Args:
+      clips: split name -> paths of `.npz` records, in the order in which they are to lie in the
+        shards; only needed to write the data set.
+      **kwargs: as of any TFDS builder (`data_dir`, ...).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First layout."}
+    name = records.DATASET_NAME
+    # TFDS's own search for this path imports `importlib_resources`, which it does not install.
+    code_path = epath.Path(__file__)
+
+    def __init__(self, *, clips: Mapping[str, Sequence[str]] | None = None, **kwargs):
+        self._clips = dict(clips or {})
+        kwargs.setdefault("file_format", "array_record")
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # The loader shuffles; the order on disk stays that of the names, so that it can be read.
+        return tfds.core.DatasetInfo(
+            builder=self, description=_DESCRIPTION, features=features(), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager  # nothing is downloaded
+        return {split: self._generate_examples(paths) for split, paths in self._clips.items()}
+
+    def _generate_examples(self, paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path in paths:
+            yield to_example(path)

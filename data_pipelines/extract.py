@@ -1,0 +1,266 @@
+"""One video file -> clip records: landmarks, leak-safe crops, log-mel.
+
+Nothing here knows of folders, caches or processes; `prepare.py` calls it, and a Beam pipeline can
+map it as well.
+"""
+
+import dataclasses
+import os
+
+import cv2
+import numpy as np
+
+from data_pipelines import records
+from talkjax.errors import UserError
+from talkjax.media import audio, crop, topology, tracking
+from talkjax.media.video import VideoReader
+
+VERSION = 1  # part of every cache key: raise it when records change
+_BUFFER_BYTES = 256 << 20  # decoded frames kept between the two passes; longer clips decode twice
+_MEL_TAIL = 4  # mel frames past the last tick's own four that its window sees
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractOptions:
+    """What extraction depends on.
+
+    Attributes:
+      crop_size: side of the crops, px.
+      min_seconds: shorter parts are left out.
+      max_seconds: longer parts are split evenly.
+      face: which face, see `talkjax.media.tracking.parse_face`.
+      max_faces: faces looked for in a frame; 1 is a little faster where nobody else is in the picture.
+      max_gap_seconds: longest time without a face that is interpolated, and longest time between
+        two frames; a longer one ends the part.
+      jpeg_quality: of the stored crops (4:4:4).
+    """
+
+    crop_size: int = 128
+    min_seconds: float = 1.0
+    max_seconds: float = 20.0
+    face: str = "largest"
+    max_faces: int = 3
+    max_gap_seconds: float = 0.2
+    jpeg_quality: int = 95
+
+
+class LeftOut(Exception):
+    """A video that gives no clip: `reason` is a word for counting, `detail` says more."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What came out of one video.
+
+    Attributes:
+      clips: its records, in order; at least one.
+      frames: frames decoded; `frames_without_face` of them had no face found.
+      dropped: (reason, seconds) of the parts that were left out.
+      truncated: the file stopped early or had damaged pictures.
+    """
+
+    clips: list[records.ClipRecord]
+    frames: int
+    frames_without_face: int
+    dropped: list[tuple[str, float]]
+    truncated: bool
+
+
+def extract_video(
+    path: str | os.PathLike, clip_id: str, mesh, options: ExtractOptions
+) -> Extraction:
+    """Extracts the clips of one video.
+
+    A video is split where a scene begins, where the face is missing for long and where it is longer
+    than `max_seconds`; with more than one part, "#0", "#1", ... is added to the ids.
+
+    Args:
+      path: a video file.
+      clip_id: its id.
+      mesh: a `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
+      options: see `ExtractOptions`.
+
+    Raises:
+      LeftOut: nothing of it can be used.
+    """
+    reader, wave = _open(path)
+    times, mesh_points, found, cuts, buffered = _track(reader, mesh, options)
+    if not found.any():
+        raise LeftOut("no_face", f"none in {len(times)} frames")
+    runs, lost = _runs(times, mesh_points, cuts, options.max_gap_seconds)
+    audio_end = len(wave) / audio.SAMPLE_RATE
+    parts, dropped = [], []
+    for frames in runs:
+        for part in _chunks(frames, times, options.max_seconds):
+            part = part[(times[part] >= 0) & (times[part] <= audio_end)]
+            seconds = _seconds(times[part])
+            if seconds + 1e-6 < options.min_seconds:
+                dropped.append(("cut" if cuts.any() else "face_lost" if lost else "too_short", seconds))
+            else:
+                parts.append(part)
+    if not parts:
+        reason = dropped[0][0]
+        longest = max(seconds for _, seconds in dropped)
+        if reason == "too_short" and audio_end < options.min_seconds <= _seconds(times):
+            reason = "audio_too_short"
+        damage = "; the file is damaged or cut short" if reader.truncated else ""
+        raise LeftOut(reason, f"the longest part has {longest:.2f} s{damage}")
+
+    transforms = [crop.fit_transforms(mesh_points[part], times[part]) for part in parts]
+    jpegs = _crops(reader, buffered, parts, transforms, options)
+    mel = audio.log_mel(wave)
+    clips = []
+    for number, part in enumerate(parts):
+        name = clip_id if len(parts) == 1 else f"{clip_id}#{number}"
+        clips.append(
+            _record(
+                name, times[part], mesh_points[part], transforms[number], found[part],
+                jpegs[number], mel, audio_end, reader.info.fps,
+            )
+        )  # fmt: skip
+    return Extraction(
+        clips=clips,
+        frames=len(times),
+        frames_without_face=int((~found).sum()),
+        dropped=dropped,
+        truncated=reader.truncated,
+    )
+
+
+def _open(path: str | os.PathLike) -> tuple[VideoReader, np.ndarray]:
+    try:
+        reader = VideoReader(path)
+    except UserError as error:
+        raise LeftOut("unreadable", str(error)) from error
+    if not reader.info.has_audio:
+        raise LeftOut("no_audio", "it has no audio stream")
+    try:
+        wave = audio.load_audio(path)
+    except UserError as error:
+        raise LeftOut("bad_audio", str(error)) from error
+    return reader, wave
+
+
+def _track(reader: VideoReader, mesh, options: ExtractOptions):
+    """First pass: (N,) times, (N, 478, 3) points, (N,) found, (N,) cuts, frames or None."""
+    mesh.reset()
+    detector = tracking.CutDetector()
+    times, faces, cuts, buffered, size = [], [], [], [], 0
+    try:
+        for frame in reader:
+            times.append(frame.time)
+            faces.append(mesh.detect(frame.rgb))
+            cuts.append(detector.push(frame.rgb))
+            size += frame.rgb.nbytes
+            if size <= _BUFFER_BYTES:
+                buffered.append(frame.rgb)
+            else:
+                buffered.clear()
+        times = np.array(times)
+        points, found, cuts = tracking.track_clip(
+            faces, cuts, face=options.face, times=times,
+            max_gap=max(1, round(options.max_gap_seconds * reader.info.fps)),
+        )  # fmt: skip
+    except UserError as error:
+        reason = "face_choice" if str(error).startswith("--face") else "unreadable"
+        raise LeftOut(reason, str(error)) from error
+    return times, points, found, cuts, buffered if len(buffered) == len(times) else None
+
+
+def _runs(times, points, cuts, max_gap_seconds: float) -> tuple[list[np.ndarray], bool]:
+    """Frame numbers of each unbroken sight of the face, and whether any frame is outside of them."""
+    usable = np.isfinite(points).all((1, 2))
+    begins = cuts | ~usable | (np.diff(times, prepend=times[0]) > max(max_gap_seconds, 0.1) + 1e-6)
+    groups = np.split(np.arange(len(times)), np.flatnonzero(begins[1:]) + 1)
+    runs = [group[usable[group]] for group in groups]
+    return [run for run in runs if len(run)], not usable.all()
+
+
+def _seconds(times: np.ndarray) -> float:
+    """The time that frames show: the last one lasts as long as the others on average."""
+    if len(times) < 2:
+        return 0.0
+    return float((times[-1] - times[0]) * len(times) / (len(times) - 1))
+
+
+def _chunks(frames: np.ndarray, times: np.ndarray, max_seconds: float) -> list[np.ndarray]:
+    count = max(1, int(np.ceil(_seconds(times[frames]) / max_seconds - 1e-6)))
+    return np.array_split(frames, count)
+
+
+def _crops(reader, buffered, parts, transforms, options) -> list[list[bytes]]:
+    """Second pass: the encoded crops of every part."""
+    place = {int(f): (p, i) for p, part in enumerate(parts) for i, f in enumerate(part)}
+    flags = [cv2.IMWRITE_JPEG_QUALITY, options.jpeg_quality]
+    flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    out = [[] for _ in parts]
+    frames = enumerate(buffered) if buffered is not None else ((f.index, f.rgb) for f in reader)
+    for index, rgb in frames:
+        if index in place:
+            part, row = place[index]
+            image = crop.warp_crop(rgb, transforms[part][row], options.crop_size)
+            ok, data = cv2.imencode(".jpg", image[..., ::-1], flags)
+            if not ok:
+                raise LeftOut("error", f"frame {index} cannot be encoded")
+            out[part].append(data.tobytes())
+    return out
+
+
+def _record(
+    clip_id, times, points, transforms, found, jpegs, mel, audio_end, fps
+) -> records.ClipRecord:
+    """Puts one part together on clocks that start at a whole mel frame near its first picture."""
+    landmarks = crop.apply_transforms(topology.select(points), transforms)
+    first_mel = round(times[0] * audio.MEL_RATE)
+    zero = first_mel / audio.MEL_RATE
+    last = min(times[-1], audio_end) - zero
+    ticks = int(np.floor(last * records.TICKS_PER_SECOND + 1e-3)) + 1
+    stop = first_mel + records.MELS_PER_TICK * ticks
+    span = mel[first_mel : stop + _MEL_TAIL]
+    missing = records.MELS_PER_TICK * ticks - len(span)
+    if missing > 0:
+        silence = np.log(np.float32(audio.MEL_FLOOR))
+        span = np.pad(span, ((0, missing), (0, 0)), constant_values=silence)
+    clock = zero + np.arange(ticks) / records.TICKS_PER_SECOND
+    return records.check_record(
+        records.ClipRecord(
+            clip_id=clip_id,
+            timestamps=(times - zero).astype(np.float32),
+            frame_landmarks=landmarks.astype(np.float32),
+            transforms=transforms.astype(np.float32),
+            face_found=found,
+            landmarks=interpolate(landmarks, times, clock).astype(np.float32),
+            mel=span,
+            source_fps=float(fps),
+            frames=tuple(jpegs),
+        )
+    )
+
+
+def interpolate(values: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Linear interpolation of (N, ...) samples at (M,) times; the ends are held."""
+    if len(times) == 1:
+        return np.repeat(values, len(at), 0)
+    right = np.clip(np.searchsorted(times, at), 1, len(times) - 1)
+    weight = (at - times[right - 1]) / (times[right] - times[right - 1])
+    weight = np.clip(weight, 0.0, 1.0).reshape(-1, *[1] * (values.ndim - 1))
+    return values[right - 1] * (1 - weight) + values[right] * weight
+
+
+def safe_id(relative_path: str) -> str:
+    """A path as valid UTF-8, whatever bytes its name is made of."""
+    return os.fsencode(relative_path.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name looks like a video."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .flv .wmv .3gp .ogv .mxf .vob".split()
+)

@@ -1,0 +1,207 @@
+"""Pure functions of the loader: which window, which frames, which references, which distortions.
+
+Times are in *ticks* of the 25 Hz landmark clock; a window of T ticks that starts at tick s covers
+the times s ... s + T - 1. References always come from outside of it, so that no answer is handed
+over with the question.
+"""
+
+import math
+
+import numpy as np
+
+from data_pipelines.records import MELS_PER_TICK, NUM_MELS
+
+MEL_FLOOR = math.log(1e-5)  # silence, and everything outside of a clip
+MEL_WINDOW = 16  # mel frames a tick
+_SLACK = 1e-3  # ticks; timestamps are float32
+
+
+def possible_starts(num_ticks: int, window: int) -> np.ndarray:
+    """All first ticks of windows that leave at least one tick outside, (S,) int64."""
+    return np.arange(max(0, num_ticks - window + 1 if num_ticks > window else 0))
+
+
+def covering_starts(num_ticks: int, window: int) -> np.ndarray:
+    """First ticks of the fewest windows that cover a clip; the last one ends where the clip ends."""
+    if num_ticks <= window:
+        return np.zeros(0, np.int64)
+    starts = np.arange(0, num_ticks - window + 1, window)
+    last = num_ticks - window
+    return starts if starts[-1] == last else np.append(starts, last)
+
+
+def count_frames(
+    frame_ticks: np.ndarray, starts: np.ndarray, window: int, margin: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts image frames in windows, and outside of them by more than `margin` ticks.
+
+    Args:
+      frame_ticks: (N,) increasing frame times in ticks.
+      starts: (S,) first ticks.
+      window: T.
+      margin: ticks beside the window that count as neither.
+
+    Returns:
+      inside (S,), outside (S,).
+    """
+    ends = starts + window - 1
+    inside = np.searchsorted(frame_ticks, ends + _SLACK, "right") - np.searchsorted(
+        frame_ticks, starts - _SLACK, "left"
+    )
+    before = np.searchsorted(frame_ticks, starts - margin - _SLACK, "left")
+    after = len(frame_ticks) - np.searchsorted(frame_ticks, ends + margin + _SLACK, "right")
+    return inside, before + after
+
+
+def starts_with_frames(
+    frame_ticks: np.ndarray, starts: np.ndarray, window: int, margin: int
+) -> tuple[np.ndarray, int]:
+    """The starts whose windows hold an image frame and leave one outside for the reference.
+
+    Returns:
+      (starts, margin): the margin is 0 where no start could respect it.
+    """
+    for margin in sorted({margin, 0}, reverse=True):
+        inside, outside = count_frames(frame_ticks, starts, window, margin)
+        good = starts[(inside > 0) & (outside > 0)]
+        if len(good):
+            break
+    return good, margin
+
+
+def split_frames(
+    frame_ticks: np.ndarray, start: int, window: int, margin: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the frames in the window, and of those outside of it, each (n,) int64."""
+    end = start + window - 1
+    inside = (frame_ticks >= start - _SLACK) & (frame_ticks <= end + _SLACK)
+    outside = (frame_ticks < start - margin - _SLACK) | (frame_ticks > end + margin + _SLACK)
+    return np.flatnonzero(inside), np.flatnonzero(outside)
+
+
+def outside_ticks(num_ticks: int, start: int, window: int, margin: int) -> np.ndarray:
+    """Ticks outside of a window by more than `margin`, or just outside where there are none."""
+    for reach in (margin, 0):
+        before = np.arange(0, max(0, start - reach))
+        after = np.arange(start + window + reach, num_ticks)
+        if len(before) + len(after):
+            break
+    return np.concatenate([before, after])
+
+
+def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.ndarray:
+    """Takes `count` of `pool`: at random, or evenly spread without `rng`; repeats if it must."""
+    if rng is None:
+        return pool[np.linspace(0, len(pool) - 1, count + 2)[1:-1].round().astype(int)]
+    return rng.choice(pool, count, replace=len(pool) < count)
+
+
+# ---- audio --------------------------------------------------------------------------------------
+
+
+def mel_span(mel: np.ndarray, start: int, window: int) -> np.ndarray:
+    """The mel frames that the ticks of a window see, (4 (T - 1) + 16, 80); silence beyond the clip."""
+    lo = MELS_PER_TICK * start - MEL_WINDOW // 2
+    hi = MELS_PER_TICK * (start + window - 1) + MEL_WINDOW // 2
+    out = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)
+    a, b = max(lo, 0), min(hi, len(mel))
+    out[a - lo : b - lo] = mel[a:b]
+    return out
+
+
+def tick_windows(span: np.ndarray) -> np.ndarray:
+    """Cuts a `mel_span` into the (T, 16, 80) windows of its ticks (a view)."""
+    views = np.lib.stride_tricks.sliding_window_view(span, MEL_WINDOW, axis=0)
+    return views[::MELS_PER_TICK].transpose(0, 2, 1)
+
+
+def augment_mel(
+    rng: np.random.Generator, span: np.ndarray, gain: float, noise: float, masks: int
+) -> np.ndarray:
+    """Distorts a log-mel span as recordings differ.
+
+    Args:
+      rng: the sample's generator.
+      span: (L, 80) log-mel.
+      gain: standard deviation of the loudness, nats of power (0.23 nats are 1 dB).
+      noise: loudest added stationary noise, nats above `MEL_FLOOR`; half of the samples get none.
+      masks: bands and moments taken out, each at most this many (SpecAugment, arXiv 1904.08779).
+
+    Returns:
+      (L, 80) float32, not below the floor.
+    """
+    out = span
+    if gain:
+        # What is at the floor is silence, which no gain makes audible.
+        out = np.where(out <= MEL_FLOOR + 1e-6, out, out + np.float32(rng.normal(0, gain)))
+    if noise and rng.random() < 0.5:
+        level = MEL_FLOOR + rng.uniform(0, noise) + rng.normal(0, 0.5, NUM_MELS)
+        out = np.logaddexp(out, level.astype(np.float32))
+    if masks:
+        out = out.copy() if out is span else out
+        average = out.mean(0)
+        for _ in range(rng.integers(masks + 1)):
+            width = rng.integers(1, 11)
+            low = rng.integers(NUM_MELS - width + 1)
+            out[:, low : low + width] = MEL_FLOOR  # a band that this microphone does not have
+        for _ in range(rng.integers(masks + 1)):
+            # Filled with the average, not with silence: the mouth moves on, and silence must
+            # keep meaning a mouth at rest.
+            width = rng.integers(1, 9)
+            first = rng.integers(len(out) - width + 1)
+            out[first : first + width] = average
+    return np.maximum(out, np.float32(MEL_FLOOR)).astype(np.float32, copy=False)
+
+
+# ---- geometry -----------------------------------------------------------------------------------
+
+
+def random_similarity(
+    rng: np.random.Generator, scale: float, rotation: float, shift: float
+) -> np.ndarray:
+    """A small (2, 3) similarity of the unit crop about its centre; the arguments are deviations.
+
+    Applied to every point of a sample alike, it moves pose, content and references together: the
+    relations that the model learns stay true.
+    """
+    log_scale, angle, dx, dy = rng.normal(size=4) * (scale, rotation, shift, shift)
+    a, b = math.exp(log_scale) * math.cos(angle), math.exp(log_scale) * math.sin(angle)
+    linear = np.array([[a, -b], [b, a]])
+    return np.concatenate([linear, (0.5 + np.array([dx, dy]) - linear @ (0.5, 0.5))[:, None]], 1)
+
+
+def move_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Applies one (2, 3) transform to (..., 2) points; float32."""
+    transform = transform.astype(np.float32)
+    return points @ transform[:, :2].T + transform[:, 2]
+
+
+# ---- pixels -------------------------------------------------------------------------------------
+
+
+def box_pixels(box: tuple[float, float, float, float], size: int) -> tuple[int, int, int, int]:
+    """(y0, x0, y1, x1) of a unit-square box in whole pixels of a crop of `size` px."""
+    y0, x0, y1, x1 = (round(v * size) for v in box)
+    return y0, x0, y1, x1
+
+
+def cut_box(crop: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The box's part of (..., size, size, C) crops."""
+    y0, x0, y1, x1 = box_pixels(box, crop.shape[-2])
+    return crop[..., y0:y1, x0:x1, :]
+
+
+def decode_jpeg(data: bytes) -> np.ndarray:
+    """Decodes one crop to (H, W, 3) uint8 RGB with OpenCV or, without it, Pillow."""
+    try:
+        import cv2
+    except ImportError:
+        import io
+
+        from PIL import Image
+
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("a frame is not a JPEG image")
+    return image

@@ -1,0 +1,153 @@
+"""Processes that survive their jobs: a crash, a kill or a hang costs one job, never the run.
+
+`concurrent.futures` gives up on everything once one process dies, and a damaged video can crash a
+decoder. Here each process has a pipe of its own, so it is known which job it died of.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class JobFailed(Exception):
+    """What a job's result is when there is none: `kind` is "crash", "timeout" or "error"."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail = kind, detail
+
+
+def _serve(pipe, make_work: Callable[[], Callable[[Any], Any]]) -> None:
+    # ^C is for the parent, which then ends its children; and a parent that was killed closes the
+    # pipe, which ends the loop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            work = make_work()
+        except BaseException as error:
+            # What stops a worker from starting will stop the next one as well: the run must end.
+            pipe.send(("start", error if isinstance(error, Exception) else RuntimeError(error)))
+            return
+        pipe.send(("ready", None))
+        while True:
+            job = pipe.recv()
+            try:
+                pipe.send(("done", work(job)))
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    return
+                pipe.send(("raised", error))
+            except Exception as error:
+                text = "".join(traceback.format_exception_only(error)).strip()
+                pipe.send(("error", f"{text} at {_place(error)}"))
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.path.basename(last.filename)}:{last.lineno}"
+
+
+class _Process:
+    def __init__(self, make_work):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, make_work), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.job, self.deadline, self.ready = None, None, False
+
+    def give(self, job: Any, timeout: float) -> None:
+        self.job, self.deadline = (job,), time.monotonic() + timeout
+        with contextlib.suppress(OSError):  # a dead process is noticed when it is looked at
+            self.pipe.send(job)
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def run_jobs(
+    jobs: Sequence[Any],
+    make_work: Callable[[], Callable[[Any], Any]],
+    workers: int,
+    timeout: float,
+) -> Iterator[tuple[Any, Any]]:
+    """Runs jobs on fresh processes, each with single-threaded numerics.
+
+    Args:
+      jobs: plain data, handed out in order.
+      make_work: called once in each process; gives the function of a job. Both must be picklable
+        by name.
+      workers: number of processes.
+      timeout: seconds after which a job counts as hung.
+
+    Yields:
+      (job, result) in the order of completion, results never None; the result is a `JobFailed` for a job that raised,
+      crashed its process or hung.
+
+    Raises:
+      Exception: what `make_work` raised, and any OSError of a job (the disk is full, the folder is
+        gone): such things would fail every further job as well.
+    """
+    saved = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ |= dict.fromkeys(_ONE_THREAD, "1")  # read when the children import numpy
+    queue, pool = list(reversed(jobs)), []
+    try:
+        while queue or any(worker.job for worker in pool):
+            # One for every job in hand or to come, so that a lost one is replaced if it is missed.
+            wanted = min(workers, len(queue) + sum(worker.job is not None for worker in pool))
+            pool += [_Process(make_work) for _ in range(wanted - len(pool))]
+            for worker in pool:
+                if worker.ready and worker.job is None and queue:
+                    worker.give(queue.pop(), timeout)
+            waiting = [end for w in pool for end in (w.pipe, w.process.sentinel)]
+            signalled = multiprocessing.connection.wait(waiting, timeout=1.0)
+            for worker in list(pool):
+                result = _look_at(worker, signalled)
+                if isinstance(result, JobFailed) and result.kind != "error":
+                    worker.end()
+                    pool.remove(worker)
+                if result is not None and worker.job is not None:
+                    (job,), worker.job = worker.job, None
+                    yield job, result
+    finally:
+        for worker in pool:
+            worker.end()
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _look_at(worker: _Process, signalled: list) -> Any:
+    """The result of a worker's job or its failure, or None if there is no news."""
+    message = None
+    with contextlib.suppress(EOFError, OSError):
+        if worker.pipe in signalled or worker.pipe.poll():
+            message = worker.pipe.recv()
+    if message is not None:
+        kind, value = message
+        if kind in ("start", "raised"):
+            raise value
+        if kind == "ready":
+            worker.ready = True
+            return None
+        return JobFailed("error", value) if kind == "error" else value
+    if not worker.process.is_alive():
+        code = worker.process.exitcode
+        if not worker.ready:
+            raise RuntimeError(f"a worker process died at its start (exit code {code})")
+        return JobFailed("crash", f"its process died (exit code {code})")
+    if worker.job is not None and time.monotonic() > worker.deadline:
+        return JobFailed("timeout", "it took too long")
+    return None

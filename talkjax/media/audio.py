@@ -1,0 +1,277 @@
+"""Audio: any file to 16 kHz mono aligned with its video, log-mel frames and per-tick windows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from talkjax.errors import UserError
+from talkjax.media import container as media
+
+SAMPLE_RATE = 16000
+MEL_BINS = 80
+MEL_RATE = 100  # mel frames a second
+TICK_RATE = 25  # landmark ticks a second
+MEL_FLOOR = 1e-5
+WINDOW = 16  # mel frames a tick
+_N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MEL_RATE
+_CHUNK = 4096  # mel frames at a time; bounds the memory of long audio
+_FMIN, _FMAX = 55.0, 7600.0
+_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+_SLACK_S = 0.05  # timestamps that stray further than this from the sample count are real gaps
+_MAX_OVERLAP_S = 1.0
+_MAX_SILENCE_S = 1800.0  # bounds what a file with absurd timestamps can cost
+
+
+class AudioBlock(NamedTuple):
+    """A run of samples: (channels, n) float32, their rate in Hz and FFmpeg's channel layout."""
+
+    samples: np.ndarray
+    rate: int
+    layout: str
+
+
+def load_audio(path: media.Pathish, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Reads the audio of any audio or video file.
+
+    Sample 0 is the clip's zero, so that sample i belongs with `VideoFrame.time == i / sample_rate`:
+    a stream that starts later than its video is padded with silence; encoder delay is removed.
+
+    Args:
+      path: A local media file.
+      sample_rate: Wanted rate in Hz.
+
+    Returns:
+      (S,) float32 mono (mean of the channels) in [-1, 1], S = ceil(duration * sample_rate).
+
+    Raises:
+      UserError: No audio stream, nothing in it, only NaN, or no media file.
+    """
+    import soxr
+
+    pieces: list[np.ndarray] = []
+    resampler, rate, total = None, sample_rate, 0
+    for block in aligned_blocks(path):
+        mono = block.samples.mean(axis=0, dtype=np.float32)
+        total += len(mono)
+        if resampler is None and block.rate != sample_rate:
+            rate = block.rate
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        pieces.append(mono if resampler is None else resampler.resample_chunk(mono))
+    if resampler is not None:
+        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    length = -(-total * sample_rate // rate)  # as librosa.resample: rounded up
+    wave = np.concatenate(pieces)[:length]
+    wave = np.pad(wave, (0, length - len(wave)))
+    return np.clip(wave, -1.0, 1.0).astype(np.float32, copy=False)
+
+
+def audio_duration(path: media.Pathish) -> float:
+    """Seconds from the clip's zero to the end of its audio, by decoding it (see `load_audio`)."""
+    total, rate = 0, 1
+    for block in aligned_blocks(path):
+        total, rate = total + block.samples.shape[1], block.rate
+    return total / rate
+
+
+def aligned_blocks(path: media.Pathish) -> Iterator[AudioBlock]:
+    """Streams a file's audio, every channel at its own rate, without gaps from the clip's zero.
+
+    Gaps in the timestamps are filled with silence and overlaps are cut, so that a sample's
+    number always tells its time. Values that are not finite become 0.
+
+    Yields:
+      `AudioBlock`s of one rate and one layout.
+
+    Raises:
+      UserError: As `load_audio`.
+    """
+    name = media.display_name(path)
+    seen, finite = 0, False
+    with media.open_input(path) as container:
+        stream = media.audio_stream(container)
+        if stream is None:
+            raise UserError(f"{name}: has no audio stream; give a file with sound")
+        zero = None
+        if media.video_stream(container) is not None:
+            zero = media.clip_zero(path)
+        place = None
+        for frame, is_last in _mark_last(media.decode(container, stream, media.Damage())):
+            if frame.sample_rate <= 0 or not frame.samples:
+                continue
+            if place is None:
+                place = _Placement(frame.sample_rate, zero)
+                rate, (layout, channels) = frame.sample_rate, channel_layout(frame.layout)
+            samples = _samples(frame, rate, channels)
+            if is_last:
+                samples = samples[:, : _stored_length(frame)]
+            good = np.isfinite(samples)
+            finite = finite or bool(good.any())
+            if not good.all():
+                samples = np.where(good, samples, np.float32(0))
+            seen += samples.shape[1]
+            silence, cut = place(frame, samples.shape[1])
+            while silence > 0:
+                length = min(silence, rate)
+                yield AudioBlock(np.zeros((channels, length), np.float32), rate, layout)
+                silence -= length
+            if cut < samples.shape[1]:
+                yield AudioBlock(samples[:, cut:], rate, layout)
+    if not seen:
+        raise UserError(f"{name}: its audio stream holds no sound (zero length); give another file")
+    if not finite:
+        raise UserError(f"{name}: its audio holds no valid sample (all NaN); give another file")
+
+
+def _mark_last(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[av.AudioFrame, bool]]:
+    previous = None
+    for frame in frames:
+        if previous is not None:
+            yield previous, False
+        previous = frame
+    if previous is not None:
+        yield previous, True
+
+
+def _stored_length(frame: av.AudioFrame) -> int:
+    """Samples of a stream's last frame: mp4 cuts the encoder's padding by the packet's duration."""
+    samples = Fraction(frame.time_base) * frame.sample_rate * (frame.duration or 0)
+    exact = Fraction(frame.time_base) * frame.sample_rate <= 1
+    return min(frame.samples, round(samples)) if exact and samples >= 1 else frame.samples
+
+
+def channel_layout(layout: av.AudioLayout) -> tuple[str, int]:
+    """FFmpeg's name of a layout and its channels; files that name none get the usual one."""
+    count = layout.nb_channels
+    if count > len(_LAYOUTS):
+        return "mono", 1
+    if layout.name.endswith("channels") or layout.name.startswith("ambisonic"):
+        return _LAYOUTS[count - 1], count
+    return layout.name, count
+
+
+class _Placement:
+    """Decides from a frame's timestamp how much silence precedes it or how much of it is cut."""
+
+    def __init__(self, rate: int, zero: Fraction | None) -> None:
+        self._rate, self._zero = rate, zero
+        self._written = 0
+        self._silence_left = round(_MAX_SILENCE_S * rate)
+
+    def __call__(self, frame: av.AudioFrame, count: int) -> tuple[int, int]:
+        """Returns (samples of silence before the frame, samples to cut from its start)."""
+        silence = cut = 0
+        ticks = media.frame_ticks(frame)
+        if ticks is not None:
+            time = ticks * Fraction(frame.time_base)
+            if self._zero is None:
+                self._zero = time
+            gap = round((time - self._zero) * self._rate) - self._written
+            slack = _SLACK_S * self._rate if self._written else 0
+            if abs(gap) > slack:
+                if -_MAX_OVERLAP_S * self._rate < gap < 0:
+                    cut = min(-gap, count)
+                elif 0 < gap <= self._silence_left:
+                    silence = gap
+                    self._silence_left -= gap
+                else:  # joined recordings, or nonsense: run on from here
+                    self._zero += Fraction(gap, self._rate)
+        self._written += silence + count - cut
+        return silence, cut
+
+
+def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
+    """Samples of any type as (channels, n) float32 at `rate`."""
+    data = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if data.dtype == np.uint8:
+        data = (data.astype(np.float32) - 128) / 128
+    elif np.issubdtype(data.dtype, np.integer):
+        data = (data / (np.iinfo(data.dtype).max + 1)).astype(np.float32)
+    data = data.astype(np.float32, copy=False)
+    if data.shape[0] != channels:  # an absurd count, or the layout changes in the middle
+        data = np.repeat(data.mean(axis=0, keepdims=True), channels, axis=0)
+    if frame.sample_rate != rate:
+        import soxr
+
+        data = soxr.resample(data.T, frame.sample_rate, rate).T
+    return data
+
+
+@functools.lru_cache(maxsize=1)
+def mel_filterbank() -> np.ndarray:
+    """librosa's slaney mel filterbank, (80, 257) float32."""
+    import librosa
+
+    return librosa.filters.mel(
+        sr=SAMPLE_RATE, n_fft=_N_FFT, n_mels=MEL_BINS, fmin=_FMIN, fmax=_FMAX
+    ).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _window() -> np.ndarray:
+    """The periodic Hann window of 400 samples, centred in 512."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WIN) / _WIN)
+    side = (_N_FFT - _WIN) // 2
+    return np.pad(hann, (side, _N_FFT - _WIN - side)).astype(np.float32)
+
+
+def log_mel(wave: np.ndarray) -> np.ndarray:
+    """Log-mel spectrogram of 16 kHz mono audio.
+
+    Equals log(max(librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without its slow
+    first call. Frame m is centred at m / 100 s; samples outside of the clip are zero.
+
+    Args:
+      wave: (S,) float32.
+
+    Returns:
+      (M, 80) float32, M = 1 + S // 160.
+    """
+    wave = np.asarray(wave, np.float32)
+    if wave.ndim != 1:
+        raise ValueError(f"log_mel takes (S,) mono audio, not an array of shape {wave.shape}")
+    padded = np.pad(wave, _N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
+    count = 1 + len(wave) // _HOP
+    out = np.empty((count, MEL_BINS), np.float32)
+    for start in range(0, count, _CHUNK):
+        stop = min(start + _CHUNK, count)
+        spectrum = np.fft.rfft(frames[start:stop] * _window(), axis=-1)
+        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+        out[start:stop] = np.log(np.maximum(power @ mel_filterbank().T, MEL_FLOOR))
+    return out
+
+
+def tick_count(samples: int) -> int:
+    """Number of 25 Hz ticks that cover `samples` of 16 kHz audio."""
+    return math.ceil(samples * TICK_RATE / SAMPLE_RATE)
+
+
+def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
+    """Cuts the mel window of each landmark tick.
+
+    Tick k is at k / 25 s, mel frame 4k; its window is mel[4k - 8 : 4k + 8]. Outside of the
+    spectrogram is silence, log(1e-5).
+
+    Args:
+      mel: (M, 80) float32 from `log_mel`.
+      ticks: Number of ticks T (0 ... T-1), or the (T,) tick numbers.
+
+    Returns:
+      (T, 16, 80) float32.
+    """
+    numbers = np.arange(ticks) if np.ndim(ticks) == 0 else np.asarray(ticks)
+    step = MEL_RATE // TICK_RATE
+    index = numbers[:, None] * step + np.arange(-(WINDOW // 2), WINDOW // 2)  # (T, 16)
+    inside = (index >= 0) & (index < len(mel))
+    windows = np.full((*index.shape, MEL_BINS), math.log(MEL_FLOOR), np.float32)
+    windows[inside] = mel[index[inside]]
+    return windows

@@ -1,0 +1,171 @@
+"""Carrying a file's audio into an output container: copied as it is where that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.packet import PacketSideData
+
+from talkjax.errors import UserError
+from talkjax.media import audio
+from talkjax.media import container as media
+
+# What each container takes without loss of compatibility; the rest becomes AAC (Matroska: FLAC).
+COPIED = {
+    "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
+    "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"},
+    "matroska": {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus", "vorbis"}
+    | {"pcm_s16le", "pcm_s24le", "pcm_f32le"},
+}
+_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_AAC_LAYOUTS = ("mono", "stereo", "5.1", "7.1")
+_BITS_A_SAMPLE = 4  # generous for AAC: 176 kbit/s a channel at 44.1 kHz
+
+
+class AudioTrack:
+    """The audio of one input file as packets for an output stream, made as they are asked for.
+
+    Attributes:
+      copied: Whether the packets are the original ones.
+    """
+
+    def __init__(self, output, output_format: str, path: media.Pathish) -> None:
+        """Adds the stream to `output` (PyAV, header not yet written).
+
+        Raises:
+          UserError: The file has no usable audio.
+        """
+        self._path = path
+        with media.open_input(path) as source:
+            stream = media.audio_stream(source)
+            if stream is None:
+                raise UserError(f"{media.display_name(path)}: has no audio stream; give a file with sound")
+            self._zero = media.clip_zero(path)
+            self.copied = _can_copy(source, stream, output_format, self._zero)
+            if self.copied:
+                self._stream = output.add_stream_from_template(stream)
+                self._stream.time_base = Fraction(1, stream.codec_context.sample_rate)
+            else:
+                self._stream = _add_encoder(output, output_format, stream.codec_context)
+        self._packets = self._copy() if self.copied else self._encode()
+        self._next: av.Packet | None = None
+
+    def packets(self, until: float | None) -> Iterator[av.Packet]:
+        """Yields the packets that start before `until` seconds; all that are left if None."""
+        while True:
+            if self._next is None:
+                self._next = next(self._packets, None)
+                if self._next is None:
+                    return
+            packet = self._next
+            if until is not None and packet.pts * packet.time_base > until:
+                return
+            self._next = None
+            yield packet
+
+    def _copy(self) -> Iterator[av.Packet]:
+        with media.open_input(self._path) as source:
+            stream = media.audio_stream(source)
+            rate = stream.codec_context.sample_rate
+            clock = _PacketClock(rate, stream.codec_context.frame_size, self._zero)
+            packets = source.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                except (av.error.FFmpegError, OSError):
+                    return  # a file that is cut short: what is there is used
+                if packet is None:
+                    return
+                if packet.size == 0:
+                    continue
+                clock(packet)
+                packet.stream = self._stream
+                yield packet
+
+    def _encode(self) -> Iterator[av.Packet]:
+        context = self._stream.codec_context
+        resampler = av.AudioResampler(context.format, context.layout, context.sample_rate)
+        written = 0
+        for block in audio.aligned_blocks(self._path):
+            samples = np.ascontiguousarray(np.clip(block.samples, -1.0, 1.0))
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=block.layout)
+            frame.sample_rate = block.rate
+            frame.pts, frame.time_base = written, Fraction(1, block.rate)
+            written += samples.shape[1]
+            for resampled in resampler.resample(frame):
+                yield from self._stream.encode(resampled)
+        for resampled in resampler.resample(None):
+            yield from self._stream.encode(resampled)
+        yield from self._stream.encode(None)
+
+
+def _can_copy(source, stream: av.AudioStream, output_format: str, zero: Fraction) -> bool:
+    """Whether the packets keep their length and place in the output's container."""
+    name = media.codec_name(stream)
+    if name not in COPIED[output_format] or not stream.codec_context.sample_rate:
+        return False
+    first = next((packet for packet in source.demux(stream) if packet.size), None)
+    if first is None or first.pts is None:
+        return False
+    # FFmpeg's Matroska muxer would not mark the encoder's delay and shift the video instead.
+    return output_format != "matroska" or first.pts * first.time_base >= zero
+
+
+def _add_encoder(output, output_format: str, source: av.AudioCodecContext) -> av.AudioStream:
+    """Adds an encoder with the source's rate and channels, as far as the codec knows them."""
+    layout, channels = audio.channel_layout(source.layout)
+    if output_format == "matroska":
+        return output.add_stream("flac", rate=source.sample_rate, layout=layout)
+    if layout not in _AAC_LAYOUTS:
+        layout, channels = "stereo", 2
+    rate = next((known for known in _AAC_RATES if known >= source.sample_rate), 48000)
+    stream = output.add_stream("aac", rate=rate, layout=layout)
+    stream.bit_rate = min(192_000, _BITS_A_SAMPLE * rate) * channels
+    return stream
+
+
+class _PacketClock:
+    """Puts packets on a clock of single samples whose 0 is the clip's zero.
+
+    Containers such as Matroska store milliseconds. Where packets have a fixed number of samples
+    and their timestamps agree with the count, the count is used, so that nothing is rounded.
+    """
+
+    def __init__(self, rate: int, frame_size: int, zero: Fraction) -> None:
+        self._rate, self._size, self._zero = rate, frame_size, zero
+        self._expected: int | None = None
+        self._given = 0
+
+    def __call__(self, packet: av.Packet) -> None:
+        base = Fraction(packet.time_base)
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        given = round(packet.duration * base * self._rate) if packet.duration else 0
+        rounding = max(1, round(base * self._rate))  # samples a tick: 44 in Matroska, else 1
+        length = self._size or given
+        if stamp is None:
+            start = self._expected or 0
+        else:
+            start = round((stamp * base - self._zero) * self._rate)
+            if self._size and self._expected is not None and abs(start - self._expected) <= rounding:
+                start = self._expected
+            elif self._expected is not None and start <= self._expected - max(length, 1):
+                start = self._expected  # timestamps must rise
+        full = self._size or self._given or given
+        if given and given < full - 2 * rounding:
+            length = given  # the last packet, its padding already cut
+        else:
+            length = max(1, length - _discarded(packet))
+        self._given = given
+        packet.pts = packet.dts = start
+        packet.time_base = Fraction(1, self._rate)
+        packet.duration = length
+        self._expected = start + length
+
+
+def _discarded(packet: av.Packet) -> int:
+    """Samples at the packet's end that are the encoder's padding."""
+    data = PacketSideData.from_packet(packet, "skip_samples")
+    return int.from_bytes(bytes(data)[4:8], "little") if data and data.data_size >= 8 else 0

@@ -1,0 +1,194 @@
+"""Opening media files that may be hostile, and the clock that their streams share.
+
+Every file goes through `open_input`, which gives FFmpeg a plain local path, the `file` protocol
+only and a fixed list of self-contained formats: play lists, concatenations and other formats
+that name further files or addresses are refused before anything in them is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from talkjax.errors import UserError
+
+# Self-contained formats only: no hls, dash, concat, sdp, image2, lavfi, avisynth ...
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,wtv,nut,gif,"
+    "h264,hevc,m4v,ivf,obu,av1,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,dts,"
+    "truehd,loas,mp2,dv,rm,nsv,vob,y4m,yuv4mpegpipe"
+)
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 26  # 67 Mpixel: 8192 x 8192
+
+Pathish = str | os.PathLike
+
+
+def check_local_file(path: Pathish) -> str:
+    """Returns the absolute path of an existing, non-empty, regular file, else a `UserError`."""
+    name = os.fspath(path)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    if not name or "\0" in name:
+        raise UserError("no media file was named; give the path of a video or audio file")
+    try:
+        status = os.stat(name)
+    except OSError as error:
+        if "://" in name:
+            raise UserError(
+                f"{name}: addresses are not opened; download the file and give its path"
+            ) from None
+        why = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "bad path")
+        raise UserError(f"{name}: {why}; check the path") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{name}: is a directory; give the path of one media file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{name}: is not a regular file; give the path of a media file")
+    if status.st_size == 0:
+        raise UserError(f"{name}: is empty (0 bytes); give a complete media file")
+    if not os.access(name, os.R_OK):
+        raise UserError(f"{name}: cannot be read (permission denied); check its permissions")
+    return os.path.abspath(name)
+
+
+@contextlib.contextmanager
+def open_input(path: Pathish) -> Iterator[av.container.InputContainer]:
+    """Opens a local media file for reading.
+
+    Args:
+      path: A local path; addresses, directories, devices and play lists are refused.
+
+    Yields:
+      The PyAV container.
+
+    Raises:
+      UserError: The file is missing, empty, unreadable, truncated beyond use or not media.
+    """
+    name = check_local_file(path)
+    try:
+        # The "file:" prefix keeps a path such as "concat:a|b" from being read as a protocol.
+        container = av.open(
+            "file:" + name,
+            container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UserError(
+            f"{os.fspath(path)}: is not a readable media file (truncated, damaged or another kind "
+            f"of file: {_reason(error)}); give a complete video or audio file"
+        ) from None
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The best moving-picture stream, or None; cover art of audio files does not count."""
+    best = container.streams.best("video")
+    candidates = ([best] if best is not None else []) + list(container.streams.video)
+    for stream in candidates:
+        attached = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+        if stream.codec_context is not None and not stream.disposition & attached:
+            return stream
+    return None
+
+
+def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The best audio stream that can be decoded, or None."""
+    best = container.streams.best("audio")
+    candidates = ([best] if best is not None else []) + list(container.streams.audio)
+    for stream in candidates:
+        if stream.codec_context is not None:
+            return stream
+    return None
+
+
+def codec_name(stream) -> str:
+    """FFmpeg's name of a stream's format (and not of the decoder, such as mp3float)."""
+    return stream.codec_context.codec.canonical_name
+
+
+class Damage:
+    """Counts what went wrong while decoding one stream."""
+
+    def __init__(self) -> None:
+        self.errors = 0
+        self.cut_short = False
+
+    def __bool__(self) -> bool:
+        return self.cut_short or self.errors > 0
+
+
+def decode(container, stream, damage: Damage) -> Iterator:
+    """Decodes a stream to its end, passing over damaged packets.
+
+    Args:
+      container: From `open_input`.
+      stream: One of its streams.
+      damage: Is told of packets that failed and of a file that stops early.
+
+    Yields:
+      PyAV frames in presentation order.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError):
+            damage.cut_short = True
+            break
+        try:
+            frames = packet.decode()
+        except (av.error.FFmpegError, OSError):
+            damage.errors += 1
+            continue
+        yield from frames
+    with contextlib.suppress(av.error.FFmpegError, OSError):
+        yield from stream.codec_context.decode(None)
+
+
+def frame_ticks(frame) -> int | None:
+    """A frame's presentation time in its time base, or None if the file has none."""
+    return frame.pts if frame.pts is not None else frame.dts
+
+
+def _first_time(path: Pathish, pick) -> Fraction | None:
+    with open_input(path) as container:
+        stream = pick(container)
+        if stream is None:
+            return None
+        for frame in decode(container, stream, Damage()):
+            ticks = frame_ticks(frame)
+            return None if ticks is None else ticks * Fraction(frame.time_base)
+    return None
+
+
+def clip_zero(path: Pathish) -> Fraction:
+    """The clip's zero on its container's clock, in seconds.
+
+    It is the earlier of the first decoded picture and the first decoded audio sample, which is
+    what players treat as the start. Decoding (and not the header) decides, so encoder delay,
+    edit lists and the arbitrary first timestamp of MPEG streams are all accounted for.
+    """
+    times = [_first_time(path, video_stream), _first_time(path, audio_stream)]
+    known = [time for time in times if time is not None]
+    return min(known, default=Fraction(0))
+
+
+def display_name(path: Pathish) -> str:
+    """The path as the user gave it, for messages."""
+    return str(Path(os.fsdecode(os.fspath(path))))

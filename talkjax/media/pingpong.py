@@ -1,0 +1,166 @@
+"""A template video forward, then backward, for ever, in constant memory."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterator
+
+import av
+
+from talkjax.errors import UserError
+from talkjax.media import container as media
+from talkjax.media.video import VideoFrame, VideoReader
+
+_BACK_OFF_S = 12.0  # second try of a seek; longer than the key frame interval of usual encoders
+
+
+def iterate_pingpong(path: media.Pathish, cache_bytes: int = 256 << 20) -> Iterator[VideoFrame]:
+    """Yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end; no turn shows a frame twice.
+
+    A clip that fits into the cache is decoded once. A longer one is decoded backward in chunks:
+    seek to the key frame before a chunk, decode up to its end, keep the chunk. Chunks are checked
+    against checksums of the first forward pass; where a file cannot be sought exactly, the chunk
+    is decoded from the start of the file instead, slower but never wrong.
+
+    Args:
+      path: A local video.
+      cache_bytes: Bound on the memory of cached pictures (at least two are kept).
+
+    Yields:
+      `VideoFrame`s; `time` is the frame's own time in the template (see `with_output_times`).
+    """
+    clip = _Clip(path, cache_bytes)
+    yield from clip.first_pass()
+    while True:
+        yield from clip.backward()
+        yield from clip.forward()
+
+
+def with_output_times(
+    frames: Iterator[VideoFrame], fps: float, start: float | None = None
+) -> Iterator[tuple[float, VideoFrame]]:
+    """Adds the time at which each frame of a ping-pong is shown, in seconds.
+
+    Intervals between frames are the template's own, also backward, so a variable rate is kept.
+
+    Args:
+      frames: From `iterate_pingpong`.
+      fps: The template's average rate, for the interval when it has a single frame.
+      start: Time of the first frame; its own time (later than 0 where the sound comes first) if
+        None.
+    """
+    previous, time = None, 0.0
+    for frame in frames:
+        if previous is None:
+            time = frame.time if start is None else start
+        else:
+            time += abs(frame.time - previous.time) or 1 / fps
+        yield time, frame
+        previous = frame
+
+
+class _Clip:
+    """The index of a clip (times, timestamps, checksums) and its bounded cache."""
+
+    def __init__(self, path: media.Pathish, cache_bytes: int) -> None:
+        self._reader = VideoReader(path)
+        size = 3 * self._reader.info.width * self._reader.info.height
+        self._capacity = max(2, cache_bytes // size)
+        self._cache: deque[VideoFrame] = deque(maxlen=self._capacity)
+        self._times: list[float] = []
+        self._ticks: list[int | None] = []
+        self._sums: list[int] = []
+        self._index: dict[int, int] = {}  # timestamp -> frame number, if timestamps are usable
+        self._seekable = True
+
+    def first_pass(self) -> Iterator[VideoFrame]:
+        """Frames 0 ... n-1, building the index."""
+        for time, raw in self._reader.decoded():
+            frame = VideoFrame(len(self._times), time, self._reader.to_rgb(raw))
+            self._times.append(time)
+            self._ticks.append(raw.pts)
+            self._sums.append(zlib.crc32(frame.rgb))
+            self._cache.append(frame)
+            yield frame
+        self._index = {tick: i for i, tick in enumerate(self._ticks) if tick is not None}
+        self._seekable = len(self._index) == len(self._times)
+
+    def backward(self) -> Iterator[VideoFrame]:
+        """Frames n-2 ... 0; for a clip of one frame, that frame."""
+        stop = len(self._times) - 1
+        if stop == 0:
+            yield self._cache[0]
+        while stop > 0:
+            start = self._cache[0].index
+            if start >= stop:
+                start = max(0, stop - self._capacity)
+                self._cache.clear()
+                self._cache.extend(self._chunk(start, stop))
+            for i in range(stop - 1, start - 1, -1):
+                yield self._cache[i - start]
+            stop = start
+
+    def forward(self) -> Iterator[VideoFrame]:
+        """Frames 1 ... n-1; nothing for a clip of one frame."""
+        count = len(self._times)
+        if len(self._cache) == count:  # all of it is cached
+            yield from (self._cache[i] for i in range(1, count))
+            return
+        self._cache.clear()
+        for i, (_, raw) in enumerate(self._reader.decoded()):
+            if i >= count:
+                return
+            frame = VideoFrame(i, self._times[i], self._reader.to_rgb(raw))
+            self._cache.append(frame)
+            if i:
+                yield frame
+
+    def _chunk(self, start: int, stop: int) -> list[VideoFrame]:
+        """Frames start ... stop-1, decoded anew."""
+        if self._seekable:
+            for back_off in (0.0, _BACK_OFF_S):
+                frames = self._decode_from(start, stop, back_off)
+                if frames is not None:
+                    return frames
+            self._seekable = False
+        frames = self._decode_from(start, stop, None)
+        if frames is None:
+            raise UserError(
+                f"{media.display_name(self._reader.path)}: decodes differently each time or was "
+                "changed meanwhile; convert it to an intact mp4 first"
+            )
+        return frames
+
+    def _decode_from(
+        self, start: int, stop: int, back_off: float | None
+    ) -> list[VideoFrame] | None:
+        """Decodes a chunk after a seek, or from the file's start; None if it was not met exactly.
+
+        Args:
+          start, stop: The frames wanted.
+          back_off: Seconds before frame `start` to seek to, or None to begin at the file's start.
+        """
+        frames: list[VideoFrame] = []
+        with media.open_input(self._reader.path) as container:
+            stream = media.video_stream(container)
+            stream.thread_type = "AUTO"
+            if back_off is not None:
+                target = self._ticks[start] - round(back_off / stream.time_base)
+                try:
+                    container.seek(target, stream=stream, backward=True)
+                except (av.error.FFmpegError, OSError, ValueError):
+                    return None
+            for count, raw in enumerate(media.decode(container, stream, media.Damage())):
+                i = count if back_off is None else self._index.get(raw.pts, -1)
+                if i >= stop or (i > start and not frames):
+                    break
+                if i < start:
+                    continue
+                rgb = self._reader.to_rgb(raw)
+                if i != start + len(frames) or zlib.crc32(rgb) != self._sums[i]:
+                    return None
+                frames.append(VideoFrame(i, self._times[i], rgb))
+                if i == stop - 1:
+                    return frames
+        return None

@@ -1,0 +1,252 @@
+"""Reading video: `probe`, and `VideoReader`, which streams upright 8-bit RGB frames with times."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from talkjax.errors import UserError
+from talkjax.media import container as media
+from talkjax.media import pixels
+
+_DEFAULT_FPS = 25.0
+_MAX_FPS = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a file's headers and first picture tell.
+
+    Attributes:
+      width, height: Size in pixels of the frames that `VideoReader` yields (after rotation).
+      fps: Average frame rate.
+      time_base: Seconds per tick of the video stream's timestamps.
+      frames: Number of frames, as far as the headers tell, or None. An estimate.
+      duration_s: Length of the video stream in seconds, or None if unknown.
+      has_audio: Whether there is an audio stream that can be decoded.
+      audio_codec: FFmpeg's name of its codec, or None.
+      rotation: Clockwise turn in degrees that the reader applies (0, 90, 180, 270).
+      codec: FFmpeg's name of the video codec.
+      pixel_format: FFmpeg's name of the stored pixel format.
+      color_primaries, color_trc, colorspace, color_range: The stream's tags (ITU-T H.273
+        numbers, range 1 limited or 2 full; 2, 2, 2 and 0 mean untagged).
+      sample_aspect_ratio: Width of a pixel over its height (after rotation); frames keep the
+        stored pixels.
+      matrix: The colour matrix that the reader used: the tag, or a guess if untagged.
+      zero: The clip's zero on the container's clock in seconds: video time 0 and audio sample 0.
+    """
+
+    width: int
+    height: int
+    fps: float
+    time_base: Fraction
+    frames: int | None
+    duration_s: float | None
+    has_audio: bool
+    audio_codec: str | None
+    rotation: int
+    codec: str
+    pixel_format: str
+    color_primaries: int
+    color_trc: int
+    colorspace: int
+    color_range: int
+    sample_aspect_ratio: Fraction
+    matrix: int
+    zero: Fraction
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VideoFrame:
+    """One picture.
+
+    Attributes:
+      index: 0, 1, 2, ... in presentation order.
+      time: Seconds from the clip's zero, strictly increasing.
+      rgb: (H, W, 3) uint8.
+    """
+
+    index: int
+    time: float
+    rgb: np.ndarray
+
+
+def probe(path: media.Pathish) -> VideoInfo:
+    """Reads a video's headers and first picture.
+
+    Raises:
+      UserError: Not a readable video: missing, empty, truncated, no video stream, no picture.
+    """
+    info, _, _ = _probe(path)
+    return info
+
+
+def _probe(path: media.Pathish) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[int, int]]:
+    """Returns the info, the orientation and the stored (width, height)."""
+    name = media.display_name(path)
+    with media.open_input(path) as container:
+        stream = _checked_stream(container, name)
+        frame = next(media.decode(container, stream, media.Damage()), None)
+        if frame is None:
+            raise UserError(f"{name}: no picture could be decoded; give a complete video file")
+        _check_size(frame.width, frame.height, name)
+        how = pixels.orientation(pixels.display_matrix(frame))
+        audio = media.audio_stream(container)
+        stored = (frame.width, frame.height)
+        width, height = stored[::-1] if how[0] else stored
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        duration = _duration(container, stream)
+        fps = _fps(stream, duration)
+        count = stream.frames or (round(duration * fps) if duration else None)
+        info = VideoInfo(
+            width=width,
+            height=height,
+            fps=fps,
+            time_base=Fraction(stream.time_base),
+            frames=count or None,
+            duration_s=duration,
+            has_audio=audio is not None,
+            audio_codec=None if audio is None else media.codec_name(audio),
+            rotation=pixels.rotation_degrees(how),
+            codec=media.codec_name(stream),
+            pixel_format=frame.format.name,
+            color_primaries=int(frame.color_primaries),
+            color_trc=int(frame.color_trc),
+            colorspace=int(frame.colorspace),
+            color_range=int(frame.color_range),
+            sample_aspect_ratio=1 / aspect if how[0] and aspect else Fraction(aspect),
+            matrix=pixels.effective_matrix(int(frame.colorspace), *stored),
+            zero=media.clip_zero(path),
+        )
+    return info, how, stored
+
+
+def _checked_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    stream = media.video_stream(container)
+    if stream is None:
+        raise UserError(f"{name}: has no video stream; give a file with moving pictures")
+    _check_size(stream.codec_context.width, stream.codec_context.height, name)
+    return stream
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if max(width, height) > media.MAX_SIDE or width * height > media.MAX_PIXELS:
+        raise UserError(
+            f"{name}: pictures of {width}x{height} are too large (the limit is "
+            f"{media.MAX_SIDE} a side and {media.MAX_PIXELS} pixels); scale the video down"
+        )
+
+
+def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    if stream.duration is not None and stream.duration > 0:
+        return float(stream.duration * stream.time_base)
+    tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
+    try:  # Matroska keeps each stream's length in a tag, "00:00:03.000000000"
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        pass
+    if container.duration is not None and container.duration > 0:
+        return container.duration / av.time_base
+    return None
+
+
+def _fps(stream: av.VideoStream, duration: float | None) -> float:
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    known = [float(rate) if rate and 0 < float(rate) <= _MAX_FPS else None for rate in rates]
+    average, nominal, _ = known
+    if average and nominal and stream.frames and abs(average - nominal) <= nominal / stream.frames:
+        return nominal  # a constant rate whose average a short or long last frame bends
+    for rate in known:
+        if rate:
+            return rate
+    if stream.frames and duration:
+        return stream.frames / duration
+    return _DEFAULT_FPS
+
+
+class VideoReader:
+    """Streams a video's frames in constant memory; iterate it as often as you like.
+
+    Attributes:
+      info: `VideoInfo`.
+      truncated: After an iteration has ended: the file stopped early or had damaged pictures
+        (what could be decoded was yielded).
+    """
+
+    def __init__(self, path: media.Pathish) -> None:
+        """Raises `UserError` if the file is no readable video (see `probe`)."""
+        self.path = path
+        self.info, self._how, stored = _probe(path)
+        self._convert = pixels.RgbReader(*stored, matrix_tag=self.info.colorspace)
+        self.truncated = False
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *unused) -> None:
+        pass  # every iteration closes its own container
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        for index, (time, frame) in enumerate(self.decoded()):
+            yield VideoFrame(index, time, self.to_rgb(frame))
+
+    def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """Turns a frame from `decoded` into an upright (H, W, 3) uint8 array."""
+        return self._convert(frame, self._how)
+
+    def decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yields (time in seconds, PyAV frame before rotation and colour conversion)."""
+        name = media.display_name(self.path)
+        damage = media.Damage()
+        clock = FrameClock(self.info)
+        end = None
+        with media.open_input(self.path) as container:
+            stream = _checked_stream(container, name)
+            stream.thread_type = "AUTO"
+            for frame in media.decode(container, stream, damage):
+                end = clock(frame)
+                yield end, frame
+        if end is None:
+            raise UserError(f"{name}: no picture could be decoded; give a complete video file")
+        self.truncated = bool(damage) or self._ends_early(end)
+
+    def _ends_early(self, last: float) -> bool:
+        if self.info.duration_s is None:
+            return False
+        slack = max(0.25, 3 / self.info.fps)
+        return last + 1 / self.info.fps < self.info.duration_s - slack
+
+
+class FrameClock:
+    """Gives every frame a time in seconds from the clip's zero, strictly increasing.
+
+    Timestamps are kept as they are. A missing one follows its predecessor by the nominal
+    interval; one that does not increase is moved just past its predecessor; after a jump back
+    (joined recordings) the clock runs on.
+    """
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._zero = info.zero
+        self._step = 1 / info.fps
+        self._shift = 0.0
+        self._last: float | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> float:
+        ticks = media.frame_ticks(frame)
+        last = self._last
+        if ticks is None:
+            time = 0.0 if last is None else last + self._step
+        else:
+            time = float(ticks * Fraction(frame.time_base) - self._zero) + self._shift
+            if last is not None and time <= last:
+                moved = last + (self._step if last - time > 0.5 else self._step / 8)
+                if last - time > 0.5:
+                    self._shift += moved - time
+                time = moved
+        self._last = time
+        return time

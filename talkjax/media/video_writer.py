@@ -1,0 +1,265 @@
+"""Writing video: H.264 with true timestamps and colour tags, beside the original audio."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from talkjax.errors import UserError
+from talkjax.media import container as media
+from talkjax.media import pixels
+from talkjax.media.audio_mux import AudioTrack
+from talkjax.media.video import VideoInfo
+
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_MIN_TICKS = 10_000  # finest time base of constant-rate output, ticks a second
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorTags:
+    """Colour description (ITU-T H.273 numbers; 2 = unspecified). The matrix is always stated.
+
+    The default is BT.709. RGB is converted with `matrix`, limited range.
+    """
+
+    primaries: int = 1
+    transfer: int = 1
+    matrix: int = pixels.MATRIX_BT709
+
+    @classmethod
+    def of(cls, info: VideoInfo) -> ColorTags:
+        """The source's own tags, with the matrix that its reader used."""
+        known = [tag if tag > 0 else 2 for tag in (info.color_primaries, info.color_trc)]
+        return cls(*known, info.matrix)
+
+
+class VideoWriter:
+    """Writes frames with explicit times to an mp4, mov or mkv file; use as a context manager.
+
+    The file appears under its name only when all of it has been written; after an exception
+    nothing is left. H.264 in 4:2:0 has even sizes only, so odd sizes are written in 4:4:4, which
+    keeps them exact.
+
+    Attributes:
+      audio_copied: Whether the audio is a bit-exact copy (None without audio).
+    """
+
+    def __init__(
+        self,
+        path: media.Pathish,
+        width: int,
+        height: int,
+        fps: float | Fraction = 25.0,
+        *,
+        time_base: Fraction | None = None,
+        crf: float = 18.0,
+        preset: str = "medium",
+        color: ColorTags | None = None,
+        sample_aspect_ratio: Fraction = Fraction(1),
+        audio: media.Pathish | None = None,
+        lossless: bool = False,
+    ) -> None:
+        """Opens the output.
+
+        Args:
+          path: Output file; its suffix (.mp4, .m4v, .mov, .mkv) chooses the container.
+          width, height: Size of the frames.
+          fps: Average rate, for the encoder and the length of the last frame.
+          time_base: Resolution of the timestamps in seconds, or None to derive it from `fps`.
+          crf: x264's constant rate factor.
+          preset: x264's preset.
+          color: Tags and matrix; BT.709 if None.
+          sample_aspect_ratio: Shape of a pixel.
+          audio: File whose audio goes with the video, on the clock of `load_audio`.
+          lossless: RGB without any loss, for tests (H.264 High 4:4:4, qp 0).
+
+        Raises:
+          UserError: The output cannot be created, or the audio cannot be used.
+        """
+        if width < 1 or height < 1:
+            raise ValueError(f"frames of {width}x{height} cannot be written")
+        self._name = media.display_name(path)
+        self._path = os.path.abspath(os.fsdecode(os.fspath(path)))
+        output_format = _output_format(self._path, self._name)
+        self._shape = (height, width, 3)
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._time_base = Fraction(time_base) if time_base else _time_base(self._rate)
+        color = color or ColorTags()
+        odd = bool(width % 2 or height % 2)
+        pixel_format = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
+        self._convert = pixels.YuvWriter(pixel_format, color.matrix)
+        self._temporary = os.path.join(
+            os.path.dirname(self._path), f".{secrets.token_hex(8)}.part"
+        )
+        self._pending: tuple[int, np.ndarray] | None = None
+        self._last_time = 0.0
+        self._durations: dict[int, int] = {}
+        self._container = None
+        with self._cleaning_up():
+            with open(self._temporary, "xb"):  # tells plainly if the directory is not writable
+                pass
+            # The movie's own clock, in ms by default, would round the edit lists.
+            options = {"movflags": "+faststart", "movie_timescale": "90000"}
+            options = {} if output_format == "matroska" else options
+            self._container = av.open(
+                "file:" + self._temporary, "w", format=output_format, container_options=options
+            )
+            self._stream = self._add_video(width, height, pixel_format, crf, preset, color, lossless)
+            self._stream.codec_context.sample_aspect_ratio = Fraction(sample_aspect_ratio)
+            self._audio = AudioTrack(self._container, output_format, audio) if audio else None
+        self.audio_copied = self._audio.copied if self._audio else None
+
+    @classmethod
+    def like(cls, path: media.Pathish, info: VideoInfo, **options) -> VideoWriter:
+        """A writer with a source's size, rate, time base, pixel shape and colours."""
+        settings = {
+            "fps": info.fps,
+            "time_base": info.time_base,
+            "color": ColorTags.of(info),
+            "sample_aspect_ratio": info.sample_aspect_ratio,
+        }
+        return cls(path, info.width, info.height, **(settings | options))
+
+    def _add_video(self, width, height, pixel_format, crf, preset, color, lossless):
+        name = "libx264rgb" if lossless else "libx264"
+        settings = {"qp": "0", "preset": "ultrafast"} if lossless else {"crf": str(crf), "preset": preset}
+        stream = self._container.add_stream(name, rate=self._rate, options=settings)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        context = stream.codec_context
+        context.time_base = stream.time_base = self._time_base
+        if not lossless:
+            context.color_primaries, context.color_trc = color.primaries, color.transfer
+            context.colorspace, context.color_range = color.matrix, 1
+        return stream
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind, *unused) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, rgb: np.ndarray, time: float) -> None:
+        """Adds a frame.
+
+        Args:
+          rgb: (H, W, 3) uint8.
+          time: When it is shown, in seconds; not before its predecessor.
+        """
+        if rgb.shape != self._shape or rgb.dtype != np.uint8:
+            raise ValueError(f"expected {self._shape} uint8, got {rgb.shape} {rgb.dtype}")
+        if not self._last_time <= time < float("inf"):
+            raise ValueError(f"a frame at {time} s cannot follow one at {self._last_time} s")
+        self._last_time = time
+        previous = self._pending[0] if self._pending else -1
+        ticks = max(round(time / self._time_base), previous + 1)  # two within one tick
+        with self._cleaning_up():
+            self._encode_pending(ticks)
+        self._pending = (ticks, rgb.copy())
+
+    def close(self, end: float | None = None) -> None:
+        """Completes the file and gives it its name.
+
+        Args:
+          end: Time at which the last frame ends, in seconds; by default it lasts one average
+            interval (a shorter one would bend the average rate that players show).
+        """
+        if self._container is None:
+            return
+        if self._pending is None:
+            self.abort()
+            raise UserError(f"{self._name}: no frame was written; the source holds no picture")
+        with self._cleaning_up():
+            if end is None:
+                end = float(self._pending[0] * self._time_base + 1 / self._rate)
+            end_ticks = max(self._pending[0] + 1, round(end / self._time_base))
+            self._encode_pending(end_ticks)
+            self._mux_video(self._stream.encode(None))
+            self._mux_audio(None)
+            self._container.close()
+            self._container = None
+            os.replace(self._temporary, self._path)
+
+    def abort(self) -> None:
+        """Gives up: removes what was written so far."""
+        container, self._container = self._container, None
+        self._pending = self._audio = None
+        if container is not None:
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+                container.close()
+        with contextlib.suppress(OSError):
+            os.remove(self._temporary)
+
+    def _encode_pending(self, until: int) -> None:
+        """Encodes the frame that was held back until its end was known."""
+        if self._pending is None:
+            return
+        ticks, rgb = self._pending
+        self._pending = None
+        frame = self._convert(rgb)
+        frame.pts, frame.time_base, frame.duration = ticks, self._time_base, until - ticks
+        self._durations[ticks] = until - ticks
+        self._mux_video(self._stream.encode(frame))
+
+    def _mux_video(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            now = packet.dts * packet.time_base
+            self._mux_audio(float(now))
+            self._container.mux(packet)
+
+    def _mux_audio(self, until: float | None) -> None:
+        """Keeps the audio level with the video, so that neither waits in memory for the other."""
+        if self._audio is not None:
+            for packet in self._audio.packets(until):
+                self._container.mux(packet)
+
+    @contextlib.contextmanager
+    def _cleaning_up(self) -> Iterator[None]:
+        """Removes the temporary file on any exception; system errors become `UserError`s."""
+        try:
+            yield
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, OSError):
+                raise UserError(f"{self._name}: {_why(error)}") from None
+            raise
+
+
+def _why(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk is full; free some space or choose another place"
+    if isinstance(error, FileNotFoundError):
+        return "its directory does not exist; create it first"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return "its directory is not writable; choose another place"
+    if isinstance(error, NotADirectoryError):
+        return "is inside something that is not a directory; choose another place"
+    return f"cannot be written ({error.strerror or error}); choose another place"
+
+
+def _output_format(path: str, name: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _FORMATS:
+        raise UserError(f"{name}: output must end in one of {', '.join(_FORMATS)}")
+    if os.path.isdir(path):
+        raise UserError(f"{name}: is a directory; give the name of an output file")
+    return _FORMATS[suffix]
+
+
+def _time_base(rate: Fraction) -> Fraction:
+    ticks = rate.numerator
+    while ticks < _MIN_TICKS:
+        ticks *= 2
+    return Fraction(1, ticks)

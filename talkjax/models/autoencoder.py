@@ -1,0 +1,219 @@
+"""The KL-regularised convolutional autoencoder, in Stable Diffusion's layout.
+
+The first learned part of the method (arXiv 2408.05416): images <-> latents in which the diffusion
+runs. The layout is that of diffusers' `AutoencoderKL`, so that `stabilityai/sd-vae-ft-mse` loads
+unchanged (`talkjax.weights.autoencoder_kl_params`). Downsampling by f = 2 ** (len(channels) - 1):
+f=4 and f=8 are the same class. The paper's own sizes are not published.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from talkjax.models.layers2d import GroupNorm, upsample2x
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"channels": (32, 64, 128, 128), "layers": 1, "latent_channels": 4},
+    "base": {"channels": (128, 256, 512, 512), "layers": 2, "latent_channels": 4},
+}
+# Stable Diffusion multiplies the latents of its `base` weights by this: a mean of 0 and a standard
+# deviation of 1 / SD_SCALING in every channel, in talkjax's per-channel normalisation.
+SD_SCALING = 0.18215
+
+
+def size(name: str, f: int = 8) -> dict[str, Any]:
+    """Constructor arguments of `AutoencoderKL` for a named size and a downsampling factor 4 or 8.
+
+    Raises:
+      ValueError: unknown name or factor.
+    """
+    if name not in SIZES or f not in (4, 8):
+        raise ValueError(f"no autoencoder {name!r} with f={f}; sizes {sorted(SIZES)}, f 4 or 8")
+    channels = SIZES[name]["channels"][: 1 + int(math.log2(f))]
+    return {**SIZES[name], "channels": channels}
+
+
+def _conv3(features: int, name: str, dtype: Any) -> nn.Conv:
+    return nn.Conv(features, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype, name=name)
+
+
+class ResnetBlock(nn.Module):
+    """Norm-SiLU-conv twice, with a skip (1x1 where the channels change)."""
+
+    features: int
+    groups: int = 32
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, H, W, features)."""
+        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
+        h = _conv3(self.features, "conv1", self.dtype)(h)
+        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm2")(h))
+        h = _conv3(self.features, "conv2", self.dtype)(h)
+        if x.shape[-1] != self.features:
+            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention over all positions, one head as wide as the features."""
+
+    groups: int = 32
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> the same shape."""
+        b, h, w, c = x.shape
+        tokens = GroupNorm(self.groups, dtype=self.dtype, name="group_norm")(x)
+        tokens = tokens.reshape(b, h * w, c)
+        query, key, value = (
+            nn.Dense(c, dtype=self.dtype, name=name)(tokens) for name in ("to_q", "to_k", "to_v")
+        )
+        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(logits * (c**-0.5), axis=-1).astype(self.dtype)
+        tokens = jnp.einsum("bqk,bkc->bqc", weights, value)
+        return x + nn.Dense(c, dtype=self.dtype, name="to_out")(tokens).reshape(x.shape)
+
+
+class _Half(nn.Module):
+    """What the encoder and the decoder share."""
+
+    channels: Sequence[int]
+    layers: int
+    out_channels: int
+    groups: int
+    dtype: Any
+    remat: bool
+
+    def _resnet(self, features: int, name: str) -> nn.Module:
+        block = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+        return block(features, self.groups, self.dtype, name=name)
+
+    def _middle(self, x: jax.Array) -> jax.Array:
+        x = self._resnet(self.channels[-1], "mid_resnet_0")(x)
+        x = AttentionBlock(self.groups, self.dtype, name="mid_attention")(x)
+        return self._resnet(self.channels[-1], "mid_resnet_1")(x)
+
+    def _head(self, x: jax.Array) -> jax.Array:
+        x = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="conv_norm_out")(x))
+        return _conv3(self.out_channels, "conv_out", self.dtype)(x)
+
+
+class Encoder(_Half):
+    """`layers` blocks a resolution, then a strided convolution."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images (B, H, W, 3) -> moments (B, H/f, W/f, 2c)."""
+        x = _conv3(self.channels[0], "conv_in", self.dtype)(x)
+        for i, features in enumerate(self.channels):
+            for j in range(self.layers):
+                x = self._resnet(features, f"down_{i}_resnet_{j}")(x)
+            if i < len(self.channels) - 1:
+                # One row and column after, none before: where Stable Diffusion's weights expect it.
+                x = nn.Conv(
+                    features, (3, 3), (2, 2), padding=((0, 1), (0, 1)), dtype=self.dtype,
+                    name=f"down_{i}_downsample",
+                )(x)  # fmt: skip
+        return self._head(self._middle(x))
+
+
+class Decoder(_Half):
+    """`layers` + 1 blocks a resolution, then nearest-neighbour upsampling and a convolution."""
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Latents (B, h, w, c) -> images (B, f*h, f*w, 3)."""
+        x = self._middle(_conv3(self.channels[-1], "conv_in", self.dtype)(z))
+        for i, features in enumerate(reversed(self.channels)):
+            for j in range(self.layers + 1):
+                x = self._resnet(features, f"up_{i}_resnet_{j}")(x)
+            if i < len(self.channels) - 1:
+                x = _conv3(features, f"up_{i}_upsample", self.dtype)(upsample2x(x))
+        return self._head(x)
+
+
+class AutoencoderKL(nn.Module):
+    """The autoencoder `E, D`; `AutoencoderKL(**size("tiny", f=8))`.
+
+    Attributes:
+      channels: features at each resolution, finest first; f = 2 ** (len(channels) - 1).
+      layers: ResNet blocks a resolution in the encoder; the decoder has one more.
+      latent_channels: channels of a latent.
+      groups: normalisation groups; must divide every entry of `channels`.
+      dtype: compute type; parameters are float32.
+      remat: recompute block activations in the backward pass instead of storing them.
+    """
+
+    channels: Sequence[int] = (128, 256, 512, 512)
+    layers: int = 2
+    latent_channels: int = 4
+    groups: int = 32
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @property
+    def downsampling(self) -> int:
+        """The factor f."""
+        return 2 ** (len(self.channels) - 1)
+
+    def setup(self) -> None:
+        """Makes the two halves and the 1x1 convolutions between them."""
+        shared = (self.groups, self.dtype, self.remat)
+        channels = tuple(self.channels)
+        self.encoder = Encoder(channels, self.layers, 2 * self.latent_channels, *shared)
+        self.decoder = Decoder(channels, self.layers, 3, *shared)
+        self.quant_conv = nn.Conv(2 * self.latent_channels, (1, 1), dtype=self.dtype)
+        self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1), dtype=self.dtype)
+
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images (B, H, W, 3) in [-1, 1] -> mean and log-variance, each (B, H/f, W/f, c) float32.
+
+        Raises:
+          ValueError: H or W is not a multiple of f.
+        """
+        if images.shape[-3] % self.downsampling or images.shape[-2] % self.downsampling:
+            raise ValueError(
+                f"image sides must be multiples of {self.downsampling}, got {images.shape}"
+            )
+        moments = self.quant_conv(self.encoder(images.astype(self.dtype))).astype(jnp.float32)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(logvar, -30.0, 20.0)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Latents (B, h, w, c) -> images (B, f*h, f*w, 3) float32 in about [-1, 1], not clipped."""
+        z = self.post_quant_conv(latents.astype(self.dtype))
+        return self.decoder(z).astype(jnp.float32)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """The round trip through the mean; also what `init` is called with."""
+        return self.decode(self.encode(images)[0])
+
+
+def sample_latent(key: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """A draw from the posterior N(mean, exp(logvar)), of the same shape."""
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + jnp.exp(0.5 * logvar) * noise
+
+
+def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """KL of the posterior from N(0, 1) in nats, summed over each image: (B, h, w, c) -> (B,)."""
+    terms = jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar
+    return 0.5 * terms.sum(axis=tuple(range(1, mean.ndim)))
+
+
+def layout_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor arguments that a parameter tree was made with (but for `groups`)."""
+    encoder = params["encoder"]
+    channels = []
+    while (block := encoder.get(f"down_{len(channels)}_resnet_0")) is not None:
+        channels.append(int(block["conv1"]["kernel"].shape[-1]))
+    layers = sum(name.startswith("down_0_resnet_") for name in encoder)
+    latent_channels = int(params["post_quant_conv"]["kernel"].shape[-1])
+    return {"channels": tuple(channels), "layers": layers, "latent_channels": latent_channels}

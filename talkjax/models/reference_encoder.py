@@ -1,0 +1,39 @@
+"""Multi-scale features of the reference image (arXiv 2408.05416, section 3.2)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from talkjax.models.autoencoder import ResnetBlock
+
+
+class ReferenceEncoder(nn.Module):
+    """One map of features per U-Net resolution.
+
+    Attributes:
+      channels: features per resolution, finest first, as the U-Net's.
+      blocks: ResNet blocks per resolution.
+      groups: of the group norms.
+    """
+
+    channels: tuple[int, ...]
+    blocks: int = 1
+    groups: int = 16
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, latent: jax.Array) -> list[jax.Array]:
+        """(B, h, w, c) normalised latent -> [(B, h / 2^s, w / 2^s, channels[s])]."""
+        x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(
+            latent.astype(self.dtype)
+        )
+        features = []
+        for level, channels in enumerate(self.channels):
+            if level:
+                x = nn.Conv(channels, (3, 3), (2, 2), dtype=self.dtype, name=f"down_{level}")(x)
+            for block in range(self.blocks):
+                x = ResnetBlock(channels, self.groups, self.dtype, name=f"block_{level}_{block}")(x)
+            features.append(x)
+        return features

@@ -1,0 +1,163 @@
+"""From a config to Flax modules: the one place where config fields become constructor arguments.
+
+Training and sampling build their networks here, so a checkpoint's `config.json` is enough to make
+the modules that its weights fit.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from talkjax.diffusion import schedules
+from talkjax.models import autoencoder, landmark_completion, taesd, talkformer, unet
+
+NUM_LANDMARKS = 131
+NUM_POSE = 74
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The learned parts and what ties them together.
+
+    Attributes:
+      autoencoder: `TAESD` or `AutoencoderKL`; parameters under "autoencoder".
+      denoiser: `UNet`; parameters under "denoiser".
+      landmark: `LandmarkCompletion`; parameters under "landmark".
+      schedule: the noise schedule.
+      prediction: "eps" or "v".
+      region: (y0, x0, y1, x1) of the crop that images show.
+      mask: (h, w) float32, 1 in latent cells that the pixel mask touches.
+      latent_mean, latent_std: (c,) float32 of the normalisation of latents.
+      image_size: (H, W) px of the region.
+      crop_size: px of the whole crop.
+      latent_shape: (h, w, c).
+    """
+
+    autoencoder: nn.Module
+    denoiser: unet.UNet
+    landmark: landmark_completion.LandmarkCompletion
+    schedule: schedules.Schedule
+    prediction: str
+    region: tuple[float, ...]
+    mask: np.ndarray
+    latent_mean: np.ndarray
+    latent_std: np.ndarray
+    image_size: tuple[int, int]
+    crop_size: int
+    latent_shape: tuple[int, int, int]
+
+    def encode(self, params: Any, images: jax.Array) -> jax.Array:
+        """(..., H, W, 3) uint8 to normalised latents (..., h, w, c) float32.
+
+        Args:
+          params: of the autoencoder.
+          images: region crops.
+        """
+        lead = images.shape[:-3]
+        x = images.reshape(-1, *images.shape[-3:]).astype(jnp.float32) / 127.5 - 1.0
+        z = self.autoencoder.apply({"params": params}, x, method="encode")
+        z = z[0] if isinstance(z, tuple) else z
+        z = (z - _as_row(self.latent_mean, 4)) / _as_row(self.latent_std, 4)
+        return z.reshape(*lead, *z.shape[1:])
+
+    def decode(self, params: Any, latents: jax.Array) -> jax.Array:
+        """(B, h, w, c) normalised latents to (B, H, W, 3) float32 in [-1, 1]."""
+        z = latents * _as_row(self.latent_std, 4) + _as_row(self.latent_mean, 4)
+        images = self.autoencoder.apply({"params": params}, z, method="decode")
+        return jnp.clip(images, -1.0, 1.0)
+
+
+def pixel_box(box: tuple[float, ...], size: int) -> tuple[int, int, int, int]:
+    """(y0, x0, y1, x1) of a crop-coordinate box in whole pixels of a crop of `size` px."""
+    y0, x0, y1, x1 = (round(v * size) for v in box)
+    return y0, x0, y1, x1
+
+
+def masked_pixels(
+    region: tuple[float, ...], mask: tuple[float, ...], size: int
+) -> tuple[slice, slice]:
+    """Rows and columns of a region image that are hidden."""
+    ry0, rx0, ry1, rx1 = pixel_box(region, size)
+    my0, mx0, my1, mx1 = pixel_box(mask, size)
+    rows = slice(max(my0 - ry0, 0), min(my1, ry1) - ry0)
+    return rows, slice(max(mx0 - rx0, 0), min(mx1, rx1) - rx0)
+
+
+def build(config: Mapping[str, Any]) -> Networks:
+    """Networks of a config (the fields of `configs/base.py`).
+
+    Raises:
+      ValueError: sizes that do not fit each other, an unknown name.
+    """
+    compute = jnp.dtype(config["dtype"])
+    ae = _autoencoder(config["autoencoder"], compute)
+    size, factor, channels = config["crop_size"], ae.downsampling, ae.latent_channels
+    region, mask = tuple(config["region"]), tuple(config["mask"])
+    y0, x0, y1, x1 = pixel_box(region, size)
+    height, width = y1 - y0, x1 - x0
+    net = config["denoiser"]
+    step = factor * 2 ** (len(net["channels"]) - 1)
+    if height % step or width % step:
+        raise ValueError(f"the region is {height}x{width} px; both must be multiples of {step}")
+    hidden = np.zeros((height, width), np.float32)
+    hidden[masked_pixels(region, mask, size)] = 1.0
+    h, w = height // factor, width // factor
+    cells = hidden.reshape(h, factor, w, factor).max((1, 3))
+
+    talk = talkformer.TalkFormerConfig(
+        region=region,
+        landmarks=NUM_LANDMARKS,
+        **{k: v for k, v in net["talkformer"].items()},
+    )
+    unet_config = unet.UNetConfig(
+        latent_channels=channels,
+        channels=tuple(net["channels"]),
+        talkformer=talk,
+        blocks=net["blocks"],
+        attention=tuple(net["attention"]),
+        groups=net["groups"],
+        remat=net["remat"],
+    )
+    diffusion = config["diffusion"]
+    return Networks(
+        autoencoder=ae,
+        denoiser=unet.UNet(unet_config, dtype=compute),
+        landmark=landmark_completion.LandmarkCompletion(
+            landmark_completion.LandmarkConfig(**dict(config["landmark"])), dtype=compute
+        ),
+        schedule=schedules.make_schedule(diffusion["schedule"], diffusion["steps"]),
+        prediction=diffusion["prediction"],
+        region=region,
+        mask=cells,
+        latent_mean=_statistics(config["autoencoder"]["latent_mean"], channels, 0.0),
+        latent_std=_statistics(config["autoencoder"]["latent_std"], channels, 1.0),
+        image_size=(height, width),
+        crop_size=size,
+        latent_shape=(h, w, channels),
+    )
+
+
+def _autoencoder(config: Mapping[str, Any], dtype: Any) -> nn.Module:
+    if config["kind"] == "taesd":
+        return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], dtype=dtype)
+    if config["kind"] == "kl":
+        return autoencoder.AutoencoderKL(
+            **autoencoder.size(config["size"], config["f"]), dtype=dtype
+        )
+    raise ValueError(f"no autoencoder of kind {config['kind']!r}; use 'taesd' or 'kl'")
+
+
+def _statistics(values: Any, channels: int, default: float) -> np.ndarray:
+    values = np.asarray(tuple(values) or (default,), np.float32)
+    if values.shape not in ((1,), (channels,)):
+        raise ValueError(f"latent statistics have {values.size} channels, the model {channels}")
+    return np.broadcast_to(values, (channels,)).copy()
+
+
+def _as_row(values: np.ndarray, ndim: int) -> jax.Array:
+    return jnp.asarray(values).reshape((1,) * (ndim - 1) + (-1,))

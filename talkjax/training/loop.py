@@ -1,0 +1,264 @@
+"""The training run: mesh, data, state, one compiled step, resumption, and what is written down.
+
+A run's directory holds `config.json`, `checkpoints/`, `metrics.jsonl` (one JSON object a line) and
+`samples/STEP.png`. Started again with the same arguments, a run goes on from its newest checkpoint
+to bit-identical losses: noise goes by the step, and the position of the data is in the checkpoint.
+"""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from talkjax.errors import UserError
+from talkjax.training import checkpoints, metrics, pictures, sharding, state, step
+from talkjax.training.rng import stream
+from talkjax.training.stage import Stage
+
+# (split) -> batches of this process: for "train" endless, with get_state and set_state; for "test"
+# one pass, the same whenever iterated.
+MakeData = Callable[[str], Iterable[dict[str, np.ndarray]]]
+EVAL_ONLY = ("clip", "start", "weight")  # what the test split's batches have besides
+
+
+def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: MakeData) -> bool:
+    """Trains, or goes on training, to `config.steps`.
+
+    Args:
+      config: see `configs/base.py`.
+      workdir: of the run; with several processes one that all of them see.
+      stage: from `talkjax.training.stages.build`.
+      make_data: see `MakeData`.
+
+    Returns:
+      Whether it was ended early by SIGTERM (then a checkpoint of the last step is saved).
+
+    Raises:
+      UserError: the config, the data or a checkpoint does not allow it; too many steps in a row
+        had a gradient that was not finite.
+    """
+    workdir = Path(workdir)
+    first = jax.process_index() == 0
+    say = functools.partial(print, flush=True) if first else lambda *_: None
+    bar = first and sys.stderr.isatty()
+
+    # -- mesh and data
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    accumulation = config.optimizer.accumulation
+    sharding.check_batch_size(config.batch_size, mesh, accumulation)
+    rows = sharding.batch_sharding(mesh)
+    iterator = iter(make_data("train"))
+    example = _peek(iterator)
+    abstract_batch = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=rows)
+        for name, x in example.items()
+    }
+    say(
+        f"{jax.device_count()} {jax.devices()[0].device_kind} devices, mesh {dict(mesh.shape)}, "
+        f"{jax.process_count()} process(es); stage {config.stage}, batch {config.batch_size}"
+    )
+
+    # -- state: shapes, then shardings, then (if nothing is to be restored) values
+    rules = tuple((pattern, tactic) for pattern, tactic in config.mesh.rules)
+    layout = (mesh, rules, config.mesh.fsdp_min_size)
+    schedule = state.make_schedule(config.optimizer, config.steps)
+    optimizer = state.make_optimizer(config.optimizer, schedule)
+    create = functools.partial(state.create, optimizer=optimizer, prefixes=stage.trainable)
+    init = functools.partial(
+        state.init_params, stage.init, stream(jax.random.key(config.seed), "init"), example, *layout
+    )
+    abstract = jax.eval_shape(lambda: create(init()))
+    shardings = state.state_shardings(abstract, optimizer, stage.trainable, *layout)
+    abstract = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        shardings,
+    )
+    with contextlib.closing(
+        checkpoints.open_manager(
+            workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best
+        )
+    ) as manager:
+        done = manager.latest_step()
+        if done is not None:
+            checkpoints.check_config(workdir, config)
+            current = checkpoints.restore(manager, done, abstract, iterator)
+            say(f"resumed {workdir} at step {done}")
+        else:
+            params = checkpoints.insert(init(), stage.pretrained, "published weights")
+            params = checkpoints.warm_start(params, config.init_from)
+            current = jax.jit(create, out_shardings=shardings)(params)
+            del params
+            if first:
+                checkpoints.write_config(workdir, config)
+        done = int(current.step)
+        writer = metrics.Writer(workdir / "metrics.jsonl", done) if first else metrics.Silent()
+        trained, total = (
+            sum(x.size for x in jax.tree.leaves(t)) for t in (current.ema, current.params)
+        )
+        say(f"{trained:,} of {total:,} parameters are trained")
+        if done >= config.steps:
+            say(f"nothing to do: {workdir} is at step {done} of {config.steps}")
+            return False
+
+        # -- compile before anything else can go wrong
+        train_step = step.make_train_step(
+            stage.loss_fn,
+            optimizer,
+            schedule,
+            trainable=stage.trainable,
+            ema_decay=config.ema_decay,
+            accumulation=accumulation,
+            seed=config.seed,
+            mesh=mesh,
+            shardings=shardings,
+        )
+        started = time.perf_counter()
+        compiled = train_step.lower(abstract, abstract_batch).compile()
+        costs = metrics.compiled_costs(compiled) | {"compile_s": time.perf_counter() - started}
+        say(metrics.describe_costs(costs))
+        evaluate = _evaluation(config, workdir, stage, make_data, mesh, shardings, writer, say)
+
+        # -- the loop
+        clock = metrics.Clock(config.batch_size, costs["flops"])
+        in_flight: list[jax.Array] = []
+        progress = metrics.Progress(done, config.steps, say, bar)
+        with _sigterm(manager) as asked_to_stop, progress as shown:
+            while done < config.steps:
+                with clock.waiting():
+                    batch = next(iterator, None)
+                if batch is None:
+                    raise UserError(f"the training data ended at step {done}; it must be endless")
+                with jax.transfer_guard("disallow"):
+                    current, numbers = compiled(current, sharding.place_batch(batch, rows))
+                done += 1
+                # Let the host run ahead a little, not without bound: batches wait in memory.
+                in_flight = [*in_flight[-1:], numbers["loss"]]
+                in_flight[0].block_until_ready()
+
+                stop, last = asked_to_stop(done), done == config.steps
+                if stop or last or clock.steps == 0 or done % config.log.every == 0:
+                    row = {name: float(x) for name, x in jax.device_get(numbers).items()}
+                    row = {"step": done, **row, **clock.lap(done), **costs}
+                    costs = {}  # in the first line only
+                    writer.write(row)
+                    shown.show(row)
+                    _check_skipped(row, config.max_skipped_in_a_row)
+                scores = None
+                if config.eval.every and (last or done % config.eval.every == 0) and not stop:
+                    scores = evaluate(current, done)
+                if stop or last or done % config.checkpoint.every == 0:
+                    checkpoints.save(manager, done, current, iterator, scores)
+                if scores or stop:
+                    clock.reset(done)
+                if stop:
+                    break
+        checkpoints.finish(manager)
+        _close(iterator)
+    say(f"saved {workdir} at step {done}" + ("; stopped by SIGTERM" if stop else ""))
+    return stop
+
+
+def _peek(iterator: Iterator) -> dict[str, np.ndarray]:
+    """The first batch, the iterator left as it was."""
+    before = iterator.get_state()
+    batch = next(iterator, None)
+    if batch is None:
+        raise UserError("the training data is empty; prepare some clips or lower batch_size")
+    iterator.set_state(before)
+    return batch
+
+
+def _close(iterator: Any) -> None:
+    """Ends an iterator's threads and processes."""
+    if hasattr(iterator, "close"):
+        iterator.close()
+
+
+def _check_skipped(row: dict[str, float], limit: int) -> None:
+    if row["skipped_in_a_row"] > limit:
+        raise UserError(
+            f"the last {row['skipped_in_a_row']:.0f} steps before step {row['step']} had a loss or "
+            "gradient that was not finite; lower --config.optimizer.learning_rate or look at the "
+            "data (checkpoints from before are kept)"
+        )
+
+
+@contextlib.contextmanager
+def _sigterm(manager: Any) -> Iterator[Callable[[int], bool]]:
+    """Yields step -> whether to save and stop now; in every process at the same step."""
+    if jax.process_count() > 1:
+        # JAX's coordination service catches the signal and agrees on the step.
+        yield manager.reached_preemption
+        return
+    caught = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: caught.append(True))
+    except ValueError:  # not the main thread: whoever runs us has to do without
+        yield lambda _: False
+        return
+    try:
+        yield lambda _: bool(caught)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _evaluation(
+    config: Any,
+    workdir: Path,
+    stage: Stage,
+    make_data: MakeData,
+    mesh: Any,
+    shardings: state.TrainState,
+    writer: metrics.Writer,
+    say: Callable[..., None],
+) -> Callable[[state.TrainState, int], dict[str, float] | None]:
+    """Builds (state, step) -> mean metrics on the test split; writes them, and pictures, down."""
+    if not config.eval.every:
+        return lambda *_: None
+    rows = sharding.batch_sharding(mesh)
+    data = make_data("test")
+    eval_fn = stage.eval_fn or stage.loss_fn
+    run = step.make_eval_step(eval_fn, seed=config.seed, mesh=mesh, shardings=shardings)
+    draw = None
+    if stage.preview and config.eval.pictures:
+        draw = step.make_preview(stage.preview, seed=config.seed, mesh=mesh, shardings=shardings)
+    # Pictures, too, are made on all devices: as many of them as are asked for, or one each.
+    shown = -(-max(config.eval.pictures, 1) // mesh.size) * mesh.size // jax.process_count()
+
+    def evaluate(current: state.TrainState, done: int) -> dict[str, float] | None:
+        totals, count = {}, 0
+        iterator = iter(data)
+        for index in range(config.eval.batches):
+            batch = next(iterator, None)
+            if batch is None:
+                break
+            batch = {name: x for name, x in batch.items() if name not in EVAL_ONLY}
+            placed = sharding.place_batch(batch, rows)
+            numbers = jax.device_get(run(current, placed, np.int32(index)))
+            totals = {name: totals.get(name, 0.0) + float(x) for name, x in numbers.items()}
+            count += 1
+            if draw and index == 0:
+                few = {name: x[:shown] for name, x in batch.items()}
+                columns = jax.device_get(draw(current, sharding.place_batch(few, rows)))
+                if jax.process_index() == 0:
+                    columns = {name: x[: config.eval.pictures] for name, x in columns.items()}
+                    path = workdir / "samples" / f"{done:08d}.png"
+                    pictures.write_png(path, pictures.grid(columns), " | ".join(columns))
+        _close(iterator)
+        if not count:
+            raise UserError("the test split is empty; prepare one or set --config.eval.every=0")
+        scores = {name: total / count for name, total in totals.items()}
+        writer.write({"step": done, **{f"eval_{name}": x for name, x in scores.items()}})
+        say(f"step {done}: " + ", ".join(f"eval_{name} {x:.4g}" for name, x in scores.items()))
+        return scores
+
+    return evaluate

@@ -1,0 +1,152 @@
+"""What a run says: metrics.jsonl, the compiled step's costs, times, and progress."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Writer:
+    """Appends JSON lines to a file.
+
+    Lines of later steps than the one a run resumes at are removed first: they are going to be
+    written again.
+    """
+
+    def __init__(self, path: str | os.PathLike, resumed_at: int):
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read(self._path) if row["step"] <= resumed_at]
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        temporary.write_text("".join(_line(row) for row in kept))
+        os.replace(temporary, self._path)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Writes one line, flushed; numbers that are not finite become null."""
+        with self._path.open("a") as file:
+            file.write(_line(row))
+
+
+class Silent:
+    """A `Writer` for the processes that write nothing."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Does nothing."""
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line cut off by a crash is left out."""
+    rows = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(path).read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict) and "step" in row]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    def plain(x: Any) -> Any:
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps({name: plain(x) for name, x in row.items()}) + "\n"
+
+
+# ---- the compiled step --------------------------------------------------------------------------
+
+
+def compiled_costs(compiled: Any) -> dict[str, float]:
+    """FLOPs and memory of a compiled step, per device; 0 where the backend does not tell."""
+    costs = compiled.cost_analysis() or {}
+    costs = costs[0] if isinstance(costs, list) else costs
+    memory = compiled.memory_analysis()
+    return {
+        "flops": max(float(costs.get("flops", 0.0)), 0.0),
+        "argument_bytes": getattr(memory, "argument_size_in_bytes", 0),
+        "temporary_bytes": getattr(memory, "temp_size_in_bytes", 0),
+    }
+
+
+def describe_costs(costs: Mapping[str, float]) -> str:
+    """One line about `compiled_costs` and the compilation's time."""
+    return (
+        f"compiled in {costs['compile_s']:.1f} s; per device and step {costs['flops'] / 1e9:.2f} "
+        f"GFLOP, {costs['argument_bytes'] / 2**20:.0f} MiB of state and batch, "
+        f"{costs['temporary_bytes'] / 2**20:.0f} MiB of temporaries"
+    )
+
+
+# ---- time and progress --------------------------------------------------------------------------
+
+
+class Clock:
+    """Times per step and samples per second, between two readings."""
+
+    def __init__(self, batch_size: int, flops: float):
+        self.steps = 0  # readings so far
+        self._batch_size, self._flops = batch_size, flops
+        self._last_step: int | None = None
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts its body as time spent waiting for data."""
+        before = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - before
+
+    def lap(self, step: int) -> dict[str, float]:
+        """Reads the clock after `step`, whose results have arrived, and starts it anew."""
+        count = step - self._last_step if self._last_step is not None else 1
+        seconds = max(time.perf_counter() - self._start, 1e-9) / max(count, 1)
+        row = {
+            "step_s": seconds,
+            "data_wait_s": self._waited / max(count, 1),
+            "samples_per_s": self._batch_size / seconds,
+        }
+        if self._flops:
+            row["tflops_per_device"] = self._flops / seconds / 1e12
+        self.steps += 1
+        self.reset(step)
+        return row
+
+    def reset(self, step: int) -> None:
+        """Leaves out what happened since the last reading."""
+        self._last_step, self._start, self._waited = step, time.perf_counter(), 0.0
+
+
+class Progress:
+    """A progress bar for a person at a terminal (`bar`), log lines otherwise."""
+
+    def __init__(self, start: int, total: int, say: Callable[..., None], bar: bool):
+        self._bar, self._total, self._say = None, total, say
+        if bar:
+            with contextlib.suppress(ImportError):  # a bare accelerator image may lack it
+                import tqdm
+
+                self._bar = tqdm.tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, row: Mapping[str, float]) -> None:
+        """Shows a row of metrics."""
+        if self._bar is not None:
+            self._bar.update(row["step"] - self._bar.n)
+            self._bar.set_postfix(loss=f"{row['loss']:.4g}", skipped=f"{row['skipped']:.0f}")
+            return
+        left = (self._total - row["step"]) * row["step_s"]
+        self._say(
+            f"step {row['step']}/{self._total}: loss {row['loss']:.5g}, "
+            f"gradient {row['grad_norm']:.3g}, {row['samples_per_s']:.1f} samples/s, "
+            f"{row['step_s'] * 1e3:.0f} ms/step, {left / 60:.0f} min left"
+            + (f", {row['skipped']:.0f} skipped" if row["skipped"] else "")
+        )

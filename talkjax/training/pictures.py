@@ -1,0 +1,65 @@
+"""Grids of pictures as PNG files, without an image library (a bare accelerator image has none)."""
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_GAP = 2  # px of white between pictures
+
+
+def grid(columns: Mapping[str, Any]) -> np.ndarray:
+    """Lays pictures out, one row per example, one column per name.
+
+    Args:
+      columns: {name: (N, H, W, 3)}, uint8 or float in [-1, 1]; sizes may differ between columns.
+
+    Returns:
+      (height, width, 3) uint8.
+    """
+    images = [_to_uint8(np.asarray(value)) for value in columns.values()]
+    rows = min(len(x) for x in images)
+    height = max(x.shape[1] for x in images) + _GAP
+    width = sum(x.shape[2] + _GAP for x in images)
+    sheet = np.full((rows * height, width, 3), 255, np.uint8)
+    left = 0
+    for column in images:
+        for row in range(rows):
+            top = row * height
+            sheet[top : top + column.shape[1], left : left + column.shape[2]] = column[row]
+        left += column.shape[2] + _GAP
+    return sheet[:-_GAP, :-_GAP]
+
+
+def _to_uint8(images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    # NaN would be undefined as an integer: show it black.
+    scaled = np.nan_to_num((images.astype(np.float32) + 1) * 127.5, nan=0.0)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> None:
+    """Writes an (H, W, 3) uint8 image, complete or not at all; `comment` becomes its tEXt chunk."""
+    height, width = image.shape[:2]
+    # Every row starts with its filter type, 0: none.
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    if comment:
+        png += chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1", "replace"))
+    png += chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b"")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(png)
+    os.replace(temporary, path)

@@ -1,0 +1,343 @@
+"""Weight files: safetensors in and out, and other projects' weights mapped to ours.
+
+The rim between files and models: models know no file, and everything that a bad file can do wrong
+ends here in a `UserError` that names the file and the tensors. Nothing is ever unpickled.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from talkjax.errors import UserError
+from talkjax.models import autoencoder, taesd
+
+Params = dict[str, Any]
+PARAMS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_NAMED = 3  # how many wrong tensors an error names before it counts the rest
+
+
+def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads every tensor of a safetensors file, floating-point ones as float32.
+
+    Raises:
+      UserError: the file is missing, truncated, not safetensors, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"weights not found: {path}; check the path")
+    try:
+        raw = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        raise UserError(
+            f"{path} is truncated or not a safetensors file ({reason}); fetch it again"
+        ) from error
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path}: {error}; check the file") from error
+    tensors = {}
+    for name, value in raw.items():
+        # `jnp.issubdtype`, because numpy does not count bfloat16 as floating.
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            value = value.astype(np.float32)
+            if not np.isfinite(value).all():
+                raise UserError(f"{path}: {name} holds NaN or infinity; fetch the file again")
+        tensors[name] = value
+    return tensors
+
+
+# ---- other projects' files ----------------------------------------------------------------------
+
+
+def taesd_params(encoder_file: str | os.PathLike, decoder_file: str | os.PathLike) -> Params:
+    """Loads a pair of TAESD files (taesd, taef1, taef2, ...) for `talkjax.models.taesd.TAESD`.
+
+    The layout is read off the tensors; `taesd.layout_of(params)` gives it back.
+
+    Args:
+      encoder_file, decoder_file: published `*_encoder.safetensors` and `*_decoder.safetensors`.
+
+    Returns:
+      {"encoder": ..., "decoder": ...}, float32 numpy.
+
+    Raises:
+      UserError: as `load_safetensors`; a tensor is missing, unexpected or mis-shaped.
+    """
+    files = {"encoder": encoder_file, "decoder": decoder_file}
+    tensors = {part: load_safetensors(path) for part, path in files.items()}
+    head = tensors["encoder"].get("14.weight")
+    if head is None or head.ndim != 4 or not head.size:
+        raise UserError(f"{encoder_file} is no TAESD encoder (no 14.weight); give *_encoder")
+    if "19.weight" not in tensors["decoder"]:
+        raise UserError(f"{decoder_file} is no TAESD decoder (no 19.weight); give *_decoder")
+    model = taesd.TAESD(
+        latent_channels=head.shape[0],
+        pool=any(".pool." in name for name in tensors["encoder"]),
+        width=head.shape[1],
+    )
+    expected = abstract_params(model, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
+    return {
+        part: _from_torch(tensors[part], expected[part], _taesd_name, path)
+        for part, path in files.items()
+    }
+
+
+def _taesd_name(path: tuple[str, ...]) -> str:
+    """("layer_11", "pool_1", "scale") -> "11.pool.1.weight"."""
+    modules = [name.removeprefix("layer_").replace("_", ".") for name in path[:-1]]
+    return ".".join([*modules, _torch_leaf(path[-1])])
+
+
+def autoencoder_kl_params(path: str | os.PathLike, groups: int = 32) -> Params:
+    """Loads a diffusers `AutoencoderKL` file for `talkjax.models.autoencoder.AutoencoderKL`.
+
+    Both generations of attention names are read (`query` ... `proj_attn`; `to_q` ... `to_out.0`).
+    The layout is read off the tensors; `autoencoder.layout_of(params)` gives it back.
+
+    Args:
+      path: e.g. `diffusion_pytorch_model.safetensors` of stabilityai/sd-vae-ft-mse.
+      groups: the model's normalisation groups (`norm_num_groups` in the file's config).
+
+    Returns:
+      The parameter tree, float32 numpy.
+
+    Raises:
+      UserError: as `load_safetensors`; a tensor is missing, unexpected or mis-shaped.
+    """
+    tensors = {_new_attention_name(k): v for k, v in load_safetensors(path).items()}
+    channels, layers = [], 0
+    block = "encoder.down_blocks.{}.resnets.{}.conv1.weight"
+    while (kernel := tensors.get(block.format(len(channels), 0))) is not None:
+        channels.append(kernel.shape[0] if kernel.ndim else 0)
+    while block.format(0, layers) in tensors:
+        layers += 1
+    last = tensors.get("post_quant_conv.weight")
+    known = channels and all(c > 0 and c % groups == 0 for c in channels)
+    if not known or last is None or last.ndim != 4 or not last.size:
+        ldm = any("down.0.block.0" in name for name in tensors)
+        raise UserError(
+            f"{path} is not in the diffusers AutoencoderKL layout"
+            + (" but in the original latent-diffusion one" if ldm else "")
+            + "; give the diffusion_pytorch_model.safetensors of a diffusers VAE"
+        )
+    model = autoencoder.AutoencoderKL(tuple(channels), layers, last.shape[0], groups)
+    side = model.downsampling
+    expected = abstract_params(model, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    return _from_torch(tensors, expected, _autoencoder_kl_name, path)
+
+
+def _new_attention_name(name: str) -> str:
+    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    return re.sub(
+        r"(\.attentions\.0\.)(query|key|value|proj_attn)\.", lambda m: m[1] + old[m[2]] + ".", name
+    )
+
+
+def _autoencoder_kl_name(path: tuple[str, ...]) -> str:
+    """("encoder", "down_0_resnet_1", "norm1", "scale") -> "encoder.down_blocks.0...weight"."""
+    name = ".".join([*path[:-1], _torch_leaf(path[-1])])
+    for pattern, torch_name in (
+        (r"\b(down|up)_(\d+)_resnet_(\d+)", r"\1_blocks.\2.resnets.\3"),
+        (r"\b(down|up)_(\d+)_(down|up)sample", r"\1_blocks.\2.\3samplers.0.conv"),
+        (r"\bmid_resnet_(\d)", r"mid_block.resnets.\1"),
+        (r"\bmid_attention", "mid_block.attentions.0"),
+        (r"\bto_out\b", "to_out.0"),
+    ):
+        name = re.sub(pattern, torch_name, name)
+    return name
+
+
+def _torch_leaf(leaf: str) -> str:
+    return {"kernel": "weight", "scale": "weight", "bias": "bias"}[leaf]
+
+
+def _from_torch(
+    tensors: Mapping[str, np.ndarray],
+    expected: Mapping[str, Any],
+    torch_name: Callable[[tuple[str, ...]], str],
+    path: str | os.PathLike,
+) -> Params:
+    """Torch tensors (convolutions OIHW, dense layers OI) as the parameter tree `expected`."""
+    flat = traverse_util.flatten_dict(expected)
+    names = {key: torch_name(key) for key in flat}
+    shapes = {names[key]: _torch_shape(leaf.shape) for key, leaf in flat.items()}
+    check_tensors({name: t.shape for name, t in tensors.items()}, shapes, path)
+    params = {}
+    for key, name in names.items():
+        value = tensors[name].astype(np.float32)
+        if value.ndim == 4:
+            value = value.transpose(2, 3, 1, 0)
+        elif value.ndim == 2:
+            value = value.T
+        params[key] = np.ascontiguousarray(value)
+    return traverse_util.unflatten_dict(params)
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
+
+
+# ---- our own released weights -------------------------------------------------------------------
+
+
+def save_params(
+    directory: str | os.PathLike,
+    params: Mapping[str, Any],
+    config: Mapping[str, Any],
+    dtype: Any = None,
+) -> None:
+    """Writes `DIR/model.safetensors` (flat names "a/b/c") and `DIR/config.json`.
+
+    Each file appears complete or not at all; the config comes last, so a directory with a config
+    has its weights.
+
+    Args:
+      directory: made if missing.
+      params: nested mapping of arrays.
+      config: plain data for JSON.
+      dtype: storage type for floating-point tensors (e.g. `jnp.float16`); None keeps theirs.
+
+    Raises:
+      UserError: the directory cannot be written, or the disk is full.
+    """
+    flat = {}
+    for name, value in traverse_util.flatten_dict(params, sep="/").items():
+        value = np.asarray(value)
+        if dtype is not None and jnp.issubdtype(value.dtype, jnp.floating):
+            value = value.astype(dtype)
+        # safetensors writes the memory of a transposed array as it lies, silently wrong.
+        flat[name] = np.ascontiguousarray(value).reshape(value.shape)
+    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _replacing(directory / PARAMS_FILE) as temporary:
+            safetensors.numpy.save_file(flat, temporary)
+        with _replacing(directory / CONFIG_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot write weights to {directory}: {error}") from error
+
+
+def load_params(
+    directory: str | os.PathLike, expected: Mapping[str, Any] | None = None
+) -> tuple[Params, dict[str, Any]]:
+    """Reads what `save_params` wrote.
+
+    Args:
+      directory: holds `model.safetensors` and `config.json`.
+      expected: nested tree of arrays or `jax.ShapeDtypeStruct`; names and shapes must match.
+
+    Returns:
+      The parameters (nested, floating point as float32 numpy) and the config.
+
+    Raises:
+      UserError: as `load_safetensors`; the config is missing or no JSON object; a tensor is
+        missing, unexpected or mis-shaped.
+    """
+    directory = Path(directory)
+    config = _load_config(directory / CONFIG_FILE)
+    path = directory / PARAMS_FILE
+    flat = load_safetensors(path)
+    if expected is not None:
+        shapes = traverse_util.flatten_dict(expected, sep="/")
+        check_tensors(
+            {name: t.shape for name, t in flat.items()},
+            {name: tuple(leaf.shape) for name, leaf in shapes.items()},
+            path,
+        )
+    for name in flat:
+        parents = name.split("/")[:-1]
+        if any("/".join(parents[: i + 1]) in flat for i in range(len(parents))):
+            raise UserError(f"{path}: {name} lies inside another tensor; not talkjax weights")
+    return traverse_util.unflatten_dict(flat, sep="/"), config
+
+
+def _load_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} not found; give a directory of released talkjax weights")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object; fetch it again")
+    return config
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary sibling that takes `path`'s name if the body succeeds, and is gone if not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide released files from others
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---- checks -------------------------------------------------------------------------------------
+
+
+def abstract_params(model: Any, *inputs: jax.ShapeDtypeStruct) -> Params:
+    """The shapes of a Linen module's parameters, without computing anything."""
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    path: str | os.PathLike,
+) -> None:
+    """Compares names and shapes.
+
+    Raises:
+      UserError: one line that names the missing, unexpected and mis-shaped tensors.
+    """
+    missing = sorted(expected.keys() - found.keys(), key=_natural)
+    unexpected = sorted(found.keys() - expected.keys(), key=_natural)
+    wrong = sorted(
+        (n for n in expected.keys() & found.keys() if tuple(found[n]) != tuple(expected[n])),
+        key=_natural,
+    )
+    problems = []
+    if missing:
+        problems.append(f"missing {_listed(missing)}")
+    if unexpected:
+        problems.append(f"unexpected {_listed(unexpected)}")
+    if wrong:
+        shapes = [f"{n} {tuple(found[n])} instead of {tuple(expected[n])}" for n in wrong]
+        problems.append(f"wrong shape {_listed(shapes)}")
+    if problems:
+        raise UserError(
+            f"{path} does not fit the model: {'; '.join(problems)}; "
+            "use weights made for this configuration"
+        )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "2.x" before "10.x"."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

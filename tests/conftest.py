@@ -1,0 +1,34 @@
+"""Set before any test touches jax: strict types and ranks, eight CPU devices, a compilation cache."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Kept between runs of the same user: compiling is most of what tests of models do.
+_CACHE = Path(tempfile.gettempdir()) / f"talkjax-tests-jax-cache-{os.getuid()}"
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real footage for tests that need some; see CONTRIBUTING or the test itself for its layout."""
+    path = os.environ.get("TALKJAX_SHARED")
+    if not path or not Path(path).is_dir():
+        pytest.skip("TALKJAX_SHARED is not set to a folder of real footage")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return Path(__file__).resolve().parents[1]

@@ -1,0 +1,177 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from data_pipelines import cache_latents, latents, loader, records, windows
+from talkjax.errors import UserError
+from tests.data_pipelines.synthetic import make_record, write_shards
+
+REGION = (0.375, 0.0625, 1.0, 0.9375)  # of 32 px crops: rows 12 to 32, columns 2 to 30
+MASK = (0.4375, 0.125, 0.9375, 0.875)
+BOXES = {"region": REGION, "mask": MASK}
+
+
+class Encoder:
+    """4 x 4 averages of each colour; may stop after some calls, as a killed process does."""
+
+    def __init__(self, stop_after=None):
+        self.calls, self.stop_after, self.images = 0, stop_after, 0
+
+    def __call__(self, images):
+        assert images.dtype == np.float32 and images.shape[1:] == (20, 28, 3)
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        self.images += (np.abs(images).max((1, 2, 3)) > 0).sum()
+        batch = images.shape[0]
+        return images.reshape(batch, 5, 4, 7, 4, 3).mean((2, 4))
+
+
+@pytest.fixture
+def data(tmp_path):
+    train = [make_record(f"c{i}", ticks=60) for i in range(3)]
+    train[1].face_found[::4] = False
+    return write_shards(tmp_path, {"train": train, "test": [make_record("t", ticks=70)]})
+
+
+def run(data, encoder, splits=("train", "test"), **changes):
+    settings = {**BOXES, "stride": 2, "batch": 4} | changes
+    return cache_latents.cache_latents(data, encoder, "fake", splits, **settings)
+
+
+def test_latents_are_those_of_the_frames(data):
+    index = run(data, Encoder())
+    cache = latents.LatentCache(latents.default_directory(data), "train")
+    assert cache.shape == (5, 7, 3) and index["latent_shape"] == [5, 7, 3]
+    reader = records.ShardReader(data, "train")
+    rows = []
+    for position in range(3):
+        record = reader.read(position)
+        frames = cache.frames(position, record.clip_id)
+        np.testing.assert_array_equal(frames, np.flatnonzero(record.face_found)[::2])
+        crops = np.stack([windows.decode_jpeg(record.frames[f]) for f in frames])
+        pixels = windows.cut_box(crops, REGION).astype(np.float32) / 127.5 - 1
+        expected = Encoder()(pixels)
+        rows.append(expected)
+        which = np.arange(len(frames))
+        got = cache.target(position, which) * cache.std + cache.mean
+        np.testing.assert_allclose(got, expected, atol=2e-3)
+        masked = cache.masked(position, which) * cache.std + cache.mean
+        # Mask rows 14 to 30 and columns 4 to 28 of the crop: 2 to 18 and 2 to 26 of the region.
+        np.testing.assert_allclose(masked[:, 1:4, 1:6], 0, atol=1e-6)
+    values = np.concatenate(rows)
+    np.testing.assert_allclose(cache.mean, values.mean((0, 1, 2)), atol=1e-3)
+    np.testing.assert_allclose(cache.std, values.std((0, 1, 2)), atol=1e-3)
+
+
+def test_masked_images_do_not_depend_on_what_is_masked():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(-1, 1, (1, 80, 112, 3)).astype(np.float32)
+    b = a.copy()
+    b[:, 8:72, 8:104] = rng.uniform(-1, 1, (1, 64, 96, 3))
+    masked = [cache_latents.mask_region(x, 128, REGION, MASK) for x in (a, b)]
+    np.testing.assert_array_equal(*masked)
+    np.testing.assert_array_equal(masked[0][:, :8], a[:, :8])
+    assert (masked[0][:, 8:72, 8:104] == 0).all()
+
+
+@pytest.mark.parametrize("stop_after", [1, 9, 17, 30])
+def test_an_interrupted_run_goes_on_where_it_was(data, stop_after):
+    first, second = Encoder(stop_after), Encoder()
+    with pytest.raises(KeyboardInterrupt):
+        run(data, first)
+    resumed = run(data, second)
+    rows = sum(n for clips in resumed["splits"].values() for _, n in clips)
+    # All but at most one chunk (4 batches of 4, twice) of the first run's work counts.
+    assert first.images + second.images <= 2 * rows + 2 * 16
+    directory = latents.default_directory(data)
+    whole = {p.name: np.load(p) for p in directory.glob("*.npy")}
+    for path in directory.glob("*"):
+        path.unlink()
+    run(data, Encoder())
+    assert len(whole) == 6
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, np.load(directory / name))
+    assert not [p for p in directory.iterdir() if p.name.startswith(".")]
+
+
+def test_nothing_is_encoded_twice(data):
+    run(data, Encoder())
+    again = Encoder()
+    assert run(data, again)["encoded"] == 0 and again.calls == 0
+    assert run(data, Encoder(), splits=("train",), stride=3)["encoded"] > 0
+
+
+def test_the_loader_draws_cached_frames_only(data):
+    run(data, Encoder())
+    options = loader.LoaderOptions(
+        stage="joint", batch_size=4, frames=3, latents=str(latents.default_directory(data))
+    )
+    batch = next(iter(loader.train_dataset(data, options, seed=0)))
+    assert batch["target_latent"].shape == batch["masked_latent"].shape == (4, 3, 5, 7, 3)
+    assert batch["reference_latent"].shape == (4, 5, 7, 3)
+    assert batch["target_latent"].dtype == np.float32 and "target" not in batch
+    assert abs(batch["target_latent"].mean()) < 1 and 0.3 < batch["target_latent"].std() < 3
+    pixels = dataclasses.replace(options, latents=None)
+    for a in loader.eval_dataset(data, options):
+        assert np.isfinite(a["target_latent"]).all()
+    b = next(iter(loader.train_dataset(data, pixels, seed=0)))
+    assert b["target"].shape == (4, 3, 20, 28, 3)
+
+
+def test_latents_belong_to_their_frames(data):
+    """The synthetic frames carry their number in colour above the region; use landmarks instead."""
+    run(data, Encoder(), stride=1)
+    options = loader.LoaderOptions(
+        stage="diffusion", batch_size=8, latents=str(latents.default_directory(data))
+    )
+    reader = records.ShardReader(data, "train")
+    cache = latents.LatentCache(options.latents, "train")
+    batch = next(iter(loader.train_dataset(data, options, seed=0)))
+    found = 0
+    for b in range(8):
+        for position in range(3):
+            record = reader.read(position)
+            same = (record.frame_landmarks == batch["frame_landmarks"][b, 0]).all((1, 2))
+            for frame in np.flatnonzero(same):
+                row = np.searchsorted(cache.frames(position, record.clip_id), frame)
+                expected = cache.target(position, np.array([row]))[0]
+                np.testing.assert_array_equal(batch["target_latent"][b, 0], expected)
+                found += 1
+    assert found == 8
+
+
+def test_mistakes(data, tmp_path):
+    directory = latents.default_directory(data)
+    options = loader.LoaderOptions(stage="diffusion", latents=str(directory))
+    with pytest.raises(UserError, match="no cached latents in"):
+        loader.train_dataset(data, options, seed=0)
+    with pytest.raises(UserError, match="name it first in --splits"):
+        run(data, Encoder(), splits=("test",))
+    run(data, Encoder(), splits=("train",))
+    with pytest.raises(UserError, match="no latents of split 'test'"):
+        loader.eval_dataset(data, options)
+    wrong = dataclasses.replace(options, region=(0.0, 0.0, 1.0, 1.0))
+    with pytest.raises(UserError, match="are of region"):
+        loader.train_dataset(data, wrong, seed=0)
+    other = write_shards(tmp_path / "other", {"train": [make_record("x"), make_record("y")]})
+    with pytest.raises(UserError, match="were made from other shards"):
+        next(iter(loader.train_dataset(other, options, seed=0)))
+    with pytest.raises(UserError, match=re.escape("latents that are not finite")):
+        run(data, lambda x: np.full((len(x), 5, 7, 3), np.nan), splits=("train",), stride=4)
+
+
+def test_published_encoder(repository):
+    file = repository / "tests" / "golden" / "taesd_encoder.safetensors"
+    encode, name = cache_latents.load_encoder(file)
+    out = encode(np.zeros((2, 16, 24, 3), np.float32))
+    assert out.shape[:3] == (2, 2, 3) and len(name) == 64
+    assert cache_latents.load_encoder(file)[1] == name
+
+
+@pytest.mark.parametrize("box", [["0", "0", "1"], ["0", "0", "2", "1"], ["0.5", "0", "0.5", "1"], ["a"] * 4])
+def test_boxes_are_checked(box):
+    with pytest.raises(UserError, match="--region"):
+        cache_latents._floats("region", box)

@@ -1,0 +1,232 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_pipelines import loader, records
+from talkjax.errors import UserError
+from tests.data_pipelines.synthetic import make_record, write_shards
+
+LANDMARK = loader.LoaderOptions(stage="landmark", batch_size=4)
+JOINT = loader.LoaderOptions(stage="joint", batch_size=4, frames=3)
+PLAIN = {"geometry_scale": 0.0, "geometry_rotation": 0.0, "geometry_shift": 0.0, "audio_masks": 0}
+
+
+def take(iterator, count):
+    return [next(iterator) for _ in range(count)]
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], strict=True, err_msg=key)
+
+
+def tick_of(points):
+    """The tick that a synthetic landmark row was made for."""
+    return points[..., 0, 0] * 1000
+
+
+def test_landmark_batches(shards):
+    batch = next(iter(loader.train_dataset(shards, LANDMARK, seed=0)))
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "mel": ((4, 25, 16, 80), "float32"),
+        "pose": ((4, 25, 74, 2), "float32"),
+        "content": ((4, 25, 57, 2), "float32"),
+        "reference_landmarks": ((4, 4, 131, 2), "float32"),
+    }
+
+
+def test_joint_batches(shards):
+    batch = next(iter(loader.train_dataset(shards, JOINT, seed=0)))
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items() if k not in ("mel", "content")} == {
+        "pose": ((4, 25, 74, 2), "float32"),
+        "reference_landmarks": ((4, 4, 131, 2), "float32"),
+        "target": ((4, 3, 20, 28, 3), "uint8"),
+        "reference": ((4, 20, 28, 3), "uint8"),
+        "frame_landmarks": ((4, 3, 131, 2), "float32"),
+        "image_reference_landmarks": ((4, 131, 2), "float32"),
+        "frame_tick": ((4, 3), "float32"),
+        "keep_landmarks": ((4,), "bool"),
+        "keep_reference": ((4,), "bool"),
+    }
+
+
+def test_autoencoder_batches(shards):
+    options = loader.LoaderOptions(stage="autoencoder", batch_size=4)
+    batch = next(iter(loader.train_dataset(shards, options, seed=0)))
+    assert batch["target"].shape == (4, 20, 28, 3) and batch["target"].dtype == np.uint8
+
+
+def test_references_come_from_outside_and_frames_from_inside(shards):
+    options = dataclasses.replace(JOINT, **PLAIN, reference_margin=3)
+    for batch in take(iter(loader.train_dataset(shards, options, seed=1)), 15):
+        first = tick_of(batch["pose"])[:, :1]  # (B, 1)
+        last = first + 24
+        for ticks in (
+            tick_of(batch["reference_landmarks"]),
+            tick_of(batch["image_reference_landmarks"])[:, None],
+        ):
+            assert ((ticks < first - 2.99) | (ticks > last + 2.99)).all()
+        frames = tick_of(batch["frame_landmarks"])
+        np.testing.assert_allclose(frames - first, batch["frame_tick"], atol=1e-3)
+        assert (batch["frame_tick"] >= 0).all() and (batch["frame_tick"] <= 24).all()
+        assert (np.diff(batch["frame_tick"], axis=1) > 0).all()
+
+
+def test_jitter_moves_all_points_of_a_sample_together(shards):
+    plain, jittered = (
+        next(iter(loader.train_dataset(shards, o, seed=3)))
+        for o in (dataclasses.replace(LANDMARK, **PLAIN), dataclasses.replace(LANDMARK, audio_masks=0))
+    )
+    assert not np.array_equal(plain["pose"], jittered["pose"])
+    for b in range(4):
+        keys = ("pose", "content", "reference_landmarks")
+        x, y = (np.concatenate([d[k][b].reshape(-1, 2) for k in keys]) for d in (plain, jittered))
+        design = np.concatenate([x, np.ones((len(x), 1))], 1)
+        residual = np.linalg.lstsq(design, y, rcond=None)[1]
+        assert (residual < 1e-6).all()
+
+
+def test_processes_share_an_epoch_without_overlap():
+    for epoch in range(2):
+        parts = [loader.slots_of_process(20, 18, 0, i, 3) for i in range(3)]
+        slots = [int(p[i]) for p in parts for i in range(6 * epoch, 6 * epoch + 6)]
+        assert len(set(slots)) == 18
+
+
+def test_processes_draw_different_augmentations(shards):
+    rngs = [loader.sample_seed(0, index) for index in range(4)]
+    assert len(set(rngs)) == 4
+
+
+@pytest.mark.parametrize("options", [LANDMARK, JOINT], ids=["landmark", "joint"])
+def test_restored_iterator_goes_on_bit_identically(shards, options):
+    straight = iter(loader.train_dataset(shards, options, seed=5))
+    expected = take(straight, 12)
+    first = iter(loader.train_dataset(shards, options, seed=5))
+    take(first, 7)
+    state = json.loads(json.dumps(first.get_state()))
+    second = iter(loader.train_dataset(shards, options, seed=5))
+    take(second, 2)
+    second.set_state(state)
+    for a, b in zip(take(second, 5), expected[7:], strict=True):
+        assert_equal(a, b)
+
+
+def test_seeds_matter(shards):
+    a, b = (next(iter(loader.train_dataset(shards, LANDMARK, seed=s))) for s in (0, 1))
+    assert not np.array_equal(a["pose"], b["pose"])
+
+
+def test_what_does_not_fit_into_memory_is_read_with_the_same_result(shards):
+    poor = dataclasses.replace(JOINT, memory_limit=0)
+    for options in (poor, dataclasses.replace(JOINT, memory_limit=2_000_000)):
+        assert_equal(
+            next(iter(loader.train_dataset(shards, options, seed=0))),
+            next(iter(loader.train_dataset(shards, JOINT, seed=0))),
+        )
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches(shards):
+    code = f"""
+import numpy as np
+from absl import app
+from data_pipelines import loader
+def main(_):
+    sums = []
+    for workers in (0, 2):
+        options = loader.LoaderOptions(batch_size=4, num_workers=workers)
+        iterator = iter(loader.train_dataset({str(shards)!r}, options, seed=0))
+        sums.append([float(next(iterator)["mel"].sum()) for _ in range(5)])
+        if workers:
+            iterator.close()
+    assert sums[0] == sums[1], sums
+    print("same")
+if __name__ == "__main__":
+    app.run(main)
+"""
+    script = shards.parent / "workers_script.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300,
+                          env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"})  # fmt: skip
+    assert "same" in done.stdout, done.stderr
+
+
+def test_evaluation_covers_clips_once_and_pads(shards):
+    batches = list(loader.eval_dataset(shards, LANDMARK))
+    assert all(len(b["start"]) == 4 for b in batches)
+    seen = {}
+    for batch in batches:
+        for clip, start, weight in zip(batch["clip"], batch["start"], batch["weight"], strict=True):
+            if weight:
+                assert (clip, start) not in seen
+                seen[int(clip), int(start)] = True
+    lengths = records.ShardReader(shards, "test").lengths()
+    for clip, ticks in enumerate(lengths):
+        covered = {t for c, s in seen if c == clip for t in range(s, s + 25)}
+        assert covered == set(range(ticks))
+    assert_equal(batches[0], next(iter(loader.eval_dataset(shards, LANDMARK))))
+
+
+def test_evaluation_is_divided_between_processes(shards):
+    parts = [list(loader.eval_dataset(shards, JOINT, "test", i, 2)) for i in range(2)]
+    assert len(parts[0]) == len(parts[1])
+    pairs = [
+        (int(c), int(s))
+        for part in parts
+        for b in part
+        for c, s, w in zip(b["clip"], b["start"], b["weight"], strict=True)
+        if w
+    ]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_nan_in_a_record_names_the_clip(tmp_path, monkeypatch):
+    record = make_record("poisoned")
+    record.landmarks[3, 5, 0] = np.nan
+    monkeypatch.setattr(records, "check_record", lambda r: r)
+    data = write_shards(tmp_path, {"train": [record]})
+    monkeypatch.undo()
+    for limit in (0, 4 << 30):
+        options = dataclasses.replace(LANDMARK, memory_limit=limit)
+        with pytest.raises(UserError, match="clip 'poisoned': landmarks holds NaN or Inf"):
+            next(iter(loader.train_dataset(data, options, seed=0)))
+
+
+def test_clips_without_usable_frames_are_passed_over(tmp_path):
+    blind = make_record("blind")
+    blind.face_found[:] = False
+    data = write_shards(tmp_path, {"train": [blind, make_record("seeing")], "test": [blind]})
+    options = dataclasses.replace(JOINT, batch_size=8)
+    batch = next(iter(loader.train_dataset(data, options, seed=0)))
+    assert batch["target"].shape[0] == 8
+    with pytest.raises(UserError, match="no usable image frames|usable image frames"):
+        loader.eval_dataset(data, options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": "nonsense"}, "no stage 'nonsense'"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"window": 500}, "longer than the window of 500 ticks"),
+    ],
+)
+def test_wrong_options_are_user_errors(shards, change, message):
+    with pytest.raises(UserError, match=message):
+        loader.train_dataset(shards, dataclasses.replace(LANDMARK, **change), seed=0)
+
+
+def test_training_imports_stay_light(shards):
+    code = (
+        "import sys\nfrom data_pipelines import loader\n"
+        f"next(iter(loader.train_dataset({str(shards)!r}, loader.LoaderOptions(batch_size=2), 0)))\n"
+        "heavy = {'tensorflow_datasets', 'tensorflow', 'cv2', 'av', 'librosa'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,244 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from talkjax import weights
+from talkjax.errors import UserError
+from talkjax.training import checkpoints, sharding, state
+from tests.training import toy
+
+
+def make_state(shape=(2, 4), seed=0, fill=None):
+    """A toy state on a mesh, its abstract form included."""
+    c = toy.config()
+    mesh = sharding.make_mesh(*shape, jax.devices()[: shape[0] * shape[1]])
+    optimizer = state.make_optimizer(c.optimizer, state.make_schedule(c.optimizer, c.steps))
+    rules = (("bias", "replicate"), (".*", "fsdp"))
+    example = {"x": np.zeros((16, toy.FEATURES), np.float32)}
+    params = state.init_params(toy.init, jax.random.key(seed), example, mesh, rules, 1)
+    made = state.create(params, optimizer, ["denoiser"])
+    where = state.state_shardings(
+        jax.eval_shape(lambda: made), optimizer, ["denoiser"], mesh, rules, 1
+    )
+    if fill is not None:
+        made = jax.tree.map(lambda x: jnp.full_like(x, fill), made)
+    made = jax.device_put(made, where)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), made, where
+    )
+    return made, abstract
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def save_run(workdir, steps=(1,), seed=0, stage="diffusion", metrics=None):
+    """A run's directory with checkpoints; step N's average is filled with N."""
+    iterator = iter(toy.make_data(toy.config())("train"))
+    manager = checkpoints.open_manager(workdir, keep_latest=2, keep_best=1)
+    checkpoints.write_config(workdir, toy.config(stage=stage))
+    for step in steps:
+        next(iterator)
+        made, _ = make_state(seed=seed)
+        ema = jax.tree.map(lambda x, s=step: jnp.full_like(x, s), made.ema)
+        made = state.TrainState(**{**vars(made), "ema": ema})
+        checkpoints.save(manager, step, made, iterator, metrics and metrics.get(step))
+    checkpoints.finish(manager)
+    manager.close()
+    return made
+
+
+def test_round_trip_with_the_iterator(tmp_path):
+    made, abstract = make_state(seed=1)
+    iterator = iter(toy.make_data(toy.config())("train"))
+    for _ in range(3):
+        next(iterator)
+    with checkpoints.open_manager(tmp_path) as manager:
+        checkpoints.save(manager, 3, made, iterator)
+        expected = [next(iterator) for _ in range(2)]
+        checkpoints.finish(manager)
+        fresh = iter(toy.make_data(toy.config())("train"))
+        restored = checkpoints.restore(manager, 3, abstract, fresh)
+    assert_equal(made, restored)
+    assert_equal(expected, [next(fresh) for _ in range(2)])
+
+
+def test_a_donated_state_is_saved_as_it_was(tmp_path):
+    made, abstract = make_state(fill=1)
+    iterator = iter(toy.make_data(toy.config())("train"))
+    change = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    with checkpoints.open_manager(tmp_path, keep_latest=5) as manager:
+        for step in range(1, 5):
+            checkpoints.save(manager, step, made, iterator)
+            made = change(made)
+        checkpoints.finish(manager)
+        for step in range(1, 5):
+            restored = checkpoints.restore(manager, step, abstract, iterator)
+            assert all(np.all(np.asarray(x) == step) for x in jax.tree.leaves(restored))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (1, 2), (1, 1)])
+def test_restoring_on_another_mesh(tmp_path, shape):
+    made, _ = make_state((2, 4), seed=2)
+    _, abstract = make_state(shape)
+    iterator = iter(toy.make_data(toy.config())("train"))
+    with checkpoints.open_manager(tmp_path) as manager:
+        checkpoints.save(manager, 1, made, iterator)
+        checkpoints.finish(manager)
+        restored = checkpoints.restore(manager, 1, abstract, iterator)
+    assert_equal(made, restored)
+    jax.tree.map(lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim), restored, abstract)
+    kernel = restored.params["denoiser"]["kernel"]
+    assert len(kernel.sharding.device_set) == shape[0] * shape[1]
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: 4.0, 5: 5.0}
+    save_run(tmp_path, range(1, 7), metrics={k: {"loss": v} for k, v in losses.items()})
+    with checkpoints.open_manager(tmp_path) as manager:
+        assert sorted(manager.all_steps()) == [2, 5, 6]  # 6 has no evaluation
+        assert manager.best_step() == 2
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    save_run(tmp_path, [1, 2])
+    for part in (tmp_path / "checkpoints/2/state").rglob("*"):
+        if part.is_file() and part.parent.name == "d":
+            part.write_bytes(part.read_bytes()[:20])
+    _, abstract = make_state()
+    iterator = iter(toy.make_data(toy.config())("train"))
+    with checkpoints.open_manager(tmp_path) as manager, pytest.raises(UserError) as error:
+        checkpoints.restore(manager, 2, abstract, iterator)
+    assert "checkpoints/2 cannot be restored" in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="cannot be restored"):
+        checkpoints.load_run(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints/2")
+    assert checkpoints.load_run(tmp_path)[2] == 1
+
+
+def test_data_state_of_another_number_of_processes(tmp_path):
+    save_run(tmp_path, [3])
+    _, abstract = make_state()
+    data = tmp_path / "checkpoints/3/data"
+    (data / "process_0-of-1.json").rename(data / "process_0-of-4.json")
+    iterator = iter(toy.make_data(toy.config())("train"))
+    with checkpoints.open_manager(tmp_path) as manager:
+        checkpoints.restore(manager, 3, abstract, iterator)
+    expected = iter(toy.make_data(toy.config())("train"))
+    next(expected)  # `save_run` took one batch
+    assert_equal(next(iterator), next(expected))
+
+
+# ---- configs ------------------------------------------------------------------------------------
+
+
+def test_another_config_is_refused_by_the_names_of_its_fields(tmp_path):
+    checkpoints.write_config(tmp_path, toy.config())
+    checkpoints.check_config(tmp_path, toy.config())
+    other = toy.config(**{"optimizer.learning_rate": 0.5, "batch_size": 8})
+    with pytest.raises(UserError) as error:
+        checkpoints.check_config(tmp_path, other)
+    assert "batch_size was 16, is 8" in str(error.value)
+    assert "optimizer.learning_rate was 0.02, is 0.5" in str(error.value)
+    assert "seed" not in str(error.value)
+
+
+def test_fields_of_the_surroundings_may_change(tmp_path):
+    checkpoints.write_config(tmp_path, toy.config())
+    changes = {"mesh.fsdp": 4, "log.every": 7, "eval.every": 0, "data.dir": "/elsewhere"}
+    checkpoints.check_config(tmp_path, toy.config(**changes))
+
+
+def test_only_an_endless_schedule_may_be_prolonged(tmp_path):
+    checkpoints.write_config(tmp_path / "a", toy.config())
+    with pytest.raises(UserError, match="steps was 12, is 24"):
+        checkpoints.check_config(tmp_path / "a", toy.config(steps=24))
+    constant = {"optimizer.schedule": "constant"}
+    checkpoints.write_config(tmp_path / "b", toy.config(**constant))
+    checkpoints.check_config(tmp_path / "b", toy.config(steps=24, **constant))
+
+
+def test_a_config_that_is_none(tmp_path):
+    with pytest.raises(UserError, match="no run"):
+        checkpoints.read_config(tmp_path)
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError):
+            checkpoints.read_config(tmp_path)
+
+
+# ---- weights out and in -------------------------------------------------------------------------
+
+
+def test_export_writes_the_average(tmp_path):
+    made = save_run(tmp_path / "run", [1, 4])
+    checkpoints.export(tmp_path / "run", tmp_path / "out")
+    params, config = weights.load_params(tmp_path / "out")
+    assert np.all(params["denoiser"]["kernel"] == 4)
+    assert_equal(params["autoencoder"], made.params["autoencoder"])
+    assert (config["trained_steps"], config["trained"]) == (4, ["denoiser"])
+    assert config["batch_size"] == 16
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == config
+
+
+def test_nothing_to_export(tmp_path):
+    with pytest.raises(UserError, match="no run"):
+        checkpoints.export(tmp_path, tmp_path / "out")
+    checkpoints.write_config(tmp_path, toy.config())
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        checkpoints.export(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_warm_start_from_a_run_or_an_export(tmp_path, exported):
+    source = tmp_path / "run"
+    old = save_run(source, [7], seed=5)
+    if exported:
+        checkpoints.export(source, tmp_path / "out")
+        source = tmp_path / "out"
+    fresh = make_state((1, 8), seed=6)[0].params
+    fresh["landmark"] = {"kernel": jnp.ones(3)}
+    started = checkpoints.warm_start(fresh, {"landmark": "", "diffusion": str(source)})
+    assert np.all(np.asarray(started["denoiser"]["kernel"]) == 7)
+    assert_equal(started["autoencoder"], old.params["autoencoder"])
+    assert_equal(started["landmark"], fresh["landmark"])
+    for new, was in zip(jax.tree.leaves(started), jax.tree.leaves(fresh), strict=True):
+        assert new.sharding == was.sharding
+
+
+def test_who_trained_a_network_gives_it(tmp_path):
+    """Both carry an autoencoder; the one that trained it is taken, whichever comes first."""
+    save_run(tmp_path / "carries", [1], seed=1)
+    other = {"autoencoder": {"kernel": np.full((toy.OUTPUTS, toy.OUTPUTS), 9.0, np.float32)}}
+    config = {"stage": "autoencoder", "trained": ["autoencoder"]}
+    weights.save_params(tmp_path / "trained", other, config)
+    sources = {"autoencoder": str(tmp_path / "trained"), "diffusion": str(tmp_path / "carries")}
+    for order in (sources, dict(reversed(sources.items()))):
+        started = checkpoints.warm_start(make_state()[0].params, order)
+        assert np.all(np.asarray(started["autoencoder"]["kernel"]) == 9)
+        assert np.all(np.asarray(started["denoiser"]["kernel"]) == 1)
+
+
+def test_warm_starts_that_cannot_be(tmp_path):
+    save_run(tmp_path / "a", [1])
+    save_run(tmp_path / "b", [1], stage="joint")
+    fresh = make_state()[0].params
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    with pytest.raises(UserError, match="was trained as 'diffusion'"):
+        checkpoints.warm_start(fresh, {"landmark": a})
+    with pytest.raises(UserError, match="both trained denoiser"):
+        checkpoints.warm_start(fresh, {"diffusion": a, "joint": b})
+    with pytest.raises(UserError, match="holds neither"):
+        checkpoints.warm_start(fresh, {"landmark": str(tmp_path)})
+    with pytest.raises(UserError, match="none of which"):
+        checkpoints.warm_start({"landmark": fresh["denoiser"]}, {"diffusion": a})
+    smaller = {"denoiser": {**fresh["denoiser"], "kernel": jnp.ones((2, 2))}}
+    with pytest.raises(UserError, match="denoiser/kernel"):
+        checkpoints.warm_start(smaller, {"diffusion": a})

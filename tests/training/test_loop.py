@@ -1,0 +1,189 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from talkjax.errors import UserError
+from talkjax.training import loop, metrics
+from tests.training import toy
+
+TOY = Path(toy.__file__)
+
+
+def rows_of(workdir):
+    return metrics.read(Path(workdir) / "metrics.jsonl")
+
+
+def losses_of(workdir):
+    return [
+        (row["step"], row["loss"], row["grad_norm"]) for row in rows_of(workdir) if "loss" in row
+    ]
+
+
+def start(workdir, *changes, **environment):
+    return subprocess.Popen(
+        [sys.executable, str(TOY), str(workdir), *changes],
+        env={**os.environ, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(workdir, *changes, **environment):
+    process = start(workdir, *changes, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def train(workdir, make_data=None, stage=None, **changes):
+    c = toy.config(**changes)
+    return loop.train(c, workdir, stage or toy.stage(), make_data or toy.make_data(c))
+
+
+def test_a_whole_run_leaves_its_record(tmp_path, capsys):
+    assert train(tmp_path) is False
+    rows = rows_of(tmp_path)
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    wanted = {
+        "loss",
+        "absolute",
+        "grad_norm",
+        "learning_rate",
+        "skipped",
+        "step_s",
+        "samples_per_s",
+    }
+    assert all(wanted <= row.keys() for row in steps)
+    assert {"flops", "compile_s", "temporary_bytes"} <= steps[0].keys()
+    assert [row["step"] for row in rows if "eval_loss" in row] == [6, 12]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "00000006.png", "00000012.png",
+    ]  # fmt: skip
+    picture = cv2.imread(str(tmp_path / "samples" / "00000012.png"))
+    assert picture.shape == (3 * 6 - 2, 2 * (toy.OUTPUTS + 2) - 2, 3)  # three rows, two columns
+    assert "12" in os.listdir(tmp_path / "checkpoints")
+    out = capsys.readouterr().out
+    assert "136 of 200 parameters" in out
+    assert "compiled in" in out
+
+    # Once more: there is nothing left to do.
+    assert train(tmp_path) is False
+    assert rows_of(tmp_path) == rows
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, capsys):
+    train(tmp_path / "whole")
+    code, output = run(tmp_path / "killed", "kill_at=7", DEVICES="8")
+    assert code == -signal.SIGKILL, output
+    assert losses_of(tmp_path / "killed")[-1][0] == 7
+    train(tmp_path / "killed")
+    assert "resumed" in capsys.readouterr().out
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")  # to the last bit
+    evaluations = [
+        [
+            {k: row[k] for k in ("step", "eval_loss")}
+            for row in rows_of(tmp_path / name)
+            if "eval_loss" in row
+        ]
+        for name in ("whole", "killed")
+    ]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_sigterm_saves_the_step_it_is_at(tmp_path):
+    process = start(tmp_path / "run", "slow=0.3", "steps=1000", 'optimizer.schedule="constant"')
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, out + err
+    last = losses_of(tmp_path / "run")[-1][0]
+    saved = [int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()]
+    assert max(saved) == last < 1000
+    assert "stopped by SIGTERM" in out
+
+
+def test_a_resumption_on_another_mesh_agrees(tmp_path):
+    train(tmp_path / "a")
+    once = {"optimizer.schedule": "constant"}
+    train(tmp_path / "a2", **once)
+    train(tmp_path / "b", steps=8, **once)
+    train(tmp_path / "b", **once, **{"mesh.fsdp": 4})
+    a, b = (np.array([row[1] for row in losses_of(tmp_path / n)]) for n in ("a2", "b"))
+    np.testing.assert_array_equal(a[:8], b[:8])
+    np.testing.assert_allclose(a[8:], b[8:], rtol=1e-5)
+
+
+def test_another_config_does_not_go_on(tmp_path):
+    train(tmp_path, steps=4)
+    with pytest.raises(UserError, match="seed was 0, is 1"):
+        train(tmp_path, steps=4, seed=1)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
+    train(tmp_path, steps=4)
+    assert [row[0] for row in losses_of(tmp_path)] == [1, 2, 3, 4]
+    assert losses_of(tmp_path)[0][1] != 9.0
+
+
+def test_it_gives_up_after_too_many_bad_steps(tmp_path):
+    def loss_fn(params, batch, key):
+        loss, numbers = toy.loss_fn(params, batch, key)
+        return loss * float("nan"), numbers
+
+    broken = loop.Stage(toy.init, loss_fn, None, ("denoiser",))
+    with pytest.raises(UserError, match="the last 4 steps before step 4"):
+        train(tmp_path, stage=broken, max_skipped_in_a_row=3)
+    rows = rows_of(tmp_path)
+    assert [row["skipped"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["loss"] is None  # JSON knows no NaN
+
+
+def test_data_that_ends_is_an_error(tmp_path):
+    c = toy.config()
+
+    def make(split):
+        data = toy.make_data(c)("test")
+        return data
+
+    with pytest.raises(UserError, match="ended at step 4"):
+        train(tmp_path, make_data=make)
+
+
+def test_a_batch_that_does_not_split_is_refused(tmp_path):
+    with pytest.raises(UserError, match="multiple of 8"):
+        train(tmp_path, batch_size=12)
+
+
+def test_without_pictures_or_evaluation(tmp_path):
+    train(tmp_path / "a", stage=loop.Stage(toy.init, toy.loss_fn, None, ("denoiser",)))
+    train(tmp_path / "b", **{"eval.every": 0})
+    for name in "ab":
+        assert not (tmp_path / name / "samples").exists()
+    assert not any("eval_loss" in row for row in rows_of(tmp_path / "b"))
+
+
+def test_a_warm_start_begins_where_the_other_run_ended(tmp_path):
+    train(tmp_path / "first", stage=None, **{"optimizer.schedule": "constant"}, steps=12)
+    c = {"init_from.diffusion": "", "optimizer.learning_rate": 1e-9}
+    train(tmp_path / "fresh", **c)
+    # The toy's own stage name is none of init_from's, so its config is relabelled.
+    path = tmp_path / "first" / "config.json"
+    path.write_text(path.read_text().replace('"toy"', '"diffusion"'))
+    train(tmp_path / "warm", **{**c, "init_from.diffusion": str(tmp_path / "first")})
+    fresh, warm = (
+        [row["eval_loss"] for row in rows_of(tmp_path / n) if "eval_loss" in row][-1]
+        for n in ("fresh", "warm")
+    )
+    assert warm < 0.8 * fresh

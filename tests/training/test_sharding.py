@@ -1,0 +1,86 @@
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from talkjax.errors import UserError
+from talkjax.training import sharding
+
+
+def shapes(**leaves):
+    return {k: jax.ShapeDtypeStruct(shape, np.float32) for k, shape in leaves.items()}
+
+
+def specs(params, rules, fsdp=4, min_size=1):
+    return sharding.param_specs(params, sharding.make_mesh(-1, fsdp), rules, min_size)
+
+
+def test_mesh_takes_what_is_left():
+    assert dict(sharding.make_mesh(-1, 4).shape) == {"data": 2, "fsdp": 4}
+    assert dict(sharding.make_mesh(2, -1).shape) == {"data": 2, "fsdp": 4}
+    assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1}
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(3, 2), (-1, 3), (0, 8), (-1, -1), (16, 1), (8, 0)])
+def test_mesh_that_does_not_fit_is_refused(data, fsdp):
+    with pytest.raises(UserError, match="8 devices"):
+        sharding.make_mesh(data, fsdp)
+
+
+def test_fsdp_splits_the_longest_axis_that_divides():
+    tree = shapes(kernel=(3, 3, 8, 16), odd=(30, 8), square=(8, 8), vector=(12,))
+    assert specs(tree, [(".*", "fsdp")]) == {
+        "kernel": PartitionSpec(None, None, None, "fsdp"),
+        "odd": PartitionSpec(None, "fsdp"),  # 30 is longer, but 4 does not divide it
+        "square": PartitionSpec(None, "fsdp"),
+        "vector": PartitionSpec("fsdp"),
+    }
+
+
+def test_small_parameters_are_copied():
+    tree = shapes(small=(4, 4), large=(4, 5))
+    got = specs(tree, [(".*", "fsdp")], min_size=17)
+    assert got == {"small": PartitionSpec(), "large": PartitionSpec("fsdp")}
+
+
+def test_the_first_rule_that_matches_decides():
+    tree = {"net": shapes(kernel=(8, 8), bias=(8,))}
+    rules = [("net/bias$", "replicate"), ("net/", "fsdp"), (".*", "replicate")]
+    assert specs(tree, rules)["net"] == {
+        "kernel": PartitionSpec(None, "fsdp"),
+        "bias": PartitionSpec(),
+    }
+
+
+def test_a_parameter_without_a_rule_is_named():
+    with pytest.raises(UserError, match="net/stray"):
+        specs({"net": shapes(stray=(8, 8))}, [("kernel", "fsdp")])
+
+
+def test_a_parameter_that_cannot_be_split_is_named():
+    with pytest.raises(UserError, match=r"net/odd \(3, 5\).*fsdp=4"):
+        specs({"net": shapes(odd=(3, 5))}, [(".*", "fsdp")])
+    assert specs({"net": shapes(odd=(3, 5))}, [(".*", "fsdp")], fsdp=1)["net"]["odd"] == (
+        PartitionSpec()
+    )
+
+
+def test_an_unknown_tactic_is_refused():
+    with pytest.raises(UserError, match="'tensor'"):
+        specs(shapes(a=(8,)), [(".*", "tensor")])
+
+
+def test_batch_sizes():
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(16, mesh, 2)
+    for size, parts in ((8, 2), (12, 1), (0, 1)):
+        with pytest.raises(UserError, match="multiple of"):
+            sharding.check_batch_size(size, mesh, parts)
+
+
+def test_batches_are_split_over_every_device():
+    mesh = sharding.make_mesh(2, 4)
+    batch = {"x": np.arange(16.0).reshape(16, 1)}
+    placed = sharding.place_batch(batch, sharding.batch_sharding(mesh))["x"]
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 1)}
+    np.testing.assert_array_equal(placed, batch["x"])

@@ -1,0 +1,140 @@
+"""Trains one stage of talkjax, or releases the weights of a run.
+
+    uv run train.py --config=configs/NAME.py --workdir=W [--config.field=value ...]
+    uv run train.py --workdir=W --export=DIR
+
+The first goes on from W's newest checkpoint if there is one. SIGTERM saves a checkpoint and ends
+with exit code 143. The second writes the averaged weights of W's newest checkpoint as safetensors,
+and their config, into DIR. The story of a run is in `talkjax/training/loop.py`.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+
+from talkjax import errors
+from talkjax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
+_EXPORT = flags.DEFINE_string("export", None, "Only write weights, into this directory.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes. Found by itself on TPU pods, Slurm and others; elsewhere set "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+)
+_SIGTERM_EXIT = 128 + 15
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains or exports, as the flags say."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if not _WORKDIR.value:
+        raise UserError("say where the run is to live: --workdir=DIR")
+    if _EXPORT.value:
+        from talkjax.training import checkpoints
+
+        checkpoints.export(_WORKDIR.value, _EXPORT.value)
+        print(f"wrote {_EXPORT.value}")
+        return
+    if _CONFIG.value is None:
+        raise UserError("say what to train: --config=configs/NAME.py")
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()  # before anything asks for devices
+
+    from talkjax.training import loop, stages
+
+    config = FrozenConfigDict(with_latent_statistics(_CONFIG.value))
+    try:
+        stage = stages.build(config)
+    except ValueError as error:
+        raise UserError(f"the config does not fit together: {error}") from error
+    stage = dataclasses.replace(stage, pretrained=published_weights(config))
+    if loop.train(config, _WORKDIR.value, stage, make_data(config)):
+        sys.exit(_SIGTERM_EXIT)
+
+
+def with_latent_statistics(config: ConfigDict) -> ConfigDict:
+    """The config with the normalisation that cached latents bring along."""
+    if config.data.latents and config.stage in ("diffusion", "joint"):
+        from data_pipelines import latents
+
+        index = latents.read_index(config.data.latents)
+        if tuple(index["mask"]) != tuple(config.mask):
+            raise UserError(
+                f"the latents in {config.data.latents} hide {tuple(index['mask'])}, the config "
+                f"{tuple(config.mask)}; cache them again or set --config.mask"
+            )
+        config.autoencoder.latent_mean = tuple(index["mean"])
+        config.autoencoder.latent_std = tuple(index["std"])
+    return config
+
+
+def published_weights(config: Any) -> dict[str, Any]:
+    """The autoencoder's weights that `config.autoencoder.weights` names, {} if it names none."""
+    from talkjax import weights
+
+    files = tuple(name for name in config.autoencoder.weights if name)
+    if not files:
+        return {}
+    if len(files) != (2 if config.autoencoder.kind == "taesd" else 1):
+        raise UserError(
+            "autoencoder.weights wants ('ENCODER.safetensors', 'DECODER.safetensors') for kind "
+            "taesd, ('FILE.safetensors',) for kind kl"
+        )
+    loader = weights.taesd_params if len(files) == 2 else weights.autoencoder_kl_params
+    return {"autoencoder": loader(*files)}
+
+
+def make_data(config: Any) -> Any:
+    """The loop's `MakeData`: this process's share of prepared shards, as `config.data` says.
+
+    Raises:
+      UserError: `config.data.dir` is not set; the batch does not split over the processes.
+    """
+    from data_pipelines import loader
+
+    if not config.data.dir:
+        raise UserError("no data: set --config.data.dir to a folder made by data_pipelines.prepare")
+    processes = jax.process_count()
+    if config.batch_size % processes:
+        raise UserError(
+            f"batch_size={config.batch_size} must be a multiple of the {processes} processes"
+        )
+    fields = {name: value for name, value in config.data.items() if name != "dir"}
+    options = loader.LoaderOptions(
+        **fields | {"latents": fields["latents"] or None},
+        stage=config.stage,
+        region=tuple(config.region),
+        batch_size=config.batch_size // processes,
+    )
+    here = {"process_index": jax.process_index(), "process_count": processes}
+
+    def make(split: str) -> Any:
+        if split == "train":
+            return loader.train_dataset(config.data.dir, options, config.seed, **here)
+        return loader.eval_dataset(config.data.dir, options, split, **here)
+
+    return make
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; a mistake there ends the program with one line and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    # What ml_collections raises for an unknown field, a wrong type, a missing or faulty file.
+    except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        print(f"error: {lines[-1] if lines else repr(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(lambda argv: sys.exit(errors.run_main(main, argv)), flags_parser=parse_flags)
