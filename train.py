@@ -128,7 +128,10 @@ def make_data(config: Any) -> Any:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake there ends the program with one line and exit code 2."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _ = _CONFIG.value.stage  # a file that could not be loaded says so only when read
+        return rest
     # What ml_collections raises for an unknown field, a wrong type, a missing or faulty file.
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

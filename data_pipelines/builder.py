@@ -62,30 +62,39 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
     Args:
       clips: split name -> paths of `.npz` records, in the order in which they are to lie in the
         shards; only needed to write the data set.
+      beam: whether to pack with Apache Beam, whose options go into the `DownloadConfig`. The order
+        in the shards is then one of Beam's making.
       **kwargs: as of any TFDS builder (`data_dir`, ...).
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First layout."}
     name = records.DATASET_NAME
     # TFDS's own search for this path imports `importlib_resources`, which it does not install.
     code_path = epath.Path(__file__)
 
-    def __init__(self, *, clips: Mapping[str, Sequence[str]] | None = None, **kwargs):
-        self._clips = dict(clips or {})
+    def __init__(
+        self, *, clips: Mapping[str, Sequence[str]] | None = None, beam: bool = False, **kwargs
+    ):
+        self._clips, self._beam = dict(clips or {}), beam
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         # The loader shuffles; the order on disk stays that of the names, so that it can be read.
         return tfds.core.DatasetInfo(
-            builder=self, description=_DESCRIPTION, features=features(), disable_shuffling=True
+            builder=self,
+            description=_DESCRIPTION,
+            features=features(),
+            disable_shuffling=not self._beam,  # Beam knows integer keys alone in an order
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
         return {split: self._generate_examples(paths) for split, paths in self._clips.items()}
 
-    def _generate_examples(self, paths: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path in paths:
-            yield to_example(path)
+    def _generate_examples(self, paths: Sequence[str]):
+        if not self._beam:
+            return map(to_example, paths)
+        import apache_beam
+
+        return apache_beam.Create(list(paths)) | apache_beam.Map(to_example)

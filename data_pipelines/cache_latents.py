@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines import latents, records, windows
@@ -56,7 +56,7 @@ def cache_split(
 
     Args:
       reader: the split's shards.
-      encode: (batch, H, W, 3) float32 in [-1, 1] -> (batch, h, w, c); always called with this batch.
+      encode: (batch, H, W, 3) float32 in [-1, 1] -> (batch, h, w, c); every call has this shape.
       encoder_id: tells one encoder from another; part of what decides whether old work counts.
       directory: the cache.
       region, mask: unit-square boxes (y0, x0, y1, x1).
@@ -296,6 +296,7 @@ def _floats(name: str, values: Sequence[str]) -> Box:
 
 
 def main(argv: Sequence[str], values: flags.FlagValues) -> None:
+    """The command; `values` are the flags of `define_flags`."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
     if not values.data or not values.encoder:
@@ -304,6 +305,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
         raise UserError("--stride and --batch must be at least 1")
     region, mask = _floats("region", values.region), _floats("mask", values.mask)
     records.find_dataset(values.data)  # before seconds go into loading weights
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every accelerator that is not there
     encode, encoder_id = load_encoder(values.encoder, values.decoder)
     index = cache_latents(
         values.data, encode, encoder_id, values.splits, values.out,
@@ -319,8 +321,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, kept apart from those of other modules."""
-    values = flags.FLAGS
+    """The command's flags, which exist only when it runs: other commands have some alike."""
     flags.DEFINE_string("data", None, "Folder that data_pipelines.prepare wrote.")
     flags.DEFINE_string("encoder", None, "Autoencoder weights: a file or a talkjax folder.")
     flags.DEFINE_string("decoder", None, "TAESD decoder file, if not beside the encoder.")
@@ -330,7 +331,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("batch", 32, "Images a call of the encoder.")
     flags.DEFINE_list("region", ["0.375", "0.0625", "1", "0.9375"], "Unit-square y0,x0,y1,x1.")
     flags.DEFINE_list("mask", ["0.4375", "0.125", "0.9375", "0.875"], "Unit-square y0,x0,y1,x1.")
-    return values
+    return flags.FLAGS
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
     start = time.monotonic()
     try:
         extraction = extract.extract_video(job.path, job.clip_id, mesh, options)
-    except extract.LeftOut as error:
+    except extract.LeftOutError as error:
         elapsed = time.monotonic() - start
         return write_failure(cache, job, error.reason, error.detail, elapsed)
     except Exception as error:  # a bug or a strange file: this video's loss alone
@@ -163,7 +163,7 @@ def extract_all(
 
     `make` is called as `make_work` in every process; tests give one without a real face finder.
     """
-    from data_pipelines.workers import JobFailed, run_jobs
+    from data_pipelines.workers import JobError, run_jobs
 
     pending = []
     for job in jobs:
@@ -174,6 +174,6 @@ def extract_all(
             yield outcome, True
     work = functools.partial(make, os.fspath(cache), options)
     for job, result in run_jobs(pending, work, workers, timeout):
-        if isinstance(result, JobFailed):
+        if isinstance(result, JobError):
             result = write_failure(cache, job, result.kind, result.detail, 0.0)
         yield result, False

@@ -16,6 +16,8 @@ from talkjax.media import audio, crop, topology, tracking
 from talkjax.media.video import VideoReader
 
 VERSION = 1  # part of every cache key: raise it when records change
+_MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
+VIDEO_SUFFIXES = frozenset(_MPEG | {".mkv", ".webm", ".avi", ".flv", ".wmv", ".ogv", ".mxf"})
 _BUFFER_BYTES = 256 << 20  # decoded frames kept between the two passes; longer clips decode twice
 _MEL_TAIL = 4  # mel frames past the last tick's own four that its window sees
 
@@ -29,7 +31,7 @@ class ExtractOptions:
       min_seconds: shorter parts are left out.
       max_seconds: longer parts are split evenly.
       face: which face, see `talkjax.media.tracking.parse_face`.
-      max_faces: faces looked for in a frame; 1 is a little faster where nobody else is in the picture.
+      max_faces: faces looked for in a frame; 1 is a little faster and enough for one person.
       max_gap_seconds: longest time without a face that is interpolated, and longest time between
         two frames; a longer one ends the part.
       jpeg_quality: of the stored crops (4:4:4).
@@ -44,7 +46,7 @@ class ExtractOptions:
     jpeg_quality: int = 95
 
 
-class LeftOut(Exception):
+class LeftOutError(Exception):
     """A video that gives no clip: `reason` is a word for counting, `detail` says more."""
 
     def __init__(self, reason: str, detail: str = ""):
@@ -85,12 +87,12 @@ def extract_video(
       options: see `ExtractOptions`.
 
     Raises:
-      LeftOut: nothing of it can be used.
+      LeftOutError: nothing of it can be used.
     """
     reader, wave = _open(path)
     times, mesh_points, found, cuts, buffered = _track(reader, mesh, options)
     if not found.any():
-        raise LeftOut("no_face", f"none in {len(times)} frames")
+        raise LeftOutError("no_face", f"none in {len(times)} frames")
     runs, lost = _runs(times, mesh_points, cuts, options.max_gap_seconds)
     audio_end = len(wave) / audio.SAMPLE_RATE
     parts, dropped = [], []
@@ -99,7 +101,8 @@ def extract_video(
             part = part[(times[part] >= 0) & (times[part] <= audio_end)]
             seconds = _seconds(times[part])
             if seconds + 1e-6 < options.min_seconds:
-                dropped.append(("cut" if cuts.any() else "face_lost" if lost else "too_short", seconds))
+                why = "cut" if cuts.any() else "face_lost" if lost else "too_short"
+                dropped.append((why, seconds))
             else:
                 parts.append(part)
     if not parts:
@@ -108,7 +111,7 @@ def extract_video(
         if reason == "too_short" and audio_end < options.min_seconds <= _seconds(times):
             reason = "audio_too_short"
         damage = "; the file is damaged or cut short" if reader.truncated else ""
-        raise LeftOut(reason, f"the longest part has {longest:.2f} s{damage}")
+        raise LeftOutError(reason, f"the longest part has {longest:.2f} s{damage}")
 
     transforms = [crop.fit_transforms(mesh_points[part], times[part]) for part in parts]
     jpegs = _crops(reader, buffered, parts, transforms, options)
@@ -135,13 +138,13 @@ def _open(path: str | os.PathLike) -> tuple[VideoReader, np.ndarray]:
     try:
         reader = VideoReader(path)
     except UserError as error:
-        raise LeftOut("unreadable", str(error)) from error
+        raise LeftOutError("unreadable", str(error)) from error
     if not reader.info.has_audio:
-        raise LeftOut("no_audio", "it has no audio stream")
+        raise LeftOutError("no_audio", "it has no audio stream")
     try:
         wave = audio.load_audio(path)
     except UserError as error:
-        raise LeftOut("bad_audio", str(error)) from error
+        raise LeftOutError("bad_audio", str(error)) from error
     return reader, wave
 
 
@@ -167,12 +170,12 @@ def _track(reader: VideoReader, mesh, options: ExtractOptions):
         )  # fmt: skip
     except UserError as error:
         reason = "face_choice" if str(error).startswith("--face") else "unreadable"
-        raise LeftOut(reason, str(error)) from error
+        raise LeftOutError(reason, str(error)) from error
     return times, points, found, cuts, buffered if len(buffered) == len(times) else None
 
 
 def _runs(times, points, cuts, max_gap_seconds: float) -> tuple[list[np.ndarray], bool]:
-    """Frame numbers of each unbroken sight of the face, and whether any frame is outside of them."""
+    """Frame numbers of each unbroken sight of the face, and whether frames lie outside of them."""
     usable = np.isfinite(points).all((1, 2))
     begins = cuts | ~usable | (np.diff(times, prepend=times[0]) > max(max_gap_seconds, 0.1) + 1e-6)
     groups = np.split(np.arange(len(times)), np.flatnonzero(begins[1:]) + 1)
@@ -205,7 +208,7 @@ def _crops(reader, buffered, parts, transforms, options) -> list[list[bytes]]:
             image = crop.warp_crop(rgb, transforms[part][row], options.crop_size)
             ok, data = cv2.imencode(".jpg", image[..., ::-1], flags)
             if not ok:
-                raise LeftOut("error", f"frame {index} cannot be encoded")
+                raise LeftOutError("error", f"frame {index} cannot be encoded")
             out[part].append(data.tobytes())
     return out
 
@@ -259,8 +262,3 @@ def safe_id(relative_path: str) -> str:
 def is_video(name: str) -> bool:
     """Whether a file name looks like a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .flv .wmv .3gp .ogv .mxf .vob".split()
-)

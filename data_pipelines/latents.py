@@ -2,7 +2,7 @@
 
     DIR/latents.json              region, mask, crop size, stride, encoder, mean and std, clips
     DIR/SPLIT.target.npy          (rows, h, w, c) float16, the encoded region
-    DIR/SPLIT.masked.npy          (rows, h, w, c) float16, the same with the mask filled before encoding
+    DIR/SPLIT.masked.npy          (rows, h, w, c) float16, the same, masked before encoding
     DIR/SPLIT.frames.npy          (rows,) int32, which frame of its clip a row is
 
 The rows of one clip are consecutive and in the order of time; clips are in the order of the shards.
@@ -14,7 +14,6 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines import records
 from talkjax.errors import UserError
 
 INDEX = "latents.json"

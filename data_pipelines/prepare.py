@@ -25,7 +25,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 from tqdm import tqdm
@@ -48,6 +48,7 @@ def prepare(
     holdout_fraction: float = 0.1,
     timeout: float = 1800.0,
     limit: int | None = None,
+    beam_options: Sequence[str] = (),
     make_work: Callable = clip_cache.make_work,
 ) -> dict:
     """Extracts and packs a folder; see the module's docstring for the files.
@@ -61,6 +62,8 @@ def prepare(
       holdout_fraction: share of the kept videos.
       timeout: seconds after which a video's extraction is given up.
       limit: only the first so many videos by name.
+      beam_options: if there are any, Apache Beam extracts and packs with them (and `workers` and
+        `timeout` are the runner's affair); see `beam_extract`.
       make_work: prepares a worker process, see `clip_cache.make_work`.
 
     Returns:
@@ -78,7 +81,8 @@ def prepare(
         probe = cache / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        outcomes, timing = _extract(jobs, cache, options, workers, timeout, make_work)
+        found = _extraction(jobs, cache, options, workers, timeout, beam_options, make_work)
+        outcomes, timing = _collect(jobs, found)
         splits = assign_splits(outcomes, holdout, holdout_fraction)
         summary = _write_manifest(out, outcomes, splits) | timing
         if not summary["clips"]:
@@ -86,7 +90,7 @@ def prepare(
                 f"none of the {len(jobs)} videos in {source} can be used "
                 f"({_listed(summary['left_out'])}); {out / 'manifest.jsonl'} says more"
             )
-        summary["packed_again"] = pack(out, outcomes, splits, options.crop_size)
+        summary["packed_again"] = pack(out, outcomes, splits, options.crop_size, beam_options)
         summary["elapsed_seconds"] = round(time.monotonic() - started, 2)
         records.write_json(out / "summary.json", summary)
     except OSError as error:
@@ -97,10 +101,19 @@ def prepare(
     return summary
 
 
-def _extract(jobs, cache, options, workers, timeout, make_work) -> tuple[list[dict], dict]:
+def _extraction(jobs, cache, options, workers, timeout, beam_options, make_work) -> Iterator:
+    if not beam_options:
+        return clip_cache.extract_all(jobs, cache, options, workers, timeout, make_work)
+    try:
+        from data_pipelines import beam_extract
+    except ImportError as error:
+        raise UserError("Apache Beam is not installed; `pip install talkjax[beam]`") from error
+    return beam_extract.extract_all(jobs, cache, options, beam_options, make_work)
+
+
+def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:
     outcomes, frames, new, begun = {}, 0, 0, time.monotonic()
     with tqdm(total=len(jobs), desc="preparing", unit="clip", smoothing=0.05) as bar:
-        found = clip_cache.extract_all(jobs, cache, options, workers, timeout, make_work)
         for outcome, cached in found:
             outcomes[outcome["source"]] = outcome
             if not cached:
@@ -166,7 +179,11 @@ def _write_manifest(out: pathlib.Path, outcomes: Sequence[dict], splits: dict[st
 
 
 def pack(
-    out: pathlib.Path, outcomes: Sequence[dict], splits: dict[str, str], crop_size: int
+    out: pathlib.Path,
+    outcomes: Sequence[dict],
+    splits: dict[str, str],
+    crop_size: int,
+    beam_options: Sequence[str] = (),
 ) -> bool:
     """Writes the shards unless they hold just these clips already; returns whether it did."""
     cache, names, ticks, paths = out / ".cache", {}, {}, {}
@@ -190,7 +207,12 @@ def pack(
     staging, old = out / ".packing", out / ".packed_before"
     for leftover in (staging, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    _build(staging, paths)
+    _build(staging, paths, beam_options)
+    if beam_options:  # which has put them into an order of its own
+        for split in names:
+            reader = records.ShardReader(staging, split)
+            found = [(c.clip_id, c.num_ticks) for c in reader.scan()]
+            names[split], ticks[split] = map(list, zip(*found, strict=True))
     index |= {"clips": names, "ticks": ticks}
     records.write_json(records.find_dataset(staging) / "index.json", index)
     if final.exists():
@@ -201,17 +223,28 @@ def pack(
     return True
 
 
-def _build(data_dir: pathlib.Path, paths: dict[str, list[str]]) -> None:
+def _build(
+    data_dir: pathlib.Path, paths: dict[str, list[str]], beam_options: Sequence[str]
+) -> None:
     import tensorflow_datasets as tfds
 
     from data_pipelines.builder import TalkjaxClips
 
+    config = tfds.download.DownloadConfig()
+    if beam_options:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        config.beam_options = PipelineOptions(list(beam_options))
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it downloads, which it does not
-            TalkjaxClips(data_dir=os.fspath(data_dir), clips=paths).download_and_prepare()
+        # It prints that it downloads, which it does not.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder = TalkjaxClips(
+                data_dir=os.fspath(data_dir), clips=paths, beam=bool(beam_options)
+            )
+            builder.download_and_prepare(download_config=config)
     finally:
         logging.set_verbosity(verbosity)
 
@@ -227,6 +260,7 @@ def _cores() -> int:
 
 
 def main(argv: Sequence[str], values: flags.FlagValues) -> None:
+    """The command; `values` are the flags of `define_flags`."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
     if not values.source or not values.out:
@@ -247,6 +281,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     summary = prepare(
         values.source, values.out, options, workers=workers, holdout=values.holdout,
         holdout_fraction=values.holdout_fraction, timeout=values.timeout, limit=values.limit,
+        beam_options=values.beam_option,
     )  # fmt: skip
     for name, total in summary["splits"].items():
         print(f"{name}: {total['clips']} clips, {total['frames']} frames, {total['seconds']:.0f} s")
@@ -259,6 +294,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
 
 
 def define_flags() -> flags.FlagValues:
+    """The command's flags, which exist only when it runs: other commands have some alike."""
     flags.DEFINE_string("source", None, "Folder of videos, searched recursively.")
     flags.DEFINE_string("out", None, "Folder for the shards, the manifest and the cache.")
     flags.DEFINE_integer("crop_size", 128, "Side of the face crops, px.", lower_bound=16)
@@ -270,6 +306,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("face", "largest", "`largest`, or a number from 0, left to right.")
     flags.DEFINE_integer("max_faces", 3, "Faces looked for in a frame.", lower_bound=1)
     flags.DEFINE_float("timeout", 1800.0, "Seconds after which a video is given up.", 1.0)
+    flags.DEFINE_multi_string(
+        "beam_option", [], "Use Apache Beam, with this pipeline option: --beam_option=--runner=..."
+    )
     flags.DEFINE_integer("limit", None, "Only the first so many videos by name.", lower_bound=1)
     return flags.FLAGS
 

@@ -65,10 +65,12 @@ class ClipRecord:
 
     @property
     def num_ticks(self) -> int:
+        """T, the length on the landmark clock."""
         return len(self.landmarks)
 
     @property
     def num_frames(self) -> int:
+        """N, the number of image frames."""
         return len(self.timestamps)
 
     @property
@@ -298,6 +300,10 @@ class ShardReader:
         """Reads record `position` in [0, len); `with_frames=False` leaves the JPEGs out."""
         return decode_record(self._source[position], with_frames)
 
+    def scan(self) -> Iterator[ClipRecord]:
+        """Reads all records in order, without their frames."""
+        return (self.read(i, with_frames=False) for i in range(len(self)))
+
     def lengths(self) -> np.ndarray:
         """Returns (len,) int64, the ticks of every record, from `index.json` or by reading all."""
         path = self.directory / "index.json"
@@ -305,4 +311,4 @@ class ShardReader:
             ticks = json.loads(path.read_text())["ticks"].get(self.split, [])
             if len(ticks) == len(self):
                 return np.asarray(ticks, np.int64)
-        return np.array([self.read(i, False).num_ticks for i in range(len(self))], np.int64)
+        return np.array([record.num_ticks for record in self.scan()], np.int64)

@@ -22,7 +22,7 @@ def possible_starts(num_ticks: int, window: int) -> np.ndarray:
 
 
 def covering_starts(num_ticks: int, window: int) -> np.ndarray:
-    """First ticks of the fewest windows that cover a clip; the last one ends where the clip ends."""
+    """First ticks of the fewest windows that cover a clip; the last one ends with the clip."""
     if num_ticks <= window:
         return np.zeros(0, np.int64)
     starts = np.arange(0, num_ticks - window + 1, window)
@@ -61,12 +61,12 @@ def starts_with_frames(
     Returns:
       (starts, margin): the margin is 0 where no start could respect it.
     """
-    for margin in sorted({margin, 0}, reverse=True):
-        inside, outside = count_frames(frame_ticks, starts, window, margin)
+    for reach in (margin, 0):
+        inside, outside = count_frames(frame_ticks, starts, window, reach)
         good = starts[(inside > 0) & (outside > 0)]
         if len(good):
             break
-    return good, margin
+    return good, reach
 
 
 def split_frames(
@@ -100,7 +100,7 @@ def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.nd
 
 
 def mel_span(mel: np.ndarray, start: int, window: int) -> np.ndarray:
-    """The mel frames that the ticks of a window see, (4 (T - 1) + 16, 80); silence beyond the clip."""
+    """The mel frames that a window's ticks see, (4 (T - 1) + 16, 80); silence beyond the clip."""
     lo = MELS_PER_TICK * start - MEL_WINDOW // 2
     hi = MELS_PER_TICK * (start + window - 1) + MEL_WINDOW // 2
     out = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)

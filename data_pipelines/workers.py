@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class JobFailed(Exception):
+class JobError(Exception):
     """What a job's result is when there is none: `kind` is "crash", "timeout" or "error"."""
 
     def __init__(self, kind: str, detail: str):
@@ -94,8 +94,8 @@ def run_jobs(
       timeout: seconds after which a job counts as hung.
 
     Yields:
-      (job, result) in the order of completion, results never None; the result is a `JobFailed` for a job that raised,
-      crashed its process or hung.
+      (job, result) in the order of completion, results never None; a `JobError` for a job that
+      raised, crashed its process or hung.
 
     Raises:
       Exception: what `make_work` raised, and any OSError of a job (the disk is full, the folder is
@@ -116,7 +116,7 @@ def run_jobs(
             signalled = multiprocessing.connection.wait(waiting, timeout=1.0)
             for worker in list(pool):
                 result = _look_at(worker, signalled)
-                if isinstance(result, JobFailed) and result.kind != "error":
+                if isinstance(result, JobError) and result.kind != "error":
                     worker.end()
                     pool.remove(worker)
                 if result is not None and worker.job is not None:
@@ -142,12 +142,12 @@ def _look_at(worker: _Process, signalled: list) -> Any:
         if kind == "ready":
             worker.ready = True
             return None
-        return JobFailed("error", value) if kind == "error" else value
+        return JobError("error", value) if kind == "error" else value
     if not worker.process.is_alive():
         code = worker.process.exitcode
         if not worker.ready:
             raise RuntimeError(f"a worker process died at its start (exit code {code})")
-        return JobFailed("crash", f"its process died (exit code {code})")
+        return JobError("crash", f"its process died (exit code {code})")
     if worker.job is not None and time.monotonic() > worker.deadline:
-        return JobFailed("timeout", "it took too long")
+        return JobError("timeout", "it took too long")
     return None

@@ -52,14 +52,9 @@ class Networks:
     latent_shape: tuple[int, int, int]
 
     def encode(self, params: Any, images: jax.Array) -> jax.Array:
-        """(..., H, W, 3) uint8 to normalised latents (..., h, w, c) float32.
-
-        Args:
-          params: of the autoencoder.
-          images: region crops.
-        """
+        """(..., H, W, 3) region crops in [-1, 1] to normalised latents (..., h, w, c) float32."""
         lead = images.shape[:-3]
-        x = images.reshape(-1, *images.shape[-3:]).astype(jnp.float32) / 127.5 - 1.0
+        x = images.reshape(-1, *images.shape[-3:])
         z = self.autoencoder.apply({"params": params}, x, method="encode")
         z = z[0] if isinstance(z, tuple) else z
         z = (z - _as_row(self.latent_mean, 4)) / _as_row(self.latent_std, 4)
@@ -70,6 +65,56 @@ class Networks:
         z = latents * _as_row(self.latent_std, 4) + _as_row(self.latent_mean, 4)
         images = self.autoencoder.apply({"params": params}, z, method="decode")
         return jnp.clip(images, -1.0, 1.0)
+
+    # The three methods of `UNet` whose arguments are described there.
+
+    def reference_context(self, params: Any, latent: jax.Array, landmarks: jax.Array) -> Any:
+        """What the denoiser needs of a reference; `params` are the denoiser's."""
+        return self.denoiser.apply(
+            {"params": params}, latent, landmarks, method="reference_context"
+        )
+
+    def motion_context(
+        self,
+        params: Any,
+        landmarks: jax.Array,
+        reference_landmarks: jax.Array,
+        keep_landmarks: jax.Array,
+    ) -> unet.MotionContext:
+        """What the denoiser needs of the target's landmarks; `params` are the denoiser's."""
+        return self.denoiser.apply(
+            {"params": params},
+            landmarks,
+            reference_landmarks,
+            keep_landmarks,
+            self.latent_shape[:2],
+            method="motion_context",
+        )
+
+    def denoise(
+        self,
+        params: Any,
+        noisy: jax.Array,
+        timestep: jax.Array,
+        masked: jax.Array,
+        motion: unet.MotionContext,
+        reference: Any,
+        keep_landmarks: jax.Array,
+        keep_reference: jax.Array,
+    ) -> jax.Array:
+        """One evaluation of the denoiser under this config's mask: (B, h, w, c)."""
+        return self.denoiser.apply(
+            {"params": params},
+            noisy,
+            timestep,
+            masked,
+            jnp.asarray(self.mask),
+            motion,
+            reference,
+            keep_landmarks,
+            keep_reference,
+            method="denoise",
+        )
 
 
 def pixel_box(box: tuple[float, ...], size: int) -> tuple[int, int, int, int]:

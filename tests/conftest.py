@@ -1,4 +1,4 @@
-"""Set before any test touches jax: strict types and ranks, eight CPU devices, a compilation cache."""
+"""Set before any test touches jax: strict types and ranks, eight devices, a compilation cache."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real footage for tests that need some; see CONTRIBUTING or the test itself for its layout."""
+    """Real footage, for tests that need some; they say which files."""
     path = os.environ.get("TALKJAX_SHARED")
     if not path or not Path(path).is_dir():
         pytest.skip("TALKJAX_SHARED is not set to a folder of real footage")

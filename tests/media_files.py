@@ -183,6 +183,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
     data = np.ascontiguousarray(samples.T.astype("<f4")).tobytes()
     channels = samples.shape[0]
     kind = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
-    body = b"WAVEfmt " + struct.pack("<I", 16) + kind + b"data" + struct.pack("<I", len(data)) + data
+    body = b"WAVEfmt " + struct.pack("<I", 16) + kind
+    body += b"data" + struct.pack("<I", len(data)) + data
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     return path

@@ -24,6 +24,7 @@ _N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MEL_RATE
 _CHUNK = 4096  # mel frames at a time; bounds the memory of long audio
 _FMIN, _FMAX = 55.0, 7600.0
 _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+_MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
 _SLACK_S = 0.05  # timestamps that stray further than this from the sample count are real gaps
 _MAX_OVERLAP_S = 1.0
 _MAX_SILENCE_S = 1800.0  # bounds what a file with absurd timestamps can cost
@@ -60,6 +61,11 @@ def load_audio(path: media.Pathish, sample_rate: int = SAMPLE_RATE) -> np.ndarra
     for block in aligned_blocks(path):
         mono = block.samples.mean(axis=0, dtype=np.float32)
         total += len(mono)
+        if total > _MAX_SECONDS * block.rate:
+            raise UserError(
+                f"{media.display_name(path)}: its audio is longer than {_MAX_SECONDS / 3600:g} "
+                "hours; cut it into parts"
+            )
         if resampler is None and block.rate != sample_rate:
             rate = block.rate
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
@@ -207,7 +213,7 @@ def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def mel_filterbank() -> np.ndarray:
-    """librosa's slaney mel filterbank, (80, 257) float32."""
+    """Returns librosa's slaney mel filterbank, (80, 257) float32."""
     import librosa
 
     return librosa.filters.mel(

@@ -20,7 +20,8 @@ COPIED = {
     "matroska": {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus", "vorbis"}
     | {"pcm_s16le", "pcm_s24le", "pcm_f32le"},
 }
-_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200)
+_AAC_RATES += (96000,)
 _AAC_LAYOUTS = ("mono", "stereo", "5.1", "7.1")
 _BITS_A_SAMPLE = 4  # generous for AAC: 176 kbit/s a channel at 44.1 kHz
 
@@ -42,7 +43,8 @@ class AudioTrack:
         with media.open_input(path) as source:
             stream = media.audio_stream(source)
             if stream is None:
-                raise UserError(f"{media.display_name(path)}: has no audio stream; give a file with sound")
+                name = media.display_name(path)
+                raise UserError(f"{name}: has no audio stream; give a file with sound")
             self._zero = media.clip_zero(path)
             self.copied = _can_copy(source, stream, output_format, self._zero)
             if self.copied:
@@ -149,10 +151,12 @@ class _PacketClock:
             start = self._expected or 0
         else:
             start = round((stamp * base - self._zero) * self._rate)
-            if self._size and self._expected is not None and abs(start - self._expected) <= rounding:
-                start = self._expected
-            elif self._expected is not None and start <= self._expected - max(length, 1):
-                start = self._expected  # timestamps must rise
+            expected = self._expected
+            if expected is not None:
+                if self._size and abs(start - expected) <= rounding:
+                    start = expected
+                elif start <= expected - max(length, 1):
+                    start = expected  # timestamps must rise
         full = self._size or self._given or given
         if given and given < full - 2 * rounding:
             length = given  # the last packet, its padding already cut

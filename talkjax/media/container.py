@@ -44,7 +44,8 @@ def check_local_file(path: Pathish) -> str:
             raise UserError(
                 f"{name}: addresses are not opened; download the file and give its path"
             ) from None
-        why = "not found" if isinstance(error, FileNotFoundError) else (error.strerror or "bad path")
+        missing = isinstance(error, FileNotFoundError)
+        why = "not found" if missing else (error.strerror or "bad path").lower()
         raise UserError(f"{name}: {why}; check the path") from None
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{name}: is a directory; give the path of one media file")
@@ -75,6 +76,7 @@ def open_input(path: Pathish) -> Iterator[av.container.InputContainer]:
         # The "file:" prefix keeps a path such as "concat:a|b" from being read as a protocol.
         container = av.open(
             "file:" + name,
+            options={"max_pixels": str(MAX_PIXELS)},
             container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
             metadata_errors="replace",
         )

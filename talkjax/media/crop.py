@@ -206,9 +206,9 @@ def warp_crop(frame: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray
     )
 
 
-def mask_image(crop: np.ndarray, mask: Box = MASK, fill: int = 128) -> np.ndarray:
-    """Copies (..., size, size, 3) uint8 crops with the mask's rectangle filled."""
-    out = crop.copy()
+def mask_image(crop: np.ndarray, mask: Box = MASK) -> np.ndarray:
+    """Copies (..., size, size, 3) uint8 crops as float32 in [-1, 1], 0 in the mask's rectangle."""
+    out = crop.astype(np.float32) / 127.5 - 1.0
     y0, x0, y1, x1 = mask.pixels(crop.shape[-2])
-    out[..., y0:y1, x0:x1, :] = fill
+    out[..., y0:y1, x0:x1, :] = 0.0
     return out

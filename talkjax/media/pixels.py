@@ -134,9 +134,11 @@ class YuvWriter:
 
 
 def _halve_chroma(full: av.VideoFrame) -> av.VideoFrame:
-    """4:4:4 to 4:2:0 with the chroma samples where H.264 has them: on the left column of each
-    2x2 block, between its rows. (swscale would put them into the middle, which every decoder
-    then shows as a shift of the colours by half a pixel.)"""
+    """Turns 4:4:4 into 4:2:0 with the chroma samples where H.264 has them.
+
+    That is on the left column of each 2x2 block, between its rows. swscale would put them into
+    the middle, which every decoder then shows as a shift of the colours by half a pixel.
+    """
     result = av.VideoFrame(full.width, full.height, "yuv420p")
     luma, *chroma = (_plane(plane) for plane in full.planes)
     _plane(result.planes[0])[:] = luma

@@ -130,6 +130,7 @@ def _checked_stream(container: av.container.InputContainer, name: str) -> av.Vid
     if stream is None:
         raise UserError(f"{name}: has no video stream; give a file with moving pictures")
     _check_size(stream.codec_context.width, stream.codec_context.height, name)
+    stream.codec_context.options = {"max_pixels": str(media.MAX_PIXELS)}  # may change midway
     return stream
 
 
@@ -237,6 +238,7 @@ class FrameClock:
         self._last: float | None = None
 
     def __call__(self, frame: av.VideoFrame) -> float:
+        """Returns the frame's time; frames are given in the order of presentation."""
         ticks = media.frame_ticks(frame)
         last = self._last
         if ticks is None:

@@ -97,11 +97,12 @@ class VideoWriter:
         odd = bool(width % 2 or height % 2)
         pixel_format = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
         self._convert = pixels.YuvWriter(pixel_format, color.matrix)
-        self._temporary = os.path.join(
-            os.path.dirname(self._path), f".{secrets.token_hex(8)}.part"
-        )
+        self._temporary = os.path.join(os.path.dirname(self._path), f".{secrets.token_hex(8)}.part")
         self._pending: tuple[int, np.ndarray] | None = None
         self._last_time = 0.0
+        self._held: av.Packet | None = None
+        self._first = (0, 0)
+        self._sums_durations = output_format != "matroska"
         self._durations: dict[int, int] = {}
         self._container = None
         with self._cleaning_up():
@@ -113,7 +114,10 @@ class VideoWriter:
             self._container = av.open(
                 "file:" + self._temporary, "w", format=output_format, container_options=options
             )
-            self._stream = self._add_video(width, height, pixel_format, crf, preset, color, lossless)
+            settings = {"crf": str(crf), "preset": preset}
+            if lossless:
+                settings = {"qp": "0", "preset": "ultrafast"}
+            self._stream = self._add_video(pixel_format, settings, None if lossless else color)
             self._stream.codec_context.sample_aspect_ratio = Fraction(sample_aspect_ratio)
             self._audio = AudioTrack(self._container, output_format, audio) if audio else None
         self.audio_copied = self._audio.copied if self._audio else None
@@ -129,14 +133,16 @@ class VideoWriter:
         }
         return cls(path, info.width, info.height, **(settings | options))
 
-    def _add_video(self, width, height, pixel_format, crf, preset, color, lossless):
-        name = "libx264rgb" if lossless else "libx264"
-        settings = {"qp": "0", "preset": "ultrafast"} if lossless else {"crf": str(crf), "preset": preset}
+    def _add_video(
+        self, pixel_format: str, settings: dict[str, str], color: ColorTags | None
+    ) -> av.VideoStream:
+        name = "libx264rgb" if pixel_format == "rgb24" else "libx264"
         stream = self._container.add_stream(name, rate=self._rate, options=settings)
-        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.height, stream.width = self._shape[:2]
+        stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.time_base = stream.time_base = self._time_base
-        if not lossless:
+        if color is not None:
             context.color_primaries, context.color_trc = color.primaries, color.transfer
             context.colorspace, context.color_range = color.matrix, 1
         return stream
@@ -186,6 +192,7 @@ class VideoWriter:
             end_ticks = max(self._pending[0] + 1, round(end / self._time_base))
             self._encode_pending(end_ticks)
             self._mux_video(self._stream.encode(None))
+            self._mux_held(end_ticks)
             self._mux_audio(None)
             self._container.close()
             self._container = None
@@ -194,7 +201,7 @@ class VideoWriter:
     def abort(self) -> None:
         """Gives up: removes what was written so far."""
         container, self._container = self._container, None
-        self._pending = self._audio = None
+        self._pending = self._audio = self._held = None
         if container is not None:
             with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
                 container.close()
@@ -213,11 +220,24 @@ class VideoWriter:
         self._mux_video(self._stream.encode(frame))
 
     def _mux_video(self, packets: list[av.Packet]) -> None:
+        """Muxes all but the newest packet, whose length is set when it proves to be the last."""
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts, packet.duration)
-            now = packet.dts * packet.time_base
-            self._mux_audio(float(now))
-            self._container.mux(packet)
+            if self._held is None:
+                self._first = (packet.pts, packet.dts)
+            else:
+                self._mux_held()
+            self._held = packet
+
+    def _mux_held(self, end: int | None = None) -> None:
+        packet = self._held
+        if end is not None and self._sums_durations:
+            # In mp4 a frame lasts from one decoding time to the next, so with B-frames the last
+            # packet decides where the track ends although another frame may be shown last.
+            first_shown, first_decoded = self._first
+            packet.duration = max(1, end - first_shown - (packet.dts - first_decoded))
+        self._mux_audio(float(packet.dts * packet.time_base))
+        self._container.mux(packet)
 
     def _mux_audio(self, until: float | None) -> None:
         """Keeps the audio level with the video, so that neither waits in memory for the other."""

@@ -30,7 +30,8 @@ DIRECTORY = "checkpoints"
 # what is computed. (Data that moved is still the same data.)
 MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
-    "autoencoder.weights", "data.dir", "data.latents", "data.memory_limit", "data.num_threads", "data.prefetch",
+    "autoencoder.weights", "data.dir", "data.latents",
+    "data.memory_limit", "data.num_threads", "data.prefetch",
 )  # fmt: skip
 
 # Orbax warns at every save that no evaluation goes with.

@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from talkjax import pictures
 from talkjax.errors import UserError
-from talkjax.training import checkpoints, metrics, pictures, sharding, state, step
+from talkjax.training import checkpoints, metrics, sharding, state, step
 from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
 
@@ -137,8 +138,9 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
                     batch = next(iterator, None)
                 if batch is None:
                     raise UserError(f"the training data ended at step {done}; it must be endless")
+                placed = sharding.place_batch(batch, rows)
                 with jax.transfer_guard("disallow"):
-                    current, numbers = compiled(current, sharding.place_batch(batch, rows))
+                    current, numbers = compiled(current, placed)
                 done += 1
                 # Let the host run ahead a little, not without bound: batches wait in memory.
                 in_flight = [*in_flight[-1:], numbers["loss"]]

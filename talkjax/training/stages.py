@@ -43,6 +43,11 @@ def build(config: Mapping[str, Any]) -> Stage:
     return makers[config["stage"]](config, nets)
 
 
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 images to [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
 # ---- autoencoder --------------------------------------------------------------------------------
 
 
@@ -50,9 +55,6 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """L1 on pixels and edges; for the KL kind a small KL term on a sampled latent."""
     kind, kl_weight = config["autoencoder"]["kind"], config["autoencoder"]["kl_weight"]
     model = nets.autoencoder
-
-    def to_float(images: jax.Array) -> jax.Array:
-        return images.astype(jnp.float32) / 127.5 - 1.0
 
     def init(key: jax.Array, batch: Batch) -> Params:
         return {"autoencoder": model.init(key, to_float(batch["target"]))["params"]}
@@ -146,13 +148,14 @@ def _images(nets: Networks, params: Params, batch: Batch, mask: tuple[slice, sli
     """Target, masked target and reference as latents, encoded here unless the batch has them."""
     if "target_latent" in batch:
         return batch
-    hidden = batch["target"].at[..., mask[0], mask[1], :].set(128)
+    target, reference = to_float(batch["target"]), to_float(batch["reference"])
+    hidden = target.at[..., mask[0], mask[1], :].set(0.0)
     encoder = params["autoencoder"]
     return {
         **batch,
-        "target_latent": jax.lax.stop_gradient(nets.encode(encoder, batch["target"])),
+        "target_latent": jax.lax.stop_gradient(nets.encode(encoder, target)),
         "masked_latent": jax.lax.stop_gradient(nets.encode(encoder, hidden)),
-        "reference_latent": jax.lax.stop_gradient(nets.encode(encoder, batch["reference"])),
+        "reference_latent": jax.lax.stop_gradient(nets.encode(encoder, reference)),
     }
 
 
@@ -173,20 +176,14 @@ def _conditions(
     frames = landmarks.shape[1]
     keep_landmarks = _per_frame(batch["keep_landmarks"], frames)
     keep_reference = _per_frame(batch["keep_reference"], frames)
-    variables = {"params": params["denoiser"]}
-    motion = nets.denoiser.apply(
-        variables,
+    motion = nets.motion_context(
+        params["denoiser"],
         _flat(landmarks),
         _per_frame(batch["image_reference_landmarks"], frames),
         keep_landmarks,
-        nets.latent_shape[:2],
-        method="motion_context",
     )
-    reference = nets.denoiser.apply(
-        variables,
-        batch["reference_latent"],
-        batch["image_reference_landmarks"],
-        method="reference_context",
+    reference = nets.reference_context(
+        params["denoiser"], batch["reference_latent"], batch["image_reference_landmarks"]
     )
     reference = jax.tree.map(lambda x: _per_frame(x, frames), reference)
     return motion, reference, keep_landmarks, keep_reference
@@ -195,19 +192,8 @@ def _conditions(
 def _denoise(
     nets: Networks, params: Params, batch: Batch, conditions: Any, z: jax.Array, t: jax.Array
 ) -> jax.Array:
-    motion, reference, keep_landmarks, keep_reference = conditions
-    return nets.denoiser.apply(
-        {"params": params["denoiser"]},
-        z,
-        t,
-        _flat(batch["masked_latent"]),
-        jnp.asarray(nets.mask),
-        motion,
-        reference,
-        keep_landmarks,
-        keep_reference,
-        method="denoise",
-    )
+    masked = _flat(batch["masked_latent"])
+    return nets.denoise(params["denoiser"], z, t, masked, *conditions)
 
 
 def _diffusion_terms(

@@ -1,4 +1,4 @@
-"""Synthetic clip records and videos, shards made of them, and a face finder that always finds one."""
+"""Synthetic clip records and videos, shards made of them, and a face finder that needs no face."""
 
 import functools
 import os
@@ -82,7 +82,7 @@ class FakeMesh:
 
 
 def make_fake_work(cache, options, log=None, delay=0.0):
-    """As `clip_cache.make_work`, with a `FakeMesh`; writes the name of every clip begun to `log`."""
+    """As `clip_cache.make_work`, with a `FakeMesh`; notes every clip that is begun in `log`."""
     work = functools.partial(clip_cache.extract_one, pathlib.Path(cache), options, FakeMesh())
     return functools.partial(_logged, work, log, delay)
 

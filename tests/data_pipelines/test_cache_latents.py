@@ -171,7 +171,9 @@ def test_published_encoder(repository):
     assert cache_latents.load_encoder(file)[1] == name
 
 
-@pytest.mark.parametrize("box", [["0", "0", "1"], ["0", "0", "2", "1"], ["0.5", "0", "0.5", "1"], ["a"] * 4])
+@pytest.mark.parametrize(
+    "box", [["0", "0", "1"], ["0", "0", "2", "1"], ["0.5", "0", "0.5", "1"], ["a"] * 4]
+)
 def test_boxes_are_checked(box):
     with pytest.raises(UserError, match="--region"):
         cache_latents._floats("region", box)

@@ -14,7 +14,7 @@ def run(path, **changes):
 
 
 def reason(path, **changes):
-    with pytest.raises(extract.LeftOut) as caught:
+    with pytest.raises(extract.LeftOutError) as caught:
         run(path, **changes)
     return caught.value.reason
 

@@ -42,7 +42,8 @@ def test_landmark_batches(shards):
 
 def test_joint_batches(shards):
     batch = next(iter(loader.train_dataset(shards, JOINT, seed=0)))
-    assert {k: (v.shape, v.dtype.name) for k, v in batch.items() if k not in ("mel", "content")} == {
+    del batch["mel"], batch["content"]
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "pose": ((4, 25, 74, 2), "float32"),
         "reference_landmarks": ((4, 4, 131, 2), "float32"),
         "target": ((4, 3, 20, 28, 3), "uint8"),
@@ -80,7 +81,10 @@ def test_references_come_from_outside_and_frames_from_inside(shards):
 def test_jitter_moves_all_points_of_a_sample_together(shards):
     plain, jittered = (
         next(iter(loader.train_dataset(shards, o, seed=3)))
-        for o in (dataclasses.replace(LANDMARK, **PLAIN), dataclasses.replace(LANDMARK, audio_masks=0))
+        for o in (
+            dataclasses.replace(LANDMARK, **PLAIN),
+            dataclasses.replace(LANDMARK, audio_masks=0),
+        )
     )
     assert not np.array_equal(plain["pose"], jittered["pose"])
     for b in range(4):
@@ -205,7 +209,7 @@ def test_clips_without_usable_frames_are_passed_over(tmp_path):
     options = dataclasses.replace(JOINT, batch_size=8)
     batch = next(iter(loader.train_dataset(data, options, seed=0)))
     assert batch["target"].shape[0] == 8
-    with pytest.raises(UserError, match="no usable image frames|usable image frames"):
+    with pytest.raises(UserError, match="no window with usable image frames"):
         loader.eval_dataset(data, options)
 
 
@@ -225,7 +229,8 @@ def test_wrong_options_are_user_errors(shards, change, message):
 def test_training_imports_stay_light(shards):
     code = (
         "import sys\nfrom data_pipelines import loader\n"
-        f"next(iter(loader.train_dataset({str(shards)!r}, loader.LoaderOptions(batch_size=2), 0)))\n"
+        "options = loader.LoaderOptions(batch_size=2)\n"
+        f"next(iter(loader.train_dataset({str(shards)!r}, options, 0)))\n"
         "heavy = {'tensorflow_datasets', 'tensorflow', 'cv2', 'av', 'librosa'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

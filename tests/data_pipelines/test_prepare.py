@@ -93,7 +93,8 @@ def test_after_sigkill_nothing_finished_is_done_again(tmp_path):
         "from tests.data_pipelines.synthetic import make_fake_work\n"
         "if __name__ == '__main__':\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=0.3)\n"
-        f"    prepare.prepare({str(source)!r}, {str(out)!r}, extract.ExtractOptions(crop_size=32),\n"
+        "    options = extract.ExtractOptions(crop_size=32)\n"
+        f"    prepare.prepare({str(source)!r}, {str(out)!r}, options,\n"
         "                    workers=1, holdout=1, make_work=work)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
@@ -170,7 +171,9 @@ def test_what_users_get_wrong(videos, tmp_path):
     with pytest.raises(UserError, match="no video in"):
         run(tmp_path / "empty", tmp_path / "out")
     make_video(tmp_path / "dark" / "a.mkv", black=range(30))
-    with pytest.raises(UserError, match="none of the 1 videos .* can be used .1 no_face.*manifest"):
+    with pytest.raises(
+        UserError, match=r"none of the 1 videos .* can be used .1 no_face.*manifest"
+    ):
         run(tmp_path / "dark", tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
@@ -213,3 +216,27 @@ def test_real_footage(shared_data, tmp_path):
     assert done.returncode == 0, done.stderr
     clip = records.ShardReader(tmp_path / "out", "test").read(0)
     assert clip.num_frames == 75 and np.isfinite(clip.landmarks).all()
+
+
+def test_beam_gives_the_same_clips(videos, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    source, plain, beamed = (tmp_path / name for name in ("in", "plain", "beam"))
+    source.mkdir()
+    for name in ("a", "b", "sub/c", "sub/d"):
+        os.link(videos / f"{name}.mkv", source / f"{name[-1]}.mkv")
+    run(source, plain)
+    summary = run(source, beamed, beam_options=["--runner=DirectRunner"])
+    assert summary["videos_extracted_now"] == 4 and summary["packed_again"]
+    for split in ("train", "test"):
+        one, other = (
+            {clip.clip_id: clip for clip in records.ShardReader(out, split).scan()}
+            for out in (plain, beamed)
+        )
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name].landmarks, other[name].landmarks)
+    again = run(source, beamed, beam_options=["--runner=DirectRunner"])
+    assert again["videos_extracted_now"] == 0 and not again["packed_again"]
+    index = json.loads((records.find_dataset(beamed) / "index.json").read_text())
+    in_shards = [clip.clip_id for clip in records.ShardReader(beamed, "train").scan()]
+    assert index["clips"] == {"train": in_shards, "test": ["d.mkv"]}

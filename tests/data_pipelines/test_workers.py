@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from data_pipelines.workers import JobFailed, run_jobs
+from data_pipelines.workers import JobError, run_jobs
 
 
 def work(job):
@@ -41,7 +41,7 @@ def test_every_job_has_a_result_whatever_happens_to_the_others():
     results = run(jobs)
     assert results.keys() == set(jobs)
     assert results["ok", 3] == ("1", 3)
-    assert isinstance(results["die", 9], JobFailed) and results["die", 9].kind == "crash"
+    assert isinstance(results["die", 9], JobError) and results["die", 9].kind == "crash"
     assert "exit code 9" in results["die", 9].detail
     assert results["raise", "odd"].kind == "error" and "odd" in results["raise", "odd"].detail
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,9 +28,8 @@ def onsets(wave: np.ndarray, expected, rate: int = 16000) -> np.ndarray:
 def flash_pictures(fps: int, seconds: float, times) -> list[np.ndarray]:
     """White pictures at `times`, black ones otherwise."""
     white = {round(time * fps) for time in times}
-    return [
-        np.full((48, 64, 3), 235 if i in white else 20, np.uint8) for i in range(round(seconds * fps))
-    ]
+    shades = [235 if i in white else 20 for i in range(round(seconds * fps))]
+    return [np.full((48, 64, 3), shade, np.uint8) for shade in shades]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -54,7 +51,8 @@ def test_any_rate_and_channels(tmp_path, rate, channels):
 @pytest.mark.parametrize(
     ("name", "codec", "rate"),
     [
-        ("a.wav", None, 44100), ("a.flac", None, 44100), ("a.mp3", None, 44100), ("a.m4a", None, 44100),
+        ("a.wav", None, 44100), ("a.flac", None, 44100), ("a.mp3", None, 44100),
+        ("a.m4a", None, 44100),
         ("a.opus", None, 48000), ("a.ac3", None, 48000), ("a.mka", "flac", 48000),
         ("a.wav", "pcm_u8", 44100), ("a.wav", "pcm_s24le", 44100), ("a.m4a", "alac", 44100),
     ],
@@ -110,6 +108,13 @@ def test_video_later_than_audio(tmp_path):
     assert next(iter(video.VideoReader(path))).time == pytest.approx(0.3, abs=1e-3)
 
 
+def test_absurdly_long_audio_is_refused(tmp_path, monkeypatch):
+    path = make.write_wav(tmp_path / "a.wav", make.tone(2.0, 16000), 16000)
+    monkeypatch.setattr(audio, "_MAX_SECONDS", 1.0)
+    with pytest.raises(UserError, match="longer than"):
+        audio.load_audio(path)
+
+
 def test_gap_in_the_timestamps_becomes_silence(tmp_path):
     placement = audio._Placement(1000, None)
 
@@ -159,7 +164,16 @@ def test_bad_files_give_one_line(tmp_path):
     hollow = make.write_wav(tmp_path / "d.wav", np.zeros((1, 0), np.float32), 16000)
     header = tmp_path / "e.wav"
     header.write_bytes(hollow.read_bytes()[:20])
-    for path in (text, empty, silent, hollow, header, tmp_path, tmp_path / "none.wav", "http://a/b"):
+    for path in (
+        text,
+        empty,
+        silent,
+        hollow,
+        header,
+        tmp_path,
+        tmp_path / "none.wav",
+        "http://a/b",
+    ):
         for use in (audio.load_audio, audio.audio_duration):
             with pytest.raises(UserError) as caught:
                 use(path)
@@ -228,11 +242,8 @@ def test_tick_count():
     assert [audio.tick_count(n) for n in (0, 1, 640, 641, 16000)] == [0, 1, 1, 2, 25]
 
 
-def test_real_recordings():
-    folder = os.environ.get("TALKJAX_SHARED")
-    if not folder or not (Path(folder) / "data" / "audio").is_dir():
-        pytest.skip("TALKJAX_SHARED does not name a folder of real recordings")
-    data = Path(folder) / "data"
+def test_real_recordings(shared_data):
+    data = shared_data / "data"
     seconds = {
         "audio/speech_11s.flac": 11.0,
         "audio/speech_16k.wav": 8.0,

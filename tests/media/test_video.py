@@ -211,7 +211,7 @@ def bad_files(folder: Path):
     yield "concat", concat
     yield "concat_protocol", f"concat:{clip}|{clip}"
     sdp = folder / "a.sdp"
-    sdp.write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n")
+    sdp.write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 9 RTP/AVP 96\n")
     yield "sdp", sdp
     fifo = folder / "fifo.mp4"
     os.mkfifo(fifo)
@@ -264,6 +264,15 @@ def test_damaged_packets_are_passed_over(tmp_path):
     frames = read(path)
     assert len(frames) > 40
     assert all(a.time < b.time for a, b in itertools.pairwise(frames))
+
+
+def test_size_that_changes_in_the_middle_is_scaled(tmp_path):
+    first = make.make_media(tmp_path / "a.ts", make.pictures(12, 64, 48))
+    second = make.make_media(tmp_path / "b.ts", make.pictures(12, 96, 80))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    frames = read(first)
+    assert len(frames) == 24 and {frame.rgb.shape for frame in frames} == {(48, 64, 3)}
+    assert all(a.time < b.time < a.time + 0.1 for a, b in itertools.pairwise(frames))
 
 
 def test_absurd_size_is_refused(tmp_path, monkeypatch):
@@ -351,13 +360,6 @@ def test_memory_does_not_grow_with_length(tmp_path):
 # ------------------------------------------------------------------------------- real recordings
 
 
-def shared_clips() -> Path:
-    folder = os.environ.get("TALKJAX_SHARED")
-    if not folder or not (Path(folder) / "data" / "clips").is_dir():
-        pytest.skip("TALKJAX_SHARED does not name a folder of real recordings")
-    return Path(folder) / "data"
-
-
 @pytest.mark.parametrize(
     ("name", "size", "count"),
     [
@@ -366,16 +368,16 @@ def shared_clips() -> Path:
         ("clips/square_590_25fps.mp4", (590, 590), 125),
     ],
 )
-def test_real_clips(name, size, count):
-    path = shared_clips() / name
+def test_real_clips(shared_data, name, size, count):
+    path = shared_data / "data" / name
     reader = video.VideoReader(path)
     times = [time for time, _ in reader.decoded()]
     assert (reader.info.width, reader.info.height) == size
     assert len(times) == count == reader.info.frames and not reader.truncated
 
 
-def test_real_program_streams():
-    for path in sorted((shared_clips() / "other_speakers").glob("*.mpg")):
+def test_real_program_streams(shared_data):
+    for path in sorted((shared_data / "data" / "other_speakers").glob("*.mpg")):
         reader = video.VideoReader(path)
         times = [time for time, _ in reader.decoded()]
         np.testing.assert_allclose(times, np.arange(75) / 25, atol=1e-4)

@@ -86,12 +86,11 @@ def make_data(c, slow=0.0):
         return batch
 
     def make(split):
-        data = grain.MapDataset.range(64).seed(c.seed + (split == "test"))
-        if split == "train":
-            index, count = jax.process_index(), jax.process_count()
-            data = data.shuffle()[index::count].repeat()
-        local = c.batch_size // jax.process_count()
-        data = data.random_map(sample).batch(local, drop_remainder=True).map(wait)
+        index, count = jax.process_index(), jax.process_count()
+        data = grain.MapDataset.range(64).seed(c.seed + (split == "test")).random_map(sample)
+        # However many processes share them, a step's samples are the same ones.
+        data = data.shuffle()[index::count].repeat() if split == "train" else data[index::count]
+        data = data.batch(c.batch_size // count, drop_remainder=True).map(wait)
         return data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
 
     return make
@@ -101,13 +100,13 @@ def main(argv) -> None:
     workdir, *changes = argv
     changes = {name: json.loads(value) for name, _, value in (a.partition("=") for a in changes)}
     slow = changes.pop("slow", 0.0)
+    noise = changes.pop("noise", 0.1)
     crash = changes.pop("kill_at", None)
     c = config(**changes)
     if "COORDINATOR" in os.environ:
         jax.distributed.initialize(
             os.environ["COORDINATOR"], int(os.environ["COUNT"]), int(os.environ["INDEX"])
         )
-    the_stage, data = stage(), make_data(c, slow)
     if crash is not None:
         write = loop.metrics.Writer.write
 
@@ -117,7 +116,7 @@ def main(argv) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         loop.metrics.Writer.write = dying
-    if loop.train(c, workdir, the_stage, data):
+    if loop.train(c, workdir, stage(noise), make_data(c, slow)):
         sys.exit(143)
 
 

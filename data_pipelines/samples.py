@@ -1,0 +1,284 @@
+"""One training sample: what it holds, how it is drawn from a clip. `loader.py` makes batches."""
+
+import dataclasses
+import logging
+import os
+
+import numpy as np
+
+from data_pipelines import latents as latents_lib
+from data_pipelines import records, windows
+from talkjax.errors import UserError
+
+STAGES = ("autoencoder", "landmark", "diffusion", "joint")
+_BYTES_PER_TICK = 4 * (2 * records.NUM_LANDMARKS * 2 + records.MELS_PER_TICK * records.NUM_MELS)
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderOptions:
+    """What a batch holds and how it is made.
+
+    Attributes:
+      stage: decides which parts a batch has: `landmark` the audio and landmark part, `diffusion`
+        the image part, `joint` both, `autoencoder` single images.
+      batch_size: samples a batch *of this process*.
+      window: T, ticks of a window.
+      references: R, landmark references a sample.
+      frames: F, image frames a window (unused by `landmark` and `autoencoder`).
+      region: unit-square (y0, x0, y1, x1) of the crop that the image models see.
+      latents: folder of the latent cache; None gives pixels.
+      reference_margin: ticks around the window that no reference is taken from, where the clip is
+        long enough: the neighbouring tick would give half of the answer away.
+      geometry_scale, geometry_rotation, geometry_shift: deviations (log, radians, crop units) of
+        the landmark jitter; stage `landmark` only, since images would not move along.
+      audio_gain, audio_noise, audio_masks: see `windows.augment_mel`.
+      drop_landmarks, drop_reference: chances of dropping a condition (guidance).
+      memory_limit: bytes of decoded clips that may be held; what does not fit is read each time.
+      num_workers: worker processes; 0 for threads only, which is enough for data held in memory.
+      num_threads: reading threads of each process.
+      prefetch: batches made ahead of time.
+    """
+
+    stage: str = "landmark"
+    batch_size: int = 32
+    window: int = 25
+    references: int = 4
+    frames: int = 4
+    region: tuple[float, float, float, float] = (0.375, 0.0625, 1.0, 0.9375)
+    latents: str | None = None
+    reference_margin: int = 5
+    geometry_scale: float = 0.03
+    geometry_rotation: float = 0.02
+    geometry_shift: float = 0.01
+    audio_gain: float = 0.5
+    audio_noise: float = 5.0
+    audio_masks: int = 2
+    drop_landmarks: float = 0.1
+    drop_reference: float = 0.1
+    memory_limit: int = 4 << 30
+    num_workers: int = 0
+    num_threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        if self.stage not in STAGES:
+            raise UserError(f"no stage {self.stage!r}; use one of {', '.join(STAGES)}")
+        for name in ("batch_size", "window", "references", "frames"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def has_landmark_part(self) -> bool:
+        """Whether batches hold audio and landmarks."""
+        return self.stage in ("landmark", "joint")
+
+    @property
+    def has_images(self) -> bool:
+        """Whether batches hold images or latents."""
+        return self.stage != "landmark"
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether JPEGs are decoded."""
+        return self.has_images and (self.latents is None or self.stage == "autoencoder")
+
+
+class ClipStore:
+    """The clips of one split, held in memory as far as they fit. Threads may share it.
+
+    A pickled store travels without its memory and fills it anew (once in every worker process).
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, split: str, with_frames: bool, limit: int):
+        self._reader = records.ShardReader(data_dir, split)
+        self._with_frames, self._limit = with_frames, limit
+        self.lengths = self._reader.lengths()
+        self.name = f"{data_dir} ({split})"
+        self._fill()
+
+    def _fill(self) -> None:
+        arrays = int(self.lengths.sum()) * _BYTES_PER_TICK
+        whole = sum(p.stat().st_size for p in self._reader.paths)
+        frames = self._with_frames and whole <= self._limit
+        held = frames or arrays <= self._limit
+        count = len(self._reader) if held else 0
+        self._held = [self._reader.read(i, frames) for i in range(count)]
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k != "_held"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._fill()
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def __getitem__(self, position: int) -> records.ClipRecord:
+        """The record; with its frames only if the store was made with them."""
+        if self._held:
+            record = self._held[position]
+            if record.frames is not None or not self._with_frames:
+                return record
+        return self._reader.read(position, self._with_frames)
+
+
+class Sampler:
+    """Makes one sample of a clip: a dict of arrays without batch axis.
+
+    Landmark part: mel (T, 16, 80), pose (T, 74, 2), content (T, 57, 2),
+    reference_landmarks (R, 131, 2). Image part: target_latent, masked_latent (F, h, w, c) and
+    reference_latent (h, w, c) normalised, or target (F, H, W, 3) and reference (H, W, 3) uint8;
+    frame_landmarks (F, 131, 2), image_reference_landmarks (131, 2), frame_tick (F,),
+    keep_landmarks, keep_reference. Stage autoencoder: target (H, W, 3) uint8. Floats are float32,
+    landmarks in unit-crop coordinates, frame_tick in ticks from the window's first.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
+        self.options = options
+        self.store = ClipStore(data_dir, split, options.needs_pixels, options.memory_limit)
+        self.cache = None
+        if options.has_images and not options.needs_pixels:
+            self.cache = latents_lib.LatentCache(options.latents, split)
+            if not np.allclose(self.cache.region, options.region):
+                raise UserError(
+                    f"the latents in {options.latents} are of region {self.cache.region}, the "
+                    f"configuration asks for {tuple(options.region)}; cache them again"
+                )
+        ticks = self.store.lengths
+        least = 0 if options.stage == "autoencoder" else options.window
+        self.clips = np.flatnonzero(ticks > least)  # with a tick left for references
+        if not len(self.clips):
+            raise UserError(
+                f"no clip of {self.store.name} is longer than the window of {options.window} "
+                "ticks; prepare longer clips or shorten the window"
+            )
+        if len(self.clips) < len(ticks):
+            _log.warning(
+                "%s: %d of %d clips are too short for windows of %d ticks and are not used",
+                self.store.name, len(ticks) - len(self.clips), len(ticks), options.window,
+            )  # fmt: skip
+        # A clip comes up as often as it has windows, so that every second counts the same.
+        slots = np.maximum(1, np.round(ticks[self.clips] / options.window).astype(np.int64))
+        self._slot_ends = np.cumsum(slots)
+
+    def __len__(self) -> int:
+        """Number of slots: about one for every window's length of footage."""
+        return int(self._slot_ends[-1])
+
+    def __call__(self, slot: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One random sample of the clip that a slot belongs to."""
+        position = self.clips[np.searchsorted(self._slot_ends, slot, "right")]
+        for _ in range(20):
+            sample = self._random_sample(int(position), rng)
+            if sample is not None:
+                return sample
+            position = rng.choice(self.clips)  # a clip whose frames cannot be used (no face)
+        raise UserError(
+            f"{self.store.name}: 20 clips in a row have no usable image frames; use a latent "
+            "cache with a smaller --stride or a longer window"
+        )
+
+    def _random_sample(self, position: int, rng: np.random.Generator) -> dict | None:
+        options, record = self.options, self.store[position]
+        usable = self.usable_frames(position, record)
+        if options.stage == "autoencoder":
+            return self.image(record, rng.choice(usable)) if len(usable) else None
+        starts = windows.possible_starts(record.num_ticks, options.window)
+        if options.has_images:
+            starts, _ = windows.starts_with_frames(
+                record.frame_ticks[usable], starts, options.window, options.reference_margin
+            )
+            if not len(starts):
+                return None
+        return self.sample_window(position, record, usable, int(rng.choice(starts)), rng)
+
+    def usable_frames(self, position: int, record: records.ClipRecord) -> np.ndarray:
+        """Frames with a face, on the landmark clock and (if latents are read) cached, (n,)."""
+        if not self.options.has_images:
+            return np.zeros(0, np.int64)
+        ticks = record.frame_ticks
+        good = record.face_found & (ticks > -1e-3) & (ticks < record.num_ticks - 1 + 1e-3)
+        if self.cache is not None:
+            cached = np.zeros(len(good), bool)
+            cached[self.cache.frames(position, record.clip_id)] = True
+            good &= cached
+        return np.flatnonzero(good)
+
+    def sample_window(
+        self,
+        position: int,
+        record: records.ClipRecord,
+        usable: np.ndarray,
+        start: int,
+        rng: np.random.Generator | None,
+    ) -> dict[str, np.ndarray]:
+        """The sample of the window from tick `start`; without `rng` the plain, undistorted one."""
+        sample = {}
+        if self.options.has_landmark_part:
+            sample |= self._landmark_part(record, start, rng)
+        if self.options.has_images:
+            sample |= self._image_part(position, record, usable, start, rng)
+        return sample
+
+    def _landmark_part(self, record, start: int, rng) -> dict[str, np.ndarray]:
+        options, window = self.options, self.options.window
+        outside = windows.outside_ticks(record.num_ticks, start, window, options.reference_margin)
+        chosen = windows.draw(rng, outside, options.references)
+        points = record.landmarks[np.concatenate([np.arange(start, start + window), chosen])]
+        span = windows.mel_span(record.mel, start, window)
+        if rng is not None:
+            span = windows.augment_mel(
+                rng, span, options.audio_gain, options.audio_noise, options.audio_masks
+            )
+            if not options.has_images:
+                jitter = windows.random_similarity(
+                    rng, options.geometry_scale, options.geometry_rotation, options.geometry_shift
+                )
+                points = windows.move_points(points, jitter)
+        return {
+            "mel": windows.tick_windows(span),
+            "pose": points[:window, : records.NUM_POSE],
+            "content": points[:window, records.NUM_POSE :],
+            "reference_landmarks": points[window:],
+        }
+
+    def _image_part(self, position, record, usable, start: int, rng) -> dict[str, np.ndarray]:
+        options = self.options
+        ticks = record.frame_ticks[usable]
+        margin = options.reference_margin
+        inside, outside = windows.split_frames(ticks, start, options.window, margin)
+        if not len(outside):
+            inside, outside = windows.split_frames(ticks, start, options.window, 0)
+        chosen = np.sort(windows.draw(rng, inside, options.frames))
+        reference = windows.draw(rng, outside, 1)
+        frames, reference_frame = usable[chosen], usable[reference[0]]
+        drops = np.ones(2) if rng is None else rng.random(2)
+        sample = {
+            "frame_landmarks": record.frame_landmarks[frames],
+            "image_reference_landmarks": record.frame_landmarks[reference_frame],
+            "frame_tick": np.clip(ticks[chosen] - start, 0, options.window - 1).astype(np.float32),
+            "keep_landmarks": drops[0] >= options.drop_landmarks,
+            "keep_reference": drops[1] >= options.drop_reference,
+        }
+        if self.cache is None:
+            images = [self.image(record, f)["target"] for f in (*frames, reference_frame)]
+            return sample | {"target": np.stack(images[:-1]), "reference": images[-1]}
+        rows = np.searchsorted(self.cache.frames(position, record.clip_id), frames)
+        row = np.searchsorted(self.cache.frames(position, record.clip_id), reference_frame)
+        return sample | {
+            "target_latent": self.cache.target(position, rows),
+            "masked_latent": self.cache.masked(position, rows),
+            "reference_latent": self.cache.target(position, row),
+        }
+
+    def image(self, record: records.ClipRecord, frame: int) -> dict[str, np.ndarray]:
+        """One frame's region, {"target": (H, W, 3) uint8}."""
+        try:
+            crop = windows.decode_jpeg(record.frames[frame])
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare again"
+            ) from error
+        return {"target": np.ascontiguousarray(windows.cut_box(crop, self.options.region))}

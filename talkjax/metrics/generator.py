@@ -1,0 +1,61 @@
+"""The sampling pipeline as the model that an evaluation measures."""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from talkjax.sampling import checkpoint
+from talkjax.sampling.faces import Detector
+from talkjax.sampling.sampler import Options, Sampler
+
+
+class SamplerGenerator:
+    """A `talkjax.metrics.runs.Generator` made of a checkpoint.
+
+    Attributes:
+      identity, crop_size, region: see `talkjax.metrics.runs.Generator`.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        identity: dict[str, Any],
+        options: Options,
+        detector: Detector,
+    ) -> None:
+        """Loads a checkpoint.
+
+        Args:
+          directory: what `train.py --export` wrote.
+          identity: names the weights and the code.
+          options: of sampling; part of the identity.
+          detector: finds the template's faces.
+
+        Raises:
+          UserError: as `talkjax.sampling.checkpoint.load`.
+        """
+        params, config, networks = checkpoint.load(directory)
+        options.check(networks.schedule.steps)
+        self._sampler = Sampler(params, config, networks)
+        self._options, self._detector = options, detector
+        self.identity = identity | {"options": dataclasses.asdict(options)}
+        self.crop_size = networks.crop_size
+        self.region = self._sampler.region
+
+        def autoencode(params: Any, images: jax.Array) -> jax.Array:
+            return (networks.decode(params, networks.encode(params, images)) + 1.0) * 127.5
+
+        self._params = jax.device_put(params["autoencoder"])
+        self._autoencode = jax.jit(autoencode)
+
+    def generate(self, *, video, audio, out) -> None:  # noqa: D102
+        self._sampler.generate(
+            video=video, audio=audio, out=out, options=self._options, detector=self._detector
+        )
+
+    def autoencode(self, regions: np.ndarray) -> np.ndarray:  # noqa: D102
+        return np.asarray(self._autoencode(self._params, jnp.asarray(regions)))

@@ -1,0 +1,127 @@
+"""Lip and jaw landmarks of the whole speech track, window by window on the 25 Hz clock.
+
+Windows of the length that the landmark network was trained on overlap by half; where they do,
+their predictions are averaged with weights that fall towards a window's ends (Hann), so that no
+window's beginning shows. Only a window's poses and a few predictions are held at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from talkjax.media.audio import TICK_RATE
+
+# (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks.
+Complete = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class PoseTrack:
+    """Poses at landmark ticks, interpolated between the output's frames."""
+
+    def __init__(
+        self, frames: Iterator[tuple[float, np.ndarray | None]], before: np.ndarray
+    ) -> None:
+        """Starts a track.
+
+        Args:
+          frames: (time, (74, 2) pose or None) of the output's frames. Where the face is missing
+            the last pose is held.
+          before: pose until the first one is seen.
+        """
+        self._frames = frames
+        self._ended = False
+        self._last = before
+        self._times: list[float] = []
+        self._poses: list[np.ndarray] = []
+
+    def at(self, ticks: np.ndarray) -> np.ndarray:
+        """(T, 74, 2) float32 at (T,) rising tick numbers; the first never falls between calls."""
+        times = np.asarray(ticks) / TICK_RATE
+        while not self._ended and (not self._times or self._times[-1] < times[-1]):
+            frame = next(self._frames, None)
+            if frame is None:
+                self._ended = True
+                break
+            time, pose = frame
+            self._last = self._last if pose is None else pose
+            self._times.append(time)
+            self._poses.append(self._last)
+        old = max(0, int(np.searchsorted(self._times, times[0])) - 1)
+        del self._times[:old], self._poses[:old]
+        if len(self._times) < 2:
+            return np.repeat((self._poses or [self._last])[0][None], len(times), 0)
+        known, poses = np.array(self._times), np.stack(self._poses)
+        right = np.clip(np.searchsorted(known, times), 1, len(known) - 1)
+        share = np.clip((times - known[right - 1]) / (known[right] - known[right - 1]), 0.0, 1.0)
+        share = share[:, None, None].astype(np.float32)
+        return poses[right - 1] * (1 - share) + poses[right] * share
+
+
+class ContentTrack:
+    """Content landmarks at any time, made as they are asked for, in order."""
+
+    def __init__(
+        self,
+        complete: Complete,
+        mel_windows: Callable[[int, int], np.ndarray],
+        poses: PoseTrack,
+        ticks: int,
+        window: int,
+    ) -> None:
+        """Starts a track.
+
+        Args:
+          complete: the landmark network with its references bound.
+          mel_windows: (first tick, count) to (count, 16, 80), as `speech.MelStream.windows`.
+          poses: of the output's frames.
+          ticks: length of the track.
+          window: T.
+        """
+        self._complete, self._mel_windows, self._poses = complete, mel_windows, poses
+        self._count, self._window = ticks, window
+        self._weights = np.sin(np.pi * (np.arange(window) + 0.5) / window).astype(np.float32) ** 2
+        self._starts = window_starts(ticks, window)
+        self._next = 0
+        self._first = 0  # tick of the first row of the sums
+        self._sums: np.ndarray | None = None  # (n, 57, 2), weighted predictions
+        self._totals = np.zeros(0, np.float32)  # (n,) their weights
+
+    def at(self, time: float) -> np.ndarray:
+        """(57, 2) float32 at `time` seconds, which must not fall from call to call."""
+        tick = min(max(time * TICK_RATE, 0.0), self._count - 1.0)
+        low = min(int(tick), max(self._count - 2, 0))
+        high = min(low + 1, self._count - 1)
+        while self._next < len(self._starts) and self._starts[self._next] <= high:
+            start = self._starts[self._next]
+            self._next += 1
+            if start + self._window > low:
+                self._add_window(start, low)
+        a, b = (self._sums[k - self._first] / self._totals[k - self._first] for k in (low, high))
+        share = np.float32(tick - low)
+        return a * (1 - share) + b * share
+
+    def _add_window(self, start: int, low: int) -> None:
+        """Adds the window's predictions; nobody asks for ticks before `low` any more."""
+        ticks = start + np.arange(self._window)
+        # Beyond the track's end the last pose is held; `mel_windows` gives silence there.
+        poses = self._poses.at(np.minimum(ticks, max(self._count - 1, 0)))
+        predicted = np.asarray(self._complete(self._mel_windows(start, self._window), poses))
+        if self._sums is None:
+            self._sums = np.zeros((0, *predicted.shape[1:]), np.float32)
+        drop = min(max(min(low, start) - self._first, 0), len(self._totals))
+        self._sums, self._totals = self._sums[drop:], self._totals[drop:]
+        self._first = self._first + drop if len(self._totals) else start
+        grow = start + self._window - self._first - len(self._totals)
+        self._sums = np.pad(self._sums, ((0, grow), (0, 0), (0, 0)))
+        self._totals = np.pad(self._totals, (0, grow))
+        rows = slice(start - self._first, start - self._first + self._window)
+        self._sums[rows] += predicted * self._weights[:, None, None]
+        self._totals[rows] += self._weights
+
+
+def window_starts(ticks: int, window: int) -> list[int]:
+    """First ticks of half-overlapping windows; the last one ends where the track ends."""
+    last = max(0, ticks - window)
+    return [*range(0, last, max(1, window // 2)), last]

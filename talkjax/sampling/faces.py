@@ -1,0 +1,210 @@
+"""The template's faces, frame by frame: where the crop is and what its pose is.
+
+`FaceTable` reads the template once, as far ahead as it is asked, and keeps of every frame only its
+time, its smoothed transform and its pose points (under 1 KB), so that a ping-pong of any length
+detects nothing twice. Jaw and lips are kept for the first seconds alone, from which the references
+are chosen: no later answer can leak from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from talkjax.media import crop, topology, tracking
+from talkjax.media.video import VideoFrame
+
+MAX_GAP_S = 0.4  # longest time without a face that is interpolated
+BREAK_S = 0.2  # longest time between two frames that are smoothed together
+REACH_S = 3 * crop.SMOOTHING_SECONDS + 1e-9  # as `crop.smooth` looks around
+
+
+class Detector(Protocol):
+    """`talkjax.media.facemesh.FaceMesh`, or a stand-in."""
+
+    def reset(self) -> None:
+        """Forgets earlier frames."""
+
+    def detect(self, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (n, 478, 3) float32 frame pixels."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One frame's face.
+
+    Attributes:
+      transform: (2, 3) float64 frame to crop coordinates, smoothed over time.
+      pose: (74, 2) float32 pose points, crop coordinates.
+      found: whether it was measured in this frame (else interpolated).
+    """
+
+    transform: np.ndarray
+    pose: np.ndarray
+    found: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A measured face that may become a reference.
+
+    Attributes:
+      index: frame number.
+      time: seconds.
+      face: see `Face`.
+      landmarks: (131, 2) float32, crop coordinates.
+    """
+
+    index: int
+    time: float
+    face: Face
+    landmarks: np.ndarray
+
+
+class StreamingSmoother:
+    """`crop.fit_transforms` of one unbroken run of frames, with a look-ahead of `REACH_S`."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._parameters: list[np.ndarray] = []
+        self._waiting: deque[tuple[float, Any]] = deque()
+
+    def push(self, time: float, rigid: np.ndarray, item: Any) -> list[tuple[Any, np.ndarray]]:
+        """Adds a frame.
+
+        Args:
+          time: seconds, rising.
+          rigid: (57, 2) `topology.RIGID` points, frame coordinates.
+          item: comes back with the frame's transform.
+
+        Returns:
+          (item, (2, 3) transform) of the frames that are now certain, in order.
+        """
+        parameters = crop.fit_similarity(rigid[None])[0]
+        if self._parameters:  # as np.unwrap over the whole run
+            last = self._parameters[-1][1]
+            parameters[1] = np.unwrap([last, parameters[1]])[1]
+        self._times.append(time)
+        self._parameters.append(parameters)
+        self._waiting.append((time, item))
+        ready = []
+        while self._waiting[0][0] + REACH_S < time:
+            ready.append(self._smoothed())
+        if ready:
+            old = np.searchsorted(self._times, self._waiting[0][0] - REACH_S)
+            del self._times[:old], self._parameters[:old]
+        return ready
+
+    def flush(self) -> list[tuple[Any, np.ndarray]]:
+        """What is left at the run's end; a new run may begin."""
+        ready = [self._smoothed() for _ in range(len(self._waiting))]
+        self._times, self._parameters = [], []
+        return ready
+
+    def _smoothed(self) -> tuple[Any, np.ndarray]:
+        time, item = self._waiting.popleft()
+        values, times = np.array(self._parameters), np.array(self._times)
+        smooth = crop.smooth(values, times, np.array([time]))
+        return item, crop.transforms_from_parameters(smooth)[0]
+
+
+class FaceTable:
+    """Faces of a template by frame number, found as they are asked for, in order."""
+
+    def __init__(
+        self,
+        frames: Iterator[VideoFrame],
+        detector: Detector,
+        fps: float,
+        face: str | int = "largest",
+    ) -> None:
+        """Starts a pass.
+
+        Args:
+          frames: the template, forward, once.
+          detector: its tracking is reset.
+          fps: average rate of the frames.
+          face: see `tracking.parse_face`.
+        """
+        detector.reset()
+        self._frames, self._detector = frames, detector
+        self._cuts = tracking.CutDetector()
+        self._track = tracking.FaceTrack(face, max_gap=max(1, round(MAX_GAP_S * fps)))
+        self._break = max(BREAK_S, 1.5 / fps)
+        self._smoother = StreamingSmoother()
+        self._last: float | None = None  # time of the newest frame in the smoother
+        self._times: list[float] = []
+        self._faces: list[Face | None] = []
+        self._candidates: list[Candidate] | None = []
+        self._ended = False
+        self.any_face = False
+
+    def time(self, index: int) -> float | None:
+        """A frame's time in the template in seconds; None past its end."""
+        while index >= len(self._times) and not self._ended:
+            self._advance()
+        return self._times[index] if index < len(self._times) else None
+
+    def face(self, index: int) -> Face | None:
+        """A frame's face; None where there is none, or past the template's end."""
+        while index >= len(self._faces) and not self._ended:
+            self._advance()
+        return self._faces[index] if index < len(self._faces) else None
+
+    def first_pass(self, seconds: float) -> list[Candidate]:
+        """Measured faces up to `seconds` after the first of them; call it once, before the rest.
+
+        Empty only if the whole template shows no face.
+        """
+        found = self._candidates
+        while not self._ended and (not found or self._times_known() <= found[0].time + seconds):
+            self._advance()
+        self._candidates = None
+        return [c for c in found if c.time <= found[0].time + seconds]
+
+    def _times_known(self) -> float:
+        """Time of the last frame whose face is settled."""
+        return self._times[len(self._faces) - 1]
+
+    def _advance(self) -> None:
+        frame = next(self._frames, None)
+        if frame is None:
+            self._ended = True
+            self._take(self._track.flush())
+            self._settle(self._smoother.flush())
+            return
+        self._times.append(frame.time)
+        faces = self._detector.detect(frame.rgb)
+        cut = self._cuts.push(frame.rgb)
+        self._take(self._track.push(frame.index, faces, cut, frame.time))
+
+    def _take(self, items: list[tracking.TrackItem]) -> None:
+        for item in items:
+            time = self._times[item.index]
+            missing = item.landmarks is None
+            if missing or item.cut or (self._last is not None and time - self._last > self._break):
+                self._settle(self._smoother.flush())
+                self._last = None
+            if missing:
+                self._faces.append(None)
+                continue
+            rigid = topology.select(item.landmarks, topology.RIGID)
+            points = topology.select(item.landmarks)
+            if self._candidates is None or not item.found:
+                points = points[: topology.NUM_POSE]
+            self._last = time
+            self._settle(self._smoother.push(time, rigid, (item.index, item.found, points)))
+
+    def _settle(self, ready: list[tuple[Any, np.ndarray]]) -> None:
+        for (index, found, points), transform in ready:
+            points = crop.apply_transforms(points[None], transform[None])[0].astype(np.float32)
+            # A copy: a view would keep the other points alive.
+            face = Face(transform, points[: topology.NUM_POSE].copy(), found)
+            self._faces.append(face)
+            self.any_face = True
+            if self._candidates is not None and len(points) == topology.NUM_ALL:
+                self._candidates.append(Candidate(index, self._times[index], face, points))

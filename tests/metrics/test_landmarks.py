@@ -1,0 +1,101 @@
+"""The landmark network alone, on models whose answers are known."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.records import ClipRecord
+from talkjax.errors import UserError
+from talkjax.media import topology
+from talkjax.metrics import landmarks
+
+
+def record(name: str, seed: int, ticks: int = 80) -> ClipRecord:
+    """A clip whose mel says how far the mouth is open."""
+    rng = np.random.default_rng(seed)
+    opening = np.interp(np.arange(ticks) / 4, np.arange(ticks // 4 + 2), rng.random(ticks // 4 + 2))
+    points = np.repeat(np.random.default_rng(9).uniform(0.3, 0.7, (1, 131, 2)), ticks, 0)
+    points[:, topology.positions(topology.LEFT_EYE)] = (0.35, 0.2)
+    points[:, topology.positions(topology.RIGHT_EYE)] = (0.65, 0.2)
+    upper, lower = topology.positions((13, 14))
+    points[:, upper] = (0.5, 0.6)
+    points[:, lower, 0], points[:, lower, 1] = 0.5, 0.6 + 0.1 * opening
+    mel = np.repeat(opening, 4)[:, None] * np.ones((1, 80))
+    return ClipRecord(
+        clip_id=name,
+        timestamps=(np.arange(ticks) / 25).astype(np.float32),
+        frame_landmarks=points.astype(np.float32),
+        transforms=np.tile(np.eye(2, 3, dtype=np.float32), (ticks, 1, 1)),
+        face_found=np.ones(ticks, bool),
+        landmarks=points.astype(np.float32),
+        mel=mel.astype(np.float32),
+        source_fps=25.0,
+    )
+
+
+def listening(mel, pose, references):
+    """Opens the mouth as the mel at each tick says."""
+    content = np.repeat(references[:1, topology.NUM_POSE :], len(mel), 0)
+    upper, lower = topology.positions((13, 14), topology.CONTENT)
+    content[:, lower, 1] = content[:, upper, 1] + 0.1 * mel[:, 8, 0]
+    return content
+
+
+def deaf(mel, pose, references):
+    return np.repeat(references[:, topology.NUM_POSE :].mean(0)[None], len(mel), 0)
+
+
+def evaluate(predict, clips=None):
+    clips = [record("a", 1), record("b", 2), record("c", 3, 60)] if clips is None else clips
+    return landmarks.evaluate_landmarks(predict, clips, window=25, references=4)
+
+
+def test_one_that_listens_is_right_everywhere():
+    metrics = evaluate(listening)["metrics"]
+    assert metrics["opening_correlation"]["value"] == pytest.approx(1, abs=1e-4)
+    assert metrics["l1"]["value"] == pytest.approx(0, abs=1e-4)
+    assert metrics["articulation"]["value"] == pytest.approx(1, abs=1e-3)
+    assert metrics["jitter"]["value"] == pytest.approx(1, abs=0.01)
+
+
+def test_one_that_is_deaf_is_as_good_as_a_still_face():
+    result = evaluate(deaf)
+    metrics = result["metrics"]
+    assert metrics["opening_correlation"]["value"] == 0
+    assert metrics["articulation"]["value"] == pytest.approx(0, abs=1e-4)
+    assert metrics["l1"]["value"] == pytest.approx(metrics["l1_static"]["value"], rel=1e-4)
+    assert set(result["per_clip"]) == {"a", "b", "c"} and metrics["l1"]["clips"] == 3
+    assert "opening_correlation" in landmarks.table(result)
+
+
+def test_l1_is_in_interocular_units():
+    def shifted(mel, pose, references):
+        return listening(mel, pose, references) + 0.03  # a tenth of 0.3, in x and in y
+
+    assert evaluate(shifted)["metrics"]["l1"]["value"] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_windows_of_one_length_cover_every_tick():
+    seen = []
+
+    def noting(mel, pose, references):
+        assert mel.shape == (25, 16, 80) and pose.shape == (25, 74, 2)
+        assert references.shape == (4, 131, 2)
+        seen.append(len(mel))
+        return listening(mel, pose, references)
+
+    clip = record("short", 1, 20)
+    content = landmarks.predict_clip(noting, clip, landmarks.reference_landmarks(clip, 4), 25)
+    assert content.shape == (20, 57, 2) and np.isfinite(content).all() and len(seen) == 1
+
+
+def test_references_come_from_measured_faces_only():
+    clip = record("a", 1)
+    clip.face_found[:] = False
+    clip.face_found[7:9] = True
+    chosen = landmarks.reference_landmarks(clip, 4)
+    assert all(any(np.array_equal(c, clip.frame_landmarks[i]) for i in (7, 8)) for c in chosen)
+    clip.face_found[:] = False
+    with pytest.raises(UserError, match="no frame with a face"):
+        landmarks.reference_landmarks(clip, 4)
+    with pytest.raises(UserError, match="no clip"):
+        evaluate(listening, [])

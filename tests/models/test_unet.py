@@ -1,0 +1,150 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from talkjax.models import unet
+from talkjax.models.talkformer import TalkFormerConfig
+
+REGION = (0.375, 0.0625, 1.0, 0.9375)
+
+
+def tiny(**talk):
+    config = TalkFormerConfig(REGION, heads=2, landmarks=131, landmark_features=8, **talk)
+    return unet.UNetConfig(4, (16, 32), config, blocks=1, groups=8)
+
+
+def arguments(batch=2, h=4, w=6, c=4, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    return {
+        "noisy": jax.random.normal(keys[0], (batch, h, w, c)),
+        "timestep": jnp.array([10.0, 900.0])[:batch],
+        "masked": jax.random.normal(keys[1], (batch, h, w, c)),
+        "mask": jnp.ones((h, w)),
+        "landmarks": jax.random.uniform(keys[2], (batch, 131, 2)),
+        "reference_latent": jax.random.normal(keys[3], (batch, h, w, c)),
+        "reference_landmarks": jax.random.uniform(keys[4], (batch, 131, 2)),
+        "keep_landmarks": jnp.ones((batch,), bool),
+        "keep_reference": jnp.ones((batch,), bool),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(model, params, inputs):
+    return model.apply(params, **inputs)
+
+
+def randomised(model, inputs):
+    """Parameters without the zeros that silence fresh blocks."""
+    params = jax.jit(model.init)(jax.random.key(0), **inputs)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return jax.tree.unflatten(
+        tree, [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.fixture(scope="module")
+def model_and_params():
+    model = unet.UNet(tiny())
+    return model, randomised(model, arguments())
+
+
+def test_fresh_network_predicts_zero_and_shapes_hold():
+    model = unet.UNet(tiny())
+    params = jax.jit(model.init)(jax.random.key(0), **arguments())
+    out = forward(model, params, arguments())
+    assert out.shape == (2, 4, 6, 4) and out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, 0)
+
+
+@pytest.mark.parametrize("name", ["landmarks", "reference_latent", "reference_landmarks", "masked"])
+def test_every_condition_matters(model_and_params, name):
+    model, params = model_and_params
+    inputs = arguments()
+    before = forward(model, params, inputs)
+    after = forward(model, params, {**inputs, name: inputs[name] + 0.1})
+    assert float(jnp.abs(after - before).max()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("flag", "names"),
+    [("keep_landmarks", ("landmarks",)), ("keep_reference", ("reference_latent",))],
+)
+def test_dropped_conditions_leave_no_trace(model_and_params, flag, names):
+    model, params = model_and_params
+    inputs = {**arguments(), flag: jnp.zeros((2,), bool)}
+    moved = {**inputs, **{name: inputs[name] + 0.3 for name in names}}
+    np.testing.assert_array_equal(forward(model, params, inputs), forward(model, params, moved))
+
+
+def test_loss_reaches_the_landmarks(model_and_params):
+    model, params = model_and_params
+    inputs = arguments()
+
+    def loss(landmarks):
+        return jnp.square(forward(model, params, {**inputs, "landmarks": landmarks})).mean()
+
+    gradient = jax.grad(loss)(inputs["landmarks"])
+    assert np.isfinite(gradient).all() and float(jnp.abs(gradient).max()) > 0
+
+
+@pytest.mark.parametrize("off", ["motion_align", "reference_align"])
+def test_ablations_switch_their_condition_off(off):
+    model = unet.UNet(tiny(**{off: False}))
+    inputs = arguments()
+    params = randomised(model, inputs)
+    name = "landmarks" if off == "motion_align" else "reference_latent"
+    inputs["keep_landmarks"] = jnp.zeros((2,), bool)  # the correspondence, too, uses landmarks
+    moved = {**inputs, name: inputs[name] + 0.3}
+    np.testing.assert_array_equal(forward(model, params, inputs), forward(model, params, moved))
+
+
+def test_contexts_once_equal_contexts_in_the_call(model_and_params):
+    """A sampler's split, with one reference for all frames, is the training forward pass."""
+    model, params = model_and_params
+    inputs = arguments()
+    for name in ("reference_latent", "reference_landmarks"):
+        inputs[name] = jnp.repeat(inputs[name][:1], 2, axis=0)
+    whole = forward(model, params, inputs)
+    part = jax.jit(model.apply, static_argnames=("method", "size"))
+    reference = part(
+        params,
+        inputs["reference_latent"][:1],
+        inputs["reference_landmarks"][:1],
+        method="reference_context",
+    )
+    motion = part(
+        params,
+        inputs["landmarks"],
+        inputs["reference_landmarks"],
+        inputs["keep_landmarks"],
+        size=(4, 6),
+        method="motion_context",
+    )
+    split = part(
+        params,
+        inputs["noisy"],
+        inputs["timestep"],
+        inputs["masked"],
+        inputs["mask"],
+        motion,
+        reference,
+        inputs["keep_landmarks"],
+        inputs["keep_reference"],
+        method="denoise",
+    )
+    np.testing.assert_allclose(whole, split, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", [{"dtype": jnp.bfloat16}, {"positional": "dot"}, {"remat": True}])
+def test_variants_run(change):
+    config = dataclasses.replace(
+        tiny(positional=change.get("positional", "kernel")), remat=change.get("remat", False)
+    )
+    model = unet.UNet(config, dtype=change.get("dtype", jnp.float32))
+    out = forward(model, randomised(model, arguments()), arguments())
+    assert out.dtype == jnp.float32 and np.isfinite(out).all()

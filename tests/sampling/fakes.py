@@ -1,0 +1,104 @@
+"""What tests of sampling share: a random tiny checkpoint, a scripted face, small videos."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import person_128
+from talkjax import networks, weights
+from talkjax.media import crop, topology
+from talkjax.sampling import regions
+from tests.media_files import Sound, make_media, tone
+
+WIDTH, HEIGHT = 96, 80
+SIDE = 64.0  # of the crop in frame pixels
+
+
+def tiny_config(**changes) -> dict:
+    c = person_128.get_config()
+    c.stage = "joint"
+    c.crop_size, c.region = 32, (0.0, 0.0, 1.0, 1.0)
+    c.autoencoder.layout = "taesd"
+    c.autoencoder.latent_mean, c.autoencoder.latent_std = (0.0,), (1.0,)
+    c.denoiser.channels, c.denoiser.blocks, c.denoiser.groups = (16, 16), 1, 4
+    c.denoiser.talkformer.heads = 2
+    c.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.1}
+    c.data.window, c.data.references = 10, 3
+    c.update_from_flattened_dict(changes)
+    return json.loads(json.dumps(c.to_dict()))
+
+
+def random_params(config: dict, seed: int = 0) -> dict:
+    """Random everywhere, also where training starts from zero."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, shape):
+        if path[-1].key == "scale":
+            return np.ones(shape.shape, np.float32)
+        fan = max(1, int(np.prod(shape.shape[:-1])))
+        return (rng.normal(size=shape.shape) / np.sqrt(fan)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(
+        leaf, regions.expected_params(networks.build(config))
+    )
+
+
+def save_checkpoint(directory: Path, **changes) -> Path:
+    config = tiny_config(**changes)
+    weights.save_params(directory, random_params(config), config)
+    return directory
+
+
+@functools.cache
+def face_shape() -> np.ndarray:
+    """(478, 2) crop coordinates of a still face with a closed mouth."""
+    points = np.random.default_rng(1).uniform(0.3, 0.7, (478, 2))
+    points[list(topology.RIGID)] = crop.TEMPLATE
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    lips = np.stack([0.5 + 0.1 * np.cos(angle), 0.6 + 0.03 * np.sin(angle)], -1)
+    points[list(topology.OUTER_LIPS)], points[list(topology.INNER_LIPS)] = lips, lips
+    return points
+
+
+def face_at(index: int, opening: float = 0.0, x: float = 16.0, y: float = 8.0) -> np.ndarray:
+    """(478, 3) float32 frame pixels of the face in frame `index`: it nods a little."""
+    points = face_shape().copy()
+    points[[14, 17], 1] += opening
+    points = points * SIDE + (x + np.sin(index / 5), y + 0.7 * np.cos(index / 7))
+    return np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)
+
+
+class ScriptedMesh:
+    """Stands in for FaceMesh: frame i shows the faces that `script(i)` returns."""
+
+    def __init__(self, script=None):
+        self.script = script or (lambda i: [face_at(i, 0.02 * (i % 4))])
+        self.calls = 0
+
+    def reset(self):
+        self.calls = 0
+
+    def detect(self, rgb):
+        assert rgb.dtype == np.uint8 and rgb.ndim == 3
+        faces = self.script(self.calls)
+        self.calls += 1
+        return np.array(faces, np.float32).reshape(len(faces), 478, 3)
+
+
+def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """(H, W, 3) uint8 with some structure that moves."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin((x + index) / 9), np.cos(y / 8 + index / 10), np.sin((x + y) / 11)]
+    return np.rint(128 + 60 * np.stack(waves, -1)).astype(np.uint8)
+
+
+def make_template(path: Path, frames: int = 12, **options) -> Path:
+    size = options.pop("size", (WIDTH, HEIGHT))
+    return make_media(path, [picture(i, *size) for i in range(frames)], **options)
+
+
+def make_speech(path: Path, seconds: float, rate: int = 16000) -> Path:
+    return make_media(path, sound=Sound(tone(seconds, rate), rate))

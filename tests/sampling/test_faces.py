@@ -1,0 +1,127 @@
+"""Faces of a template, streamed, are those of the offline functions; nothing leaks from the mouth."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from talkjax.media import crop, topology
+from talkjax.media.video import VideoFrame
+from talkjax.sampling import faces
+from tests.sampling import fakes
+
+
+def frames(count, fps=25.0, times=None):
+    for i in range(count):
+        time = i / fps if times is None else times[i]
+        yield VideoFrame(i, time, fakes.picture(i))
+
+
+def table(script, count, fps=25.0, times=None, **options):
+    mesh = fakes.ScriptedMesh(script)
+    return faces.FaceTable(frames(count, fps, times), mesh, fps, **options), mesh
+
+
+@given(
+    steps=st.lists(st.floats(0.005, 0.19), min_size=1, max_size=60),
+    turn=st.floats(-0.5, 0.5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_streamed_smoothing_is_the_offline_one(steps, turn, seed):
+    rng = np.random.default_rng(seed)
+    times = np.cumsum(steps)
+    angle = np.cumsum(turn * rng.uniform(0.5, 1, len(times)))  # turns over and over: unwrapping
+    still = fakes.face_shape() * 60
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    mesh = np.stack(
+        [cos * still[:, 0] - sin * still[:, 1], sin * still[:, 0] + cos * still[:, 1]], -1
+    ) + rng.normal(0, 0.5, (len(times), 478, 2))
+    want = crop.fit_transforms(mesh, times)
+    smoother = faces.StreamingSmoother()
+    got = []
+    for i, time in enumerate(times):
+        ready = smoother.push(time, topology.select(mesh[i], topology.RIGID), i)
+        for item, _ in ready:  # no later than it must, no earlier than it may
+            assert times[item] + faces.REACH_S < time
+        got += ready
+        assert len(got) == np.sum(times[: i + 1] + faces.REACH_S < time)
+    got += smoother.flush()
+    assert [item for item, _ in got] == list(range(len(times)))
+    np.testing.assert_allclose([transform for _, transform in got], want, rtol=1e-9, atol=1e-11)
+
+
+def test_look_ahead_is_bounded():
+    made, mesh = table(None, 200)
+    made.face(50)
+    assert 50 < mesh.calls <= 50 + 0.36 * 25 + 2
+
+
+def test_every_frame_has_its_place():
+    missing = set(range(3)) | {20, 21} | set(range(40, 70)) | {99}
+    made, _ = table(lambda i: [] if i in missing else [fakes.face_at(i)], 100)
+    made.first_pass(10.0)
+    for i in range(100):
+        face = made.face(i)
+        assert made.time(i) == pytest.approx(i / 25)
+        if i in (20, 21):
+            assert not face.found  # a short gap: interpolated
+        elif i in missing:
+            assert face is None
+        else:
+            assert face.found and face.pose.shape == (74, 2) and face.pose.dtype == np.float32
+    assert made.face(100) is None and made.time(100) is None
+
+
+def test_runs_are_smoothed_apart():
+    gone = set(range(30, 60))
+    made, _ = table(lambda i: [] if i in gone else [fakes.face_at(i)], 90)
+    want = []
+    for part in (np.arange(30), np.arange(60, 90)):
+        want += [*crop.fit_transforms(np.stack([fakes.face_at(i) for i in part]), part / 25)]
+    got = [made.face(i).transform for i in range(90) if i not in gone]
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_first_pass_is_bounded_and_measured_only():
+    made, mesh = table(lambda i: [] if i < 50 or i == 60 else [fakes.face_at(i)], 1000)
+    candidates = made.first_pass(2.0)
+    assert [c.index for c in candidates] == [i for i in range(50, 101) if i != 60]
+    assert mesh.calls < 120
+    assert candidates[0].landmarks.shape == (131, 2)
+    made.face(300)
+    assert len(candidates) == 50  # nothing is added later
+
+
+def test_no_face_anywhere():
+    made, mesh = table(lambda i: [], 30)
+    assert made.first_pass(1.0) == [] and mesh.calls == 30
+
+
+def test_jaw_and_lips_change_nothing_but_the_candidates():
+    content = list(topology.CONTENT)
+
+    def moved(i):
+        face = fakes.face_at(i)
+        face[content] += np.random.default_rng(i).normal(0, 9, (len(content), 3))
+        return [face]
+
+    plain, _ = table(lambda i: [fakes.face_at(i)], 60)
+    other, _ = table(moved, 60)
+    for made in (plain, other):
+        made.first_pass(0.5)
+    for i in range(60):
+        a, b = plain.face(i), other.face(i)
+        np.testing.assert_array_equal(a.transform, b.transform)
+        np.testing.assert_array_equal(a.pose, b.pose)
+
+
+def test_variable_rate_and_long_pauses():
+    times = [0.0, 0.03, 0.1, 0.11, 1.5, 1.52, 1.6]
+    made, _ = table(lambda i: [fakes.face_at(i)], 7, times=times)
+    want = []
+    for part in (slice(0, 4), slice(4, 7)):  # nothing is smoothed over the pause
+        mesh = np.stack([fakes.face_at(i) for i in range(7)])[part]
+        want += [*crop.fit_transforms(mesh, np.array(times[part]))]
+    got = [made.face(i).transform for i in range(7)]
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,125 @@
+"""Rules of the house that no linter knows."""
+
+import importlib.metadata
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAX_LINES = 400
+# Folders of particular machines. Examples in docs are relative, or of a kind that no one has.
+MACHINE_PATH = re.compile(r"(?<![\w.$}\])/-])/(?:home|root|Users|mnt|media|work|tmp)/\w")
+# Text that decides where a package comes from.
+SOURCES = re.compile(r"index-url|find-links|\[tool\.uv\.index|extra-index|https?://\S*/simple")
+
+
+def files(*suffixes):
+    """The repository's own files: what git tracks or would."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    found = [ROOT / name for name in listed.stdout.split("\0") if name.endswith(suffixes)]
+    return [path for path in found if path.is_file()]
+
+
+def test_no_file_is_longer_than_a_head_can_hold():
+    long = {str(p.relative_to(ROOT)): n for p in files(".py") if (n := _lines(p)) > MAX_LINES}
+    assert not long, f"split these (over {MAX_LINES} lines): {long}"
+
+
+def _lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_paths_of_a_machine():
+    texts = files(".py", ".md", ".toml", ".yml", ".yaml", ".json", "run", ".ipynb", ".txt")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MACHINE_PATH.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_unpickled():
+    words = re.compile(r"\bimport pickle\b|\bpickle\.load|allow_pickle\s*=\s*True|\bshelve\b")
+    for path in files(".py"):
+        if path != Path(__file__).resolve():
+            assert not words.search(path.read_text(encoding="utf-8")), path
+
+
+def test_no_large_files():
+    """Shipped weights are a few MB; anything larger is a mistake."""
+    large = {
+        str(p.relative_to(ROOT)): p.stat().st_size for p in files("") if p.stat().st_size > 2**25
+    }
+    assert not large
+
+
+# ---- pins ---------------------------------------------------------------------------------------
+
+
+def pins():
+    lines = PROJECT["tool"]["uv"]["constraint-dependencies"]
+    found = dict(line.split("==") for line in lines)
+    assert len(found) == len(lines)
+    return found
+
+
+def test_pins_are_sorted_exact_and_without_addresses():
+    names = list(pins())
+    assert names == sorted(names) == [canonicalize_name(name) for name in names]
+    assert all(re.fullmatch(r"[0-9][0-9a-z.+]*", version) for version in pins().values())
+    assert not SOURCES.search((ROOT / "pyproject.toml").read_text())
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "uv.lock" in ignored  # it would carry download addresses
+
+
+def test_every_package_we_need_is_pinned():
+    """Walks the installed packages from our requirements down."""
+    project = PROJECT["project"]
+    requirements = [
+        *project["dependencies"],
+        *(r for group in project["optional-dependencies"].values() for r in group),
+        *PROJECT["dependency-groups"]["dev"],
+    ]
+    todo = [(Requirement(text), "") for text in requirements]
+    seen, missing = set(), set()
+    while todo:
+        requirement, extra = todo.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name not in pins():
+            missing.add(name)
+        for wanted in ("", *requirement.extras):
+            if (name, wanted) in seen:
+                continue
+            seen.add((name, wanted))
+            try:
+                below = importlib.metadata.requires(name) or []
+            except importlib.metadata.PackageNotFoundError:
+                continue  # of an extra that is not installed
+            todo += [(Requirement(text), wanted) for text in below]
+    assert len(seen) > 50
+    assert not missing
+
+
+def test_the_lock_has_the_pinned_versions():
+    path = ROOT / "uv.lock"
+    if not path.exists():
+        pytest.skip("no uv.lock: not run through uv")
+    locked = {
+        package["name"]: package["version"]
+        for package in tomllib.loads(path.read_text())["package"]
+        if package["name"] != PROJECT["project"]["name"]
+    }
+    assert locked == pins(), "renew constraint-dependencies from uv.lock"
