@@ -12,10 +12,11 @@ What was generated stays in --work; started again, an interrupted evaluation goe
 """
 
 import dataclasses
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -158,5 +159,19 @@ def landmarks() -> None:
         print(f"wrote {_OUT.value}")
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line; a mistake there ends the program with one line and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _terminate(*unused: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)  # runs the cleaning up of half-written files
+
+
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(errors.run_main(main, argv)))
+    signal.signal(signal.SIGTERM, _terminate)
+    app.run(lambda argv: sys.exit(errors.run_main(main, argv)), flags_parser=parse_flags)

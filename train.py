@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> None:
     if not _WORKDIR.value:
         raise UserError("say where the run is to live: --workdir=DIR")
     if _EXPORT.value:
-        from talkjax.training import checkpoints
+        from talkjax import runs
 
-        checkpoints.export(_WORKDIR.value, _EXPORT.value)
+        runs.export(_WORKDIR.value, _EXPORT.value)
         print(f"wrote {_EXPORT.value}")
         return
     if _CONFIG.value is None:

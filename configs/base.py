@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     c.autoencoder.latent_mean = (0.0,)
     c.autoencoder.latent_std = (1 / 0.18215,)
     c.denoiser = ConfigDict()
-    c.denoiser.channels = (256, 512, 768)
+    c.denoiser.channels = (320, 640, 768)
     c.denoiser.blocks = 2
     c.denoiser.attention = ()  # per resolution; all by default
     c.denoiser.groups = 32

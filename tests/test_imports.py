@@ -10,7 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("train", "sample", "evaluate")
 CORE = {"talkjax.errors"}
-WEIGHTS = {"talkjax.weights", "talkjax.networks", "talkjax.models", "talkjax.diffusion"}
+WEIGHTS = {
+    "talkjax.weights",
+    "talkjax.runs",
+    "talkjax.networks",
+    "talkjax.models",
+    "talkjax.diffusion",
+}
 
 # Package or module -> what of this project it may import (besides itself).
 ALLOWED = {
@@ -21,6 +27,7 @@ ALLOWED = {
     "talkjax.media": CORE,
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
+    "talkjax.runs": CORE | {"talkjax.weights"},
     "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.media"},
     "talkjax.metrics": CORE | WEIGHTS | {"talkjax.media", "talkjax.pictures", "talkjax.sampling"},

@@ -41,9 +41,7 @@ def _template() -> tuple[np.ndarray, np.ndarray]:
     mirror = np.array([-1.0, 1.0])
     points = np.concatenate([eye, eye * mirror, brow, brow * mirror, np.array(_BRIDGE)])
     # Lids blink and brows rise; eye corners and the bridge are bone.
-    weights = np.concatenate(
-        [np.full(32, 0.5), np.full(20, 0.25), np.full(len(_BRIDGE), 2.0)]
-    )
+    weights = np.concatenate([np.full(32, 0.5), np.full(20, 0.25), np.full(len(_BRIDGE), 2.0)])
     for corner in (33, 133, 263, 362):
         weights[topology.RIGID.index(corner)] = 4.0
     return points * INTEROCULAR + np.array(EYE_CENTRE), weights
@@ -191,7 +189,9 @@ def warp_crop(frame: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray
         corners = np.array([(0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)]) @ invert(transform).T
         height, width = frame.shape[:2]
         x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, (width - 1, height - 1))
-        x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + factor, (x0 + 1, y0 + 1), (width, height))
+        x1, y1 = np.clip(
+            np.ceil(corners.max(0)).astype(int) + factor, (x0 + 1, y0 + 1), (width, height)
+        )
         shape = (max(1, (x1 - x0) // factor), max(1, (y1 - y0) // factor))
         stretch = np.array([(x1 - x0) / shape[0], (y1 - y0) / shape[1]])
         frame = cv2.resize(frame[y0:y1, x0:x1], shape, interpolation=cv2.INTER_AREA)

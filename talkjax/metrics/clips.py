@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from talkjax.errors import UserError
-from talkjax.metrics.runs import Clip
+from talkjax.metrics.videos import Clip
 
 SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",

@@ -20,7 +20,7 @@ from talkjax.metrics import identity, report, rows, sheets, signals, statistics
 from talkjax.metrics.clips import evenly
 from talkjax.metrics.measure import Detector
 from talkjax.metrics.rows import Judge, Numbers, Perceptual
-from talkjax.metrics.runs import Clip, Generator, Runs
+from talkjax.metrics.videos import Clip, Generator, Videos
 from talkjax.metrics.workspace import Workspace, safe
 
 NO_LPIPS = "no weights given; add --lpips=FILE"
@@ -49,13 +49,13 @@ class Result:
     Attributes:
       report: see `talkjax.metrics.report.build`.
       curves: {row: {clip: {"opening", "truth"}}}, (ticks,) arrays.
-      runs: the files.
+      videos: the files.
       partners: {clip name: the clip whose audio drives it in row "cross", or None}.
     """
 
     report: dict[str, Any]
     curves: dict[str, dict[str, dict[str, np.ndarray]]]
-    runs: Runs
+    videos: Videos
     partners: dict[str, Clip | None]
 
 
@@ -102,8 +102,8 @@ def evaluate(
         raise UserError("no clip to evaluate; check --videos, --list and --holdout")
     settings = settings or Settings()
     crop_size = settings.crop_size or generator.crop_size
-    runs = Runs(Workspace(work), generator, detector, settings.seconds, crop_size)
-    judge = Judge(runs, perceptual, embedding)
+    videos = Videos(Workspace(work), generator, detector, settings.seconds, crop_size)
+    judge = Judge(videos, perceptual, embedding)
     partners = partner_of(clips)
     per_clip: dict[str, dict[str, Numbers]] = {row: {} for row in rows.ROWS}
     curves: dict[str, dict] = {row: {} for row in rows.ROWS}
@@ -147,7 +147,7 @@ def evaluate(
     if embedding is None:
         missing["csim"] = NO_CSIM
     built = report.build(per_clip, pinned, missing, failures, settings.seed, single=len(clips) < 2)
-    return Result(built, curves, runs, partners)
+    return Result(built, curves, videos, partners)
 
 
 def draw(
@@ -158,17 +158,17 @@ def draw(
     Raises:
       UserError: the folder cannot be written.
     """
-    runs, names = result.runs, []
+    videos, names = result.videos, []
     drawn = [c for c in clips if c.name in result.curves["self"]]
     for clip in evenly(drawn, count):
-        truth = runs.truth(clip)
-        files = {"truth": clip.path, "generated": runs.generated(clip, clip)}
+        truth = videos.truth(clip)
+        files = {"truth": clip.path, "generated": videos.generated(clip, clip)}
         if clip.name in result.curves["round_trip"]:
-            files["round trip"] = runs.round_trip(clip)
+            files["round trip"] = videos.round_trip(clip)
         if clip.name in result.curves["copy_reference"]:
-            files["copied"] = runs.copied(clip)
-        measured = {label: runs.measure(path) for label, path in files.items()}
-        sheet = sheets.contact_sheet(files, truth, measured, 2 * runs.crop_size)
+            files["copied"] = videos.copied(clip)
+        measured = {label: videos.measure(path) for label, path in files.items()}
+        sheet = sheets.contact_sheet(files, truth, measured, 2 * videos.crop_size)
         curves = {"truth": truth.opening()}
         for row in ("self", "silence"):
             if clip.name in result.curves[row]:

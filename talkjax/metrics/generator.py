@@ -14,10 +14,10 @@ from talkjax.sampling.sampler import Options, Sampler
 
 
 class SamplerGenerator:
-    """A `talkjax.metrics.runs.Generator` made of a checkpoint.
+    """A `talkjax.metrics.videos.Generator` made of a checkpoint.
 
     Attributes:
-      identity, crop_size, region: see `talkjax.metrics.runs.Generator`.
+      identity, crop_size, region: see `talkjax.metrics.videos.Generator`.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class SamplerGenerator:
         self.region = self._sampler.region
 
         def autoencode(params: Any, images: jax.Array) -> jax.Array:
-            return (networks.decode(params, networks.encode(params, images)) + 1.0) * 127.5
+            latents = networks.encode(params, images.astype(jnp.float32) / 127.5 - 1.0)
+            return (networks.decode(params, latents) + 1.0) * 127.5
 
         self._params = jax.device_put(params["autoencoder"])
         self._autoencode = jax.jit(autoencode)

@@ -41,10 +41,10 @@ def load_predict(directory: str | os.PathLike) -> tuple[Predict, dict[str, Any]]
     Raises:
       UserError: it is neither, has no landmark network, or is damaged.
     """
+    from talkjax import runs
     from talkjax.sampling import checkpoint, regions
-    from talkjax.training import checkpoints
 
-    params, config, _ = checkpoints.load_weights(directory)
+    params, config, _ = runs.load_weights(directory)
     if "landmark" not in params:
         raise UserError(
             f"{directory} has no landmark network; give a run of stage landmark or joint"

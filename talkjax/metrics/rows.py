@@ -1,4 +1,31 @@
-"""The rows of an evaluation and the numbers of one clip in each of them."""
+"""The rows of an evaluation and the numbers of one clip in each of them.
+
+Let V_i and A_i be video and audio of test clip i, p its partner (the clip half of the list away),
+M(V, A) the model's video of V speaking A, and open(.) the mouth's opening over time, found by
+FaceMesh in a decoded file. *Paired* rows are compared with V_i at the same times, frame by frame
+and tick by tick; *unpaired* ones share only the clock of their audio with what they are compared
+with.
+
+    row             file                                       compared with
+    self            M(V_i, A_i)                                V_i, paired
+    cross           M(V_i, A_p)                                open(V_p), unpaired
+    silence         M(V_i, zeros as long as A_i)               the range of open(V_i)
+    ground_truth    V_i, decoded and encoded again             V_i, paired
+    round_trip      V_i, its mouth through the autoencoder     V_i, paired
+    copy_template   V_i, decoded and encoded again             open(V_p), unpaired
+    copy_reference  V_i, the reference frame's mouth in all    V_i, paired
+    wrong_audio     M(V_i, A_p)                                V_i, paired
+
+In `self` the template is the answer, so copying it would be perfect and mean nothing. Hence two
+baselines: `copy_template` leaves the template's own mouth where `cross` asks for another clip's;
+`copy_reference` pastes the mouth of the one frame that the model gets as its reference image, by
+the frames' own crop transforms and with the same feathering as generated mouths. That frame is
+left out of PSNR, SSIM and LPIPS in every row.
+
+Landmarks are compared in crop coordinates, each file by its own crop transform, so that head
+motion is taken out. Pictures are compared in crops cut by the original's transforms, inside of
+`talkjax.media.crop.MASK` (LPIPS: `MOUTH_REGION`), wherever a checkpoint's own mask may be.
+"""
 
 import dataclasses
 import math
@@ -10,7 +37,7 @@ import numpy as np
 from talkjax.media import crop
 from talkjax.metrics import identity, images, measure, signals
 from talkjax.metrics.measure import Measurement
-from talkjax.metrics.runs import Clip, Runs
+from talkjax.metrics.videos import Clip, Videos
 
 LPIPS_STRIDE = 5  # frames
 EMBEDDED = 8  # faces of a video that are embedded
@@ -118,12 +145,12 @@ class Judge:
     """Measures rows of clips.
 
     Attributes:
-      runs: the files.
+      videos: the files.
       perceptual: LPIPS of two (N, H, W, 3) uint8 arrays, or None.
       embedding: face embedding, or None.
     """
 
-    runs: Runs
+    videos: Videos
     perceptual: Perceptual | None = None
     embedding: identity.FaceEmbedding | None = None
 
@@ -133,26 +160,26 @@ class Judge:
         Raises:
           UserError: a file cannot be read or made.
         """
-        runs = self.runs
+        videos = self.videos
         other = partner or clip
         if name == "self":
-            path, truth, speech, paired = runs.generated(clip, clip), clip, clip, True
+            path, truth, speech, paired = videos.generated(clip, clip), clip, clip, True
         elif name == "cross":
-            path, truth, speech, paired = runs.generated(clip, other), other, other, False
+            path, truth, speech, paired = videos.generated(clip, other), other, other, False
         elif name == "silence":
-            path, truth, speech, paired = runs.generated(clip, clip, True), clip, None, False
+            path, truth, speech, paired = videos.generated(clip, clip, True), clip, None, False
         elif name == "wrong_audio":
-            path, truth, speech, paired = runs.generated(clip, other), clip, None, True
+            path, truth, speech, paired = videos.generated(clip, other), clip, None, True
         elif name == "copy_template":
-            path, truth, speech, paired = runs.reencoded(clip), other, other, False
+            path, truth, speech, paired = videos.reencoded(clip), other, other, False
         else:
             make = {
-                "ground_truth": runs.reencoded,
-                "round_trip": runs.round_trip,
-                "copy_reference": runs.copied,
+                "ground_truth": videos.reencoded,
+                "round_trip": videos.round_trip,
+                "copy_reference": videos.copied,
             }[name]
             path, truth, speech, paired = make(clip), clip, clip, True
-        measured, true = runs.measure(path), runs.truth(truth)
+        measured, true = videos.measure(path), videos.truth(truth)
         if name == "wrong_audio":  # foreign speech plays from the template's first picture on
             measured = dataclasses.replace(measured, times=measured.times + true.times[0])
         numbers = self._motion(measured, true, speech, row=name)
@@ -181,16 +208,16 @@ class Judge:
             "offset": signals.best_lag(opening, truth),
         }
         if speech is not None:
-            loud = signals.loudness(self.runs.wave(speech.path), len(opening))
+            loud = signals.loudness(self.videos.wave(speech.path), len(opening))
             numbers["offset_audio"] = signals.best_lag(opening, loud)
         return numbers
 
     def _pictures(self, truth: Clip, path: Path, measured: Measurement) -> Numbers:
-        true = self.runs.truth(truth)
+        true = self.videos.truth(truth)
         pairs = measure.matches(true, measured)
         # What the model was given as its reference image is no test of it, in any row.
-        pairs.pop(self.runs.reference(truth), None)
-        size = self.runs.crop_size
+        pairs.pop(self.videos.reference(truth), None)
+        size = self.videos.crop_size
         psnr, ssim, regions = [], [], []
         for count, (number, a, b) in enumerate(measure.paired_frames(truth.path, path, pairs)):
             crops = [crop.warp_crop(x, true.transforms[number], size) for x in (a, b)]
@@ -205,7 +232,7 @@ class Judge:
         return numbers
 
     def _csim(self, clip: Clip, path: Path, measured: Measurement) -> float:
-        template = self._embeddings(clip.path, self.runs.truth(clip))
+        template = self._embeddings(clip.path, self.videos.truth(clip))
         return identity.similarity(self._embeddings(path, measured), template)
 
     def _embeddings(self, path: Path, measured: Measurement) -> list[np.ndarray]:
@@ -215,7 +242,7 @@ class Judge:
         chosen = set(seen[np.linspace(0, len(seen) - 1, EMBEDDED).round().astype(int)])
         return [
             self.embedding(identity.align(frame.rgb, measured.landmarks[number]))
-            for number, frame in enumerate(measure.frames(path, self.runs.seconds))
+            for number, frame in enumerate(measure.frames(path, self.videos.seconds))
             if number in chosen
         ]
 

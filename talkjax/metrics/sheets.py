@@ -11,6 +11,7 @@ from talkjax.errors import UserError
 from talkjax.media import crop, topology
 from talkjax.metrics import measure
 from talkjax.metrics.measure import Measurement
+from talkjax.pictures import write_png
 
 COLUMNS = 8
 _LABEL = 92  # px
@@ -129,13 +130,9 @@ def write(folder: str | os.PathLike, name: str, images: Sequence[np.ndarray]) ->
     padded = [
         np.pad(i, [(0, 0), (0, width - i.shape[1]), (0, 0)], constant_values=255) for i in images
     ]
-    data = cv2.imencode(".png", np.concatenate(padded)[..., ::-1])[1].tobytes()
     path = Path(folder) / f"{name}.png"
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_png(path, np.concatenate(padded))
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror}); choose another --sheets"

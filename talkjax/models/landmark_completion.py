@@ -16,11 +16,6 @@ from talkjax.models.talkformer import LayerNorm
 # Landmarks move by a few hundredths of the crop; the network sees them in units of this.
 MOTION_UNIT = 0.03
 
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"features": 160, "layers": 4, "heads": 4},
-    "base": {"features": 512, "layers": 8, "heads": 8},
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class LandmarkConfig:

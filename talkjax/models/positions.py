@@ -22,7 +22,7 @@ def fourier_features(points: jax.Array, bands: int) -> jax.Array:
     frequencies = 2 * jnp.pi * 2.0 ** jnp.arange(bands, dtype=jnp.float32)
     # (..., 2, bands)
     phase = points[..., None] * frequencies.reshape((1,) * points.ndim + (bands,))
-    phase = phase.reshape(points.shape[:-1] + (2 * bands,))
+    phase = phase.reshape((*points.shape[:-1], 2 * bands))
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1)
 
 

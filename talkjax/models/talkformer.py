@@ -239,7 +239,9 @@ class ReferenceAlign(nn.Module):
         self.query = nn.Dense(self.features, dtype=self.dtype)
         self.key = nn.Dense(self.features, dtype=self.dtype)
         self.value = nn.Dense(self.features, dtype=self.dtype)
-        self.attention = KernelAttention(cfg.heads, cfg.reference_unit, cfg.positional == "kernel", self.dtype)
+        self.attention = KernelAttention(
+            cfg.heads, cfg.reference_unit, cfg.positional == "kernel", self.dtype
+        )
         self.out = nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)
         self.null = self.param("null", nn.initializers.zeros, (self.features,), jnp.float32)
 

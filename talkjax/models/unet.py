@@ -12,16 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.autoencoder import ResnetBlock
 from talkjax.models.layers2d import GroupNorm, upsample2x
 from talkjax.models.reference_encoder import ReferenceEncoder
 from talkjax.models.talkformer import Geometry, TalkFormer, TalkFormerConfig, geometry
-
-# The paper's own sizes are not published. `base` is of Stable Diffusion's order at 256 px.
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": (96, 192), "blocks": 2, "groups": 16},
-    "base": {"channels": (192, 384, 640), "blocks": 2, "groups": 32, "heads": 8},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +168,7 @@ class UNet(nn.Module):
         """
         cfg = self.config
         geometries = {
-            str(s): geometry(
-                cfg.talkformer, *shape, landmarks, reference_landmarks, keep_landmarks
-            )
+            str(s): geometry(cfg.talkformer, *shape, landmarks, reference_landmarks, keep_landmarks)
             for s, shape in self._reference_shapes(*size).items()
         }
         blocks = {name: self.talk[name].motion_context(landmarks) for name, _ in self._talk_names()}

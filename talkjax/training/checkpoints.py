@@ -1,8 +1,8 @@
-"""Checkpoints of a run, starting one stage from another's, and the released form of weights.
+"""Checkpoints of a run, and starting one stage from another's.
 
 A run's directory holds `config.json` (what it was started with) and `checkpoints/STEP/`, each with
 the items "state" (the whole TrainState) and "data" (the state of every process's iterator),
-written in the background and complete or absent.
+written in the background and complete or absent. `talkjax.runs` reads weights out of them.
 """
 
 import json
@@ -19,12 +19,10 @@ from absl import logging
 from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers as policies
 
+from talkjax import runs
 from talkjax.errors import UserError
 from talkjax.training import state as train_state
 from talkjax.training.stage import Params
-
-CONFIG_FILE = "config.json"
-DIRECTORY = "checkpoints"
 
 # Fields that may differ between a run and its resumption: they change how it is carried out, not
 # what is computed. (Data that moved is still the same data.)
@@ -38,42 +36,6 @@ MAY_CHANGE = (
 logging.get_absl_logger().addFilter(lambda record: "tracked_metric" not in str(record.msg))
 
 
-# ---- the config beside the checkpoints ----------------------------------------------------------
-
-
-def plain_config(config: Any) -> dict[str, Any]:
-    """A config (ConfigDict or mapping) as plain JSON data."""
-    as_dict = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return json.loads(json.dumps(as_dict))
-
-
-def write_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Writes `config.json` into a run's directory, complete or not at all."""
-    path = Path(workdir) / CONFIG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain_config(config), indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
-
-
-def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Reads a run's `config.json`.
-
-    Raises:
-      UserError: there is none, or it is damaged.
-    """
-    path = Path(workdir) / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{workdir} is no run (no {CONFIG_FILE}); check the path") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} does not hold a config")
-    return config
-
-
 def check_config(workdir: str | os.PathLike, config: Any) -> None:
     """Refuses to continue a run under a config that would compute something else.
 
@@ -82,7 +44,7 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
     """
     old, new = (
         traverse_util.flatten_dict(tree, sep=".", keep_empty_nodes=True)
-        for tree in (read_config(workdir), plain_config(config))
+        for tree in (runs.read_config(workdir), runs.plain_config(config))
     )
 
     def matters(name: str) -> bool:
@@ -130,7 +92,7 @@ def open_manager(
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )
-    return ocp.CheckpointManager(_absolute(workdir) / DIRECTORY, options=options)
+    return ocp.CheckpointManager(runs.checkpoint_directory(workdir), options=options)
 
 
 def save(
@@ -200,7 +162,7 @@ def restore(
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         state = manager.restore(step, args=items)["state"]
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
+        raise runs.damaged(path, error) from error
     # Position counts batches of the whole run, and is the same in every process: when their
     # number has changed, the first one's serves all.
     process, count = jax.process_index(), jax.process_count()
@@ -211,84 +173,11 @@ def restore(
         is_dataset = isinstance(iterator, grain.DatasetIterator)
         iterator.set_state(json.loads(data) if is_dataset else data.encode())
     except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
-        raise _damaged(path, error) from error
+        raise runs.damaged(path, error) from error
     return state
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(
-        f"checkpoint {path} cannot be restored ({reason}); delete it to go on from the one before"
-    )
-
-
-# ---- weights out of a run, and into the next ----------------------------------------------------
-
-
-def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
-    """The averaged parameters of a run's newest checkpoint.
-
-    Returns:
-      Parameters as float32 numpy, the names of the networks that were trained, the step.
-
-    Raises:
-      UserError: there is no checkpoint, or it is damaged.
-    """
-    directory = _absolute(workdir) / DIRECTORY
-    steps = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
-    if not steps:
-        raise UserError(f"{workdir} holds no checkpoint yet; train there first")
-    path = directory / str(max(steps)) / "state"
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            # Where the metadata is lost this is `dict(None)`, a TypeError.
-            saved = dict(getattr(checkpointer.metadata(path).item_metadata, "tree", None))
-            # Only the weights: the optimiser's state is twice as large.
-            wanted = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-                {part: saved[part] for part in ("params", "ema")},
-            )
-            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-            trees = checkpointer.restore(
-                path,
-                args=ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True),
-            )
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise _damaged(path.parent, error) from error
-    return train_state.merge(trees["params"], trees["ema"]), sorted(trees["ema"]), max(steps)
-
-
-def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
-    """Writes the averaged weights of a run's newest checkpoint as safetensors + config.json.
-
-    Raises:
-      UserError: as `load_run` and `talkjax.weights.save_params`.
-    """
-    from talkjax import weights  # needs safetensors, which training itself does not
-
-    config = read_config(workdir)
-    params, trained, step = load_run(workdir)
-    weights.save_params(out, params, {**config, "trained": trained, "trained_steps": step})
-
-
-def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[str]]:
-    """Weights from a run's directory or from an export: (params, config, trained networks).
-
-    Raises:
-      UserError: it is neither, or damaged.
-    """
-    if (Path(path) / DIRECTORY).is_dir():
-        params, trained, _ = load_run(path)
-        return params, read_config(path), trained
-    from talkjax import weights
-
-    if not (Path(path) / weights.PARAMS_FILE).exists():
-        raise UserError(
-            f"{path} holds neither {DIRECTORY}/ nor {weights.PARAMS_FILE}; "
-            "give a training --workdir or an --export directory"
-        )
-    params, config = weights.load_params(path)
-    return params, config, list(config.get("trained", params))
+# ---- from one stage to the next -----------------------------------------------------------------
 
 
 def warm_start(params: Params, sources: Mapping[str, str]) -> Params:
@@ -312,7 +201,7 @@ def warm_start(params: Params, sources: Mapping[str, str]) -> Params:
         return params
     chosen: dict[str, tuple[bool, str, Params]] = {}
     for name, path in sources.items():
-        source, config, trained = load_weights(path)
+        source, config, trained = runs.load_weights(path)
         if (stage := config.get("stage", name)) != name:
             raise UserError(f"init_from.{name}={path} was trained as {stage!r}; check the path")
         shared = sorted(source.keys() & params.keys())
@@ -362,7 +251,3 @@ def insert(params: Params, networks: Params, origin: str | os.PathLike) -> Param
 def _place(value: np.ndarray, like: jax.Array) -> jax.Array:
     value = np.asarray(value, like.dtype)
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: value[index])
-
-
-def _absolute(path: str | os.PathLike) -> Path:
-    return Path(os.path.abspath(path))

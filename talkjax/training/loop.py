@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from talkjax import pictures
+from talkjax import pictures, runs
 from talkjax.errors import UserError
 from talkjax.training import checkpoints, metrics, sharding, state, step
 from talkjax.training.rng import stream
@@ -99,7 +99,7 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
             current = jax.jit(create, out_shardings=shardings)(params)
             del params
             if first:
-                checkpoints.write_config(workdir, config)
+                runs.write_config(workdir, config)
         done = int(current.step)
         writer = metrics.Writer(workdir / "metrics.jsonl", done) if first else metrics.Silent()
         trained, total = (
@@ -252,7 +252,9 @@ def _evaluation(
                 few = {name: x[:shown] for name, x in batch.items()}
                 columns = jax.device_get(draw(current, sharding.place_batch(few, rows)))
                 if jax.process_index() == 0:
-                    columns = {name: x[: config.eval.pictures] for name, x in columns.items()}
+                    # Under jit a dict comes back sorted by name; the truth belongs first.
+                    names = sorted(columns, key=lambda name: (name != "truth", name))
+                    columns = {name: columns[name][: config.eval.pictures] for name in names}
                     path = workdir / "samples" / f"{done:08d}.png"
                     pictures.write_png(path, pictures.grid(columns), " | ".join(columns))
         _close(iterator)

@@ -5,7 +5,7 @@ import pytest
 from talkjax.errors import UserError
 from talkjax.metrics import clips
 from talkjax.metrics.evaluator import partner_of
-from talkjax.metrics.runs import Clip
+from talkjax.metrics.videos import Clip
 from talkjax.metrics.workspace import checkpoint_hash
 
 

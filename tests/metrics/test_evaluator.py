@@ -8,7 +8,7 @@ import pytest
 
 from talkjax.errors import UserError
 from talkjax.metrics import baselines, evaluator, measure, report, rows
-from talkjax.metrics.runs import Clip
+from talkjax.metrics.videos import Clip
 from talkjax.metrics.workspace import Workspace
 from tests.metrics.synthetic import LoudGenerator, PatchDetector, make_clip, opening_curve
 

@@ -16,7 +16,8 @@ def test_fourier_features_tell_places_apart():
     points = jax.random.uniform(jax.random.key(0), (2, 5, 2))
     features = positions.fourier_features(points, 4)
     assert features.shape == (2, 5, 16)
-    np.testing.assert_allclose(features[0, 0, :4], jnp.sin(2 * jnp.pi * points[0, 0, 0] * jnp.array([1.0, 2, 4, 8])), atol=1e-5)
+    octaves = 2 * jnp.pi * jnp.array([1.0, 2, 4, 8])
+    np.testing.assert_allclose(features[0, 0, :4], jnp.sin(points[0, 0, 0] * octaves), atol=1e-5)
 
 
 def test_correspondence_follows_a_moved_face_and_is_differentiable():

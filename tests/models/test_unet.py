@@ -140,7 +140,9 @@ def test_contexts_once_equal_contexts_in_the_call(model_and_params):
     np.testing.assert_allclose(whole, split, atol=2e-5)
 
 
-@pytest.mark.parametrize("change", [{"dtype": jnp.bfloat16}, {"positional": "dot"}, {"remat": True}])
+@pytest.mark.parametrize(
+    "change", [{"dtype": jnp.bfloat16}, {"positional": "dot"}, {"remat": True}]
+)
 def test_variants_run(change):
     config = dataclasses.replace(
         tiny(positional=change.get("positional", "kernel")), remat=change.get("remat", False)

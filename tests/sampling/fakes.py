@@ -23,7 +23,7 @@ def tiny_config(**changes) -> dict:
     c.crop_size, c.region = 32, (0.0, 0.0, 1.0, 1.0)
     c.autoencoder.layout = "taesd"
     c.autoencoder.latent_mean, c.autoencoder.latent_std = (0.0,), (1.0,)
-    c.denoiser.channels, c.denoiser.blocks, c.denoiser.groups = (16, 16), 1, 4
+    c.denoiser.channels, c.denoiser.blocks, c.denoiser.groups = (16,), 1, 4
     c.denoiser.talkformer.heads = 2
     c.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.1}
     c.data.window, c.data.references = 10, 3
@@ -41,9 +41,13 @@ def random_params(config: dict, seed: int = 0) -> dict:
         fan = max(1, int(np.prod(shape.shape[:-1])))
         return (rng.normal(size=shape.shape) / np.sqrt(fan)).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(
+    params = jax.tree_util.tree_map_with_path(
         leaf, regions.expected_params(networks.build(config))
     )
+    last = params["autoencoder"]["decoder"]["layer_19"]
+    # Grey on average, and seldom at the limits.
+    last["kernel"], last["bias"] = last["kernel"] * 0.2, np.array([1.0, 0.1, 1.2], np.float32)
+    return params
 
 
 def save_checkpoint(directory: Path, **changes) -> Path:
@@ -58,7 +62,7 @@ def face_shape() -> np.ndarray:
     points = np.random.default_rng(1).uniform(0.3, 0.7, (478, 2))
     points[list(topology.RIGID)] = crop.TEMPLATE
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    lips = np.stack([0.5 + 0.1 * np.cos(angle), 0.6 + 0.03 * np.sin(angle)], -1)
+    lips = np.stack([0.5 + 0.1 * np.cos(angle), 0.6 - 0.03 * np.sin(angle)], -1)
     points[list(topology.OUTER_LIPS)], points[list(topology.INNER_LIPS)] = lips, lips
     return points
 

@@ -31,16 +31,19 @@ def inputs():
     }
 
 
+_COMPILED = {}
+
+
 def generate(model, inputs, seed=0, **options):
     params, nets = model
+    options.setdefault("steps", 2)
 
-    def run(params, masked, landmarks, image, points):
+    def run(params, key, masked, landmarks, image, points):
         reference = regions.encode_reference(params, nets, image, points)
-        key = jax.random.key(seed)
-        options.setdefault("steps", 2)
         return regions.generate_regions(params, nets, masked, landmarks, reference, key, **options)
 
-    return np.asarray(jax.jit(run)(params, **inputs))
+    compiled = _COMPILED.setdefault(tuple(sorted(options.items())), jax.jit(run))
+    return np.asarray(compiled(params, jax.random.key(seed), **inputs))
 
 
 def test_shape_and_determinism(model, inputs):
@@ -50,10 +53,9 @@ def test_shape_and_determinism(model, inputs):
     assert (got != generate(model, inputs, seed=1)).any()
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_equal_frames_come_out_equal(model, inputs, eta):
+def test_equal_frames_come_out_equal(model, inputs):
     same = {**inputs, **{k: jnp.repeat(inputs[k][:1], B, 0) for k in ("masked", "landmarks")}}
-    got = generate(model, same, eta=eta)
+    got = generate(model, same, eta=1.0)  # the steps' noise is shared as well
     assert np.abs(got.astype(int) - got[:1]).max() <= 1
 
 
@@ -62,29 +64,29 @@ def test_agrees_with_the_sampler_of_training(model, inputs):
     noise = jax.random.normal(
         jax.random.split(jax.random.key(0))[0], (1, *nets.latent_shape)
     )
+    encode = jax.jit(lambda images: nets.encode(params["autoencoder"], images))
     batch = {
         "keep_landmarks": jnp.ones(B, bool),
         "keep_reference": jnp.ones(B, bool),
         "image_reference_landmarks": jnp.repeat(inputs["points"][None], B, 0),
-        "reference_latent": jnp.repeat(
-            nets.encode(params["autoencoder"], inputs["image"][None]), B, 0
-        ),
-        "masked_latent": nets.encode(params["autoencoder"], inputs["masked"])[:, None],
+        "reference_latent": jnp.repeat(encode(inputs["image"][None]), B, 0),
+        "masked_latent": encode(inputs["masked"])[:, None],
     }
-    latents = stages.sample_latents(
-        nets, params, batch, inputs["landmarks"][:, None], jnp.repeat(noise, B, 0), 3
-    )
-    want = nets.decode(params["autoencoder"], latents)
-    got = generate(model, inputs, steps=3) / 127.5 - 1
+
+    @jax.jit
+    def trained(params, batch, landmarks, noise):
+        latents = stages.sample_latents(nets, params, batch, landmarks, noise, 2)
+        return nets.decode(params["autoencoder"], latents)
+
+    want = trained(params, batch, inputs["landmarks"][:, None], jnp.repeat(noise, B, 0))
+    got = generate(model, inputs) / 127.5 - 1
     np.testing.assert_allclose(got, want, atol=1.01 / 127.5)
 
 
-def test_guidance_does_something_and_one_is_none(model, inputs):
+def test_guidance_does_something(model, inputs):
     plain = generate(model, inputs)
-    assert (plain != generate(model, inputs, landmark_guidance=3.0)).any()
-    assert (plain != generate(model, inputs, reference_guidance=3.0)).any()
-    both = generate(model, inputs, landmark_guidance=2.0, reference_guidance=2.0)
-    assert (plain != both).any()
+    guided = generate(model, inputs, landmark_guidance=2.0, reference_guidance=3.0)  # 3 passes
+    assert (plain != guided).mean() > 0.5
 
 
 def test_frames_shard_over_devices(model, inputs):
@@ -107,7 +109,8 @@ def test_content_completion(model):
         jnp.asarray(rng.uniform(size=shape).astype(np.float32))
         for shape in ((10, 16, 80), (10, 74, 2), (3, 131, 2))
     )
-    got = regions.complete_content(params, nets, mel, pose, references)
+    complete = jax.jit(lambda p, *args: regions.complete_content(p, nets, *args))
+    got = complete(params, mel, pose, references)
     assert got.shape == (10, 57, 2) and got.dtype == jnp.float32
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax import weights
+from talkjax import runs, weights
 from talkjax.errors import UserError
 from talkjax.training import checkpoints, sharding, state
 from tests.training import toy
@@ -41,7 +41,7 @@ def save_run(workdir, steps=(1,), seed=0, stage="diffusion", metrics=None):
     """A run's directory with checkpoints; step N's average is filled with N."""
     iterator = iter(toy.make_data(toy.config())("train"))
     manager = checkpoints.open_manager(workdir, keep_latest=2, keep_best=1)
-    checkpoints.write_config(workdir, toy.config(stage=stage))
+    runs.write_config(workdir, toy.config(stage=stage))
     for step in steps:
         next(iterator)
         made, _ = make_state(seed=seed)
@@ -117,9 +117,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     assert "checkpoints/2 cannot be restored" in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="cannot be restored"):
-        checkpoints.load_run(tmp_path)
+        runs.load_run(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/2")
-    assert checkpoints.load_run(tmp_path)[2] == 1
+    assert runs.load_run(tmp_path)[2] == 1
 
 
 def test_data_state_of_another_number_of_processes(tmp_path):
@@ -139,7 +139,7 @@ def test_data_state_of_another_number_of_processes(tmp_path):
 
 
 def test_another_config_is_refused_by_the_names_of_its_fields(tmp_path):
-    checkpoints.write_config(tmp_path, toy.config())
+    runs.write_config(tmp_path, toy.config())
     checkpoints.check_config(tmp_path, toy.config())
     other = toy.config(**{"optimizer.learning_rate": 0.5, "batch_size": 8})
     with pytest.raises(UserError) as error:
@@ -150,27 +150,27 @@ def test_another_config_is_refused_by_the_names_of_its_fields(tmp_path):
 
 
 def test_fields_of_the_surroundings_may_change(tmp_path):
-    checkpoints.write_config(tmp_path, toy.config())
+    runs.write_config(tmp_path, toy.config())
     changes = {"mesh.fsdp": 4, "log.every": 7, "eval.every": 0, "data.dir": "/elsewhere"}
     checkpoints.check_config(tmp_path, toy.config(**changes))
 
 
 def test_only_an_endless_schedule_may_be_prolonged(tmp_path):
-    checkpoints.write_config(tmp_path / "a", toy.config())
+    runs.write_config(tmp_path / "a", toy.config())
     with pytest.raises(UserError, match="steps was 12, is 24"):
         checkpoints.check_config(tmp_path / "a", toy.config(steps=24))
     constant = {"optimizer.schedule": "constant"}
-    checkpoints.write_config(tmp_path / "b", toy.config(**constant))
+    runs.write_config(tmp_path / "b", toy.config(**constant))
     checkpoints.check_config(tmp_path / "b", toy.config(steps=24, **constant))
 
 
 def test_a_config_that_is_none(tmp_path):
     with pytest.raises(UserError, match="no run"):
-        checkpoints.read_config(tmp_path)
+        runs.read_config(tmp_path)
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError):
-            checkpoints.read_config(tmp_path)
+            runs.read_config(tmp_path)
 
 
 # ---- weights out and in -------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_config_that_is_none(tmp_path):
 
 def test_export_writes_the_average(tmp_path):
     made = save_run(tmp_path / "run", [1, 4])
-    checkpoints.export(tmp_path / "run", tmp_path / "out")
+    runs.export(tmp_path / "run", tmp_path / "out")
     params, config = weights.load_params(tmp_path / "out")
     assert np.all(params["denoiser"]["kernel"] == 4)
     assert_equal(params["autoencoder"], made.params["autoencoder"])
@@ -189,10 +189,10 @@ def test_export_writes_the_average(tmp_path):
 
 def test_nothing_to_export(tmp_path):
     with pytest.raises(UserError, match="no run"):
-        checkpoints.export(tmp_path, tmp_path / "out")
-    checkpoints.write_config(tmp_path, toy.config())
+        runs.export(tmp_path, tmp_path / "out")
+    runs.write_config(tmp_path, toy.config())
     with pytest.raises(UserError, match="no checkpoint yet"):
-        checkpoints.export(tmp_path, tmp_path / "out")
+        runs.export(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -201,7 +201,7 @@ def test_warm_start_from_a_run_or_an_export(tmp_path, exported):
     source = tmp_path / "run"
     old = save_run(source, [7], seed=5)
     if exported:
-        checkpoints.export(source, tmp_path / "out")
+        runs.export(source, tmp_path / "out")
         source = tmp_path / "out"
     fresh = make_state((1, 8), seed=6)[0].params
     fresh["landmark"] = {"kernel": jnp.ones(3)}

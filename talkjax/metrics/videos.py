@@ -52,7 +52,7 @@ class Clip:
     path: Path
 
 
-class Runs:
+class Videos:
     """Files and measurements of one evaluation.
 
     Args:

@@ -1,0 +1,135 @@
+"""What a training run leaves behind, for whoever reads it: config, newest weights, their release.
+
+A run's directory holds `config.json` and `checkpoints/STEP/` (which `talkjax.training.checkpoints`
+writes); an export holds `config.json` and `model.safetensors`.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from talkjax.errors import UserError
+
+Params = dict[str, Any]
+CONFIG_FILE = "config.json"
+DIRECTORY = "checkpoints"
+
+
+def checkpoint_directory(workdir: str | os.PathLike) -> Path:
+    """Where a run's checkpoints are; Orbax wants it absolute."""
+    return Path(os.path.abspath(workdir)) / DIRECTORY
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """A config (ConfigDict or mapping) as plain JSON data."""
+    as_dict = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return json.loads(json.dumps(as_dict))
+
+
+def write_config(workdir: str | os.PathLike, config: Any) -> None:
+    """Writes `config.json` into a run's directory, complete or not at all."""
+    path = Path(workdir) / CONFIG_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(plain_config(config), indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Reads a run's `config.json`.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{workdir} is no run (no {CONFIG_FILE}); check the path") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} does not hold a config")
+    return config
+
+
+def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
+    """The averaged parameters of a run's newest checkpoint.
+
+    Returns:
+      Parameters as float32 numpy, the names of the networks that were trained, the step.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    directory = checkpoint_directory(workdir)
+    steps = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"{workdir} holds no checkpoint yet; train there first")
+    path = directory / str(max(steps)) / "state"
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            # Where the metadata is lost this is `dict(None)`, a TypeError.
+            saved = dict(getattr(checkpointer.metadata(path).item_metadata, "tree", None))
+            # Only the weights: the optimiser's state is twice as large.
+            wanted = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                {part: saved[part] for part in ("params", "ema")},
+            )
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            trees = checkpointer.restore(
+                path,
+                args=ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True),
+            )
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise damaged(path.parent, error) from error
+    flat = [traverse_util.flatten_dict(trees[part], sep="/") for part in ("params", "ema")]
+    params = traverse_util.unflatten_dict(flat[0] | flat[1], sep="/")
+    return params, sorted(trees["ema"]), max(steps)
+
+
+def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Writes the averaged weights of a run's newest checkpoint as safetensors + config.json.
+
+    Raises:
+      UserError: as `load_run` and `talkjax.weights.save_params`.
+    """
+    from talkjax import weights  # needs safetensors, which training itself does not
+
+    config = read_config(workdir)
+    params, trained, step = load_run(workdir)
+    weights.save_params(out, params, {**config, "trained": trained, "trained_steps": step})
+
+
+def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[str]]:
+    """Weights from a run's directory or from an export: (params, config, trained networks).
+
+    Raises:
+      UserError: it is neither, or damaged.
+    """
+    if (Path(path) / DIRECTORY).is_dir():
+        params, trained, _ = load_run(path)
+        return params, read_config(path), trained
+    from talkjax import weights
+
+    if not (Path(path) / weights.PARAMS_FILE).exists():
+        raise UserError(
+            f"{path} holds neither {DIRECTORY}/ nor {weights.PARAMS_FILE}; "
+            "give a training --workdir or an --export directory"
+        )
+    params, config = weights.load_params(path)
+    return params, config, list(config.get("trained", params))
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The error that names a checkpoint which could not be read."""
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"checkpoint {path} cannot be restored ({reason}); delete it to go on from the one before"
+    )

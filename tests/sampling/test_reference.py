@@ -1,0 +1,68 @@
+"""Which frames become references."""
+
+import numpy as np
+import pytest
+
+from talkjax.media import crop, topology
+from talkjax.media.crop import FULL
+from talkjax.sampling import faces, reference
+from talkjax.sampling.template import VideoTemplate
+from tests.sampling import fakes
+
+
+def candidates(points, transforms=None):
+    """Candidates of (N, 131, 2) crop coordinates under crops of 64 px in the middle."""
+    still = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
+    made = []
+    for i, landmarks in enumerate(points.astype(np.float32)):
+        face = faces.Face(still if transforms is None else transforms[i], landmarks[:74], True)
+        made.append(faces.Candidate(i, i / 25, face, landmarks))
+    return made
+
+
+@pytest.fixture
+def still():
+    return np.repeat(fakes.face_shape()[None, list(topology.ALL)], 9, 0)
+
+
+SIZE = (fakes.WIDTH, fakes.HEIGHT)
+
+
+def test_of_equal_frames_the_first(still):
+    assert reference.choose_image(candidates(still), SIZE, FULL) == 0
+    assert reference.choose_image(candidates(still[:1]), SIZE, FULL) == 0
+
+
+def test_an_unusual_pose_is_avoided(still):
+    still[:4, :74] += np.random.default_rng(0).normal(0, 0.02, (4, 74, 2))
+    assert reference.choose_image(candidates(still), SIZE, FULL) >= 5  # 4 comes after a jump
+
+
+def test_the_mouth_is_moderately_open(still):
+    lower = topology.positions((14,))
+    still[:, lower, 1] += np.linspace(0.0, 0.16, 9)[:, None]
+    assert reference.choose_image(candidates(still), SIZE, FULL) in (5, 6)
+
+
+def test_a_face_that_leaves_the_picture_is_avoided(still):
+    inside = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
+    outside = np.array([[1 / 64, 0, 0.5], [0, 1 / 64, -8 / 64]])
+    transforms = [outside] * 6 + [inside] * 3
+    assert reference.choose_image(candidates(still, transforms), SIZE, FULL) in (7, 8)
+
+
+def test_landmarks_are_spread_evenly(still):
+    still[:, 0, 0] = np.arange(9)
+    got = reference.choose_landmarks(candidates(still), 3)
+    assert got.shape == (3, 131, 2) and got.dtype == np.float32
+    assert got[:, 0, 0].tolist() == [2, 4, 6]
+    assert reference.choose_landmarks(candidates(still[:1]), 4).shape == (4, 131, 2)
+
+
+def test_image_is_the_chosen_frame_unmasked(template):
+    video = VideoTemplate(template)
+    transform = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
+    chosen = faces.Candidate(7, 7 / 25, faces.Face(transform, None, True), None)
+    got = reference.cut_image(video, chosen, 32, crop.Box(0.5, 0.25, 1.0, 0.75))
+    want = crop.warp_crop(list(video.frames())[7].rgb, transform, 32)[16:32, 8:24]
+    np.testing.assert_array_equal(got, want)

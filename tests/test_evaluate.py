@@ -1,0 +1,77 @@
+"""The command line of evaluate.py: what it refuses, in one line and with exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.metrics.test_landmarks import record
+from tests.sampling import fakes
+
+
+def run(repository, *arguments):
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", *map(str, arguments)],
+        cwd=repository, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    (root / "videos").mkdir()
+    (root / "videos" / "a.mp4").write_bytes(b"no video")
+    return root
+
+
+def refusals(places):
+    checkpoint, out = f"--checkpoint={places}", f"--out={places}/r.json"
+    videos = f"--videos={places}/videos"
+    return {
+        "say what to evaluate: --checkpoint": [],
+        "--out=report.json": [checkpoint, videos],
+        "there is no folder": [checkpoint, videos, f"--out={places}/none/r.json"],
+        "--videos=DIR --holdout=N, or --data": [checkpoint, out],
+        "which videos are held out": [checkpoint, out, videos],
+        "is not a folder": [checkpoint, out, f"--videos={places}/none"],
+        "holds no weights": [checkpoint, out, videos, "--holdout=1"],
+        "cannot be read": [checkpoint, out, f"--data={places}"],
+        "needs prepared data": [checkpoint, "--landmarks_only"],
+        "Unknown command line flag": ["--no_such_flag=1"],
+        "unexpected argument": ["stray"],
+    }
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_mistakes_are_told_in_one_line(number, places, repository):
+    expected, arguments = list(refusals(places).items())[number]
+    done = run(repository, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_the_landmark_network_is_evaluated_on_shards(tmp_path, repository):
+    from data_pipelines import builder, records
+    from tests.data_pipelines.synthetic import make_record
+
+    paths = []
+    for number in range(2):
+        frames = make_record(f"c{number}", ticks=40).frames
+        clip = record(f"c{number}", number, 40)
+        object.__setattr__(clip, "frames", frames)
+        paths.append(str(tmp_path / f"{number}.npz"))
+        records.save_npz(paths[-1], clip)
+    shards = tmp_path / "shards"
+    builder.TalkjaxClips(data_dir=str(shards), clips={"test": paths}).download_and_prepare()
+    checkpoint = fakes.save_checkpoint(tmp_path / "checkpoint")
+    done = run(
+        repository, "--landmarks_only", f"--checkpoint={checkpoint}", f"--data={shards}",
+        f"--out={tmp_path}/r.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "opening_correlation" in done.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["metrics"]["l1"]["clips"] == 2 and len(report["protocol"]["checkpoint"]) == 64

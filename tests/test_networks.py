@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base_256, person_128
+from talkjax import networks
+from talkjax.training import stages
+
+
+def abstract_batch(nets, frames=2):
+    def array(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    return {
+        "mel": array(1, 25, 16, 80),
+        "pose": array(1, 25, 74, 2),
+        "content": array(1, 25, 57, 2),
+        "reference_landmarks": array(1, 4, 131, 2),
+        "frame_landmarks": array(1, frames, 131, 2),
+        "image_reference_landmarks": array(1, 131, 2),
+        "frame_tick": array(1, frames),
+        "keep_landmarks": array(1, dtype=jnp.bool_),
+        "keep_reference": array(1, dtype=jnp.bool_),
+        "target": array(1, frames, *nets.image_size, 3, dtype=jnp.uint8),
+        "reference": array(1, *nets.image_size, 3, dtype=jnp.uint8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "denoiser"),
+    [(person_128, (0, 20e6), (5e6, 15e6)), (base_256, (200e6, 450e6), (200e6, 300e6))],
+)
+def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
+    """The paper-size model, bf16 and all, is traced on any machine in seconds."""
+    config = config.get_config()
+    config.stage = "joint"
+    batch = abstract_batch(networks.build(config))
+    stage = stages.build(config)
+    params = jax.eval_shape(stage.init, jax.random.key(0), batch)
+    sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
+    assert denoiser[0] < sizes["denoiser"] < denoiser[1]
+    assert total[0] < sum(sizes.values()) < total[1]
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    loss, metrics = jax.eval_shape(stage.loss_fn, params, batch, jax.random.key(0))
+    assert loss.shape == () and loss.dtype == jnp.float32 and "landmark_l1" in metrics
+
+
+def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
+    nets = networks.build(person_128.get_config())
+    assert nets.latent_shape == (10, 14, 32) and nets.image_size == (80, 112)
+    rows, columns = networks.masked_pixels(nets.region, (0.4375, 0.125, 0.9375, 0.875), 128)
+    assert (rows, columns) == (slice(8, 72), slice(8, 104))
+    expected = np.zeros((10, 14))
+    expected[1:9, 1:13] = 1
+    np.testing.assert_array_equal(nets.mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("region", (0.3, 0.0625, 1.0, 0.9375)),
+        ("autoencoder.kind", "vq"),
+        ("autoencoder.latent_mean", (0.0, 1.0)),
+        ("diffusion.schedule", "sigmoid"),
+    ],
+)
+def test_what_does_not_fit_is_refused(field, value):
+    config = person_128.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=r"region|autoencoder|channels|schedule"):
+        networks.build(config)

@@ -1,0 +1,143 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import person_128
+from talkjax.media import topology
+from talkjax.training import losses, stages
+
+
+def tiny_config(stage, **changes):
+    config = person_128.get_config()
+    config.stage = stage
+    config.crop_size = 64
+    config.region = (0.25, 0.0, 1.0, 1.0)
+    config.autoencoder.layout = "taesd"
+    config.denoiser.channels = (8, 16)
+    config.denoiser.groups = 4
+    config.denoiser.blocks = 1
+    config.denoiser.talkformer.heads = 2
+    config.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def batch(seed=0, b=2, f=2, t=5):
+    rng = np.random.default_rng(seed)
+
+    def uniform(*shape):
+        return rng.uniform(0.2, 0.8, shape).astype(np.float32)
+
+    return {
+        "mel": uniform(b, t, 16, 80),
+        "pose": uniform(b, t, 74, 2),
+        "content": uniform(b, t, 57, 2),
+        "reference_landmarks": uniform(b, 3, 131, 2),
+        "target_latent": uniform(b, f, 6, 8, 4),
+        "masked_latent": uniform(b, f, 6, 8, 4),
+        "reference_latent": uniform(b, 6, 8, 4),
+        "frame_landmarks": uniform(b, f, 131, 2),
+        "image_reference_landmarks": uniform(b, 131, 2),
+        "frame_tick": np.array([[0.0, 3.5], [1.25, 4.0]], np.float32),
+        "keep_landmarks": np.ones(b, bool),
+        "keep_reference": np.ones(b, bool),
+    }
+
+
+def awake(params, seed=1):
+    """Parameters without the zeros that silence a fresh denoiser."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return jax.tree.unflatten(
+        tree, [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
+
+
+def landmark_gradient(config):
+    """Norm of the diffusion loss's gradient in the landmark network."""
+    config.joint.landmark_weight = 0.0
+    stage = stages.build(config)
+    params = awake(jax.jit(stage.init)(jax.random.key(0), batch()))
+
+    @jax.jit
+    def gradient(part):
+        return jax.grad(
+            lambda part: stage.loss_fn({**params, "landmark": part}, batch(), jax.random.key(0))[0]
+        )(part)
+
+    return sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(gradient(params["landmark"])))
+
+
+def test_diffusion_loss_reaches_the_landmark_network_only_end_to_end():
+    assert landmark_gradient(tiny_config("joint")) > 0
+    assert landmark_gradient(tiny_config("joint", **{"joint.end_to_end": False})) == 0
+
+
+@pytest.mark.parametrize("stage_name", ["autoencoder", "landmark", "diffusion", "joint"])
+def test_every_stage_has_finite_loss_metrics_and_pictures(stage_name):
+    stage = stages.build(tiny_config(stage_name))
+    data = batch()
+    if stage_name == "autoencoder":
+        rng = np.random.default_rng(0)
+        data = {"target": rng.integers(0, 255, (2, 48, 64, 3), np.uint8)}
+    params = awake(jax.jit(stage.init)(jax.random.key(0), data))
+    assert {prefix.split("/")[0] for prefix in stage.trainable} <= params.keys()
+    loss, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
+    assert np.isfinite(loss) and all(np.isfinite(x) for x in metrics.values())
+    for images in jax.jit(stage.preview)(params, data, jax.random.key(0)).values():
+        assert images.ndim == 4 and images.shape[0] == 2 and np.isfinite(images).all()
+
+
+def test_pixels_in_the_batch_give_what_cached_latents_give():
+    """Encoding inside of the step is the same as encoding before, mask and normalisation too."""
+    config = tiny_config("diffusion", **{"autoencoder.latent_std": (2.0,)})
+    stage = stages.build(config)
+    rng = np.random.default_rng(0)
+    pixels = {k: v for k, v in batch().items() if not k.endswith("latent")}
+    pixels["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
+    pixels["reference"] = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
+    params = awake(jax.jit(stage.init)(jax.random.key(0), pixels))
+    nets = stages.networks.build(config)
+
+    def encode(images):
+        return nets.encode(params["autoencoder"], images)
+
+    target = pixels["target"].astype(np.float32) / 127.5 - 1
+    hidden = target.copy()
+    hidden[..., 12:44, 8:56, :] = 0.0  # the mask's rectangle in this region
+    cached = {k: v for k, v in pixels.items() if k not in ("target", "reference")} | {
+        "target_latent": jax.jit(encode)(target),
+        "masked_latent": jax.jit(encode)(hidden),
+        "reference_latent": jax.jit(encode)(pixels["reference"].astype(np.float32) / 127.5 - 1),
+    }
+    first, _ = jax.jit(stage.loss_fn)(params, pixels, jax.random.key(0))
+    second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+
+
+def test_predicted_landmarks_are_read_at_each_frames_own_time():
+    ticks = np.broadcast_to(np.arange(5.0, dtype=np.float32)[None, :, None, None], (2, 5, 57, 2))
+    whole = stages.landmarks_at_frames(jnp.asarray(ticks), batch())
+    assert whole.shape == (2, 2, 131, 2)
+    np.testing.assert_allclose(whole[:, :, 74, 0], batch()["frame_tick"], atol=1e-6)
+    np.testing.assert_array_equal(whole[:, :, :74], batch()["frame_landmarks"][:, :, :74])
+
+
+def test_landmark_loss_is_zero_at_the_truth_and_sees_jitter():
+    truth = jnp.asarray(batch()["content"])
+    assert all(float(x) == 0 for x in losses.landmark_loss(truth, truth))
+    shaken = truth + 0.01 * (-1.0) ** jnp.arange(5.0).reshape(1, 5, 1, 1)
+    position, velocity = losses.landmark_loss(shaken, truth)
+    np.testing.assert_allclose((position, velocity), (0.01, 0.02), rtol=1e-4)
+
+
+def test_eye_slices_are_the_topologys():
+    pose = np.arange(74)
+    np.testing.assert_array_equal(pose[stages.LEFT_EYE], topology.positions(topology.LEFT_EYE))
+    np.testing.assert_array_equal(pose[stages.RIGHT_EYE], topology.positions(topology.RIGHT_EYE))
+
+
+def test_unknown_stage():
+    with pytest.raises(ValueError, match="landmark"):
+        stages.build(tiny_config("gan"))
