@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ class SamplerGenerator:
         identity: dict[str, Any],
         options: Options,
         detector: Detector,
+        devices: Sequence[Any] | None = None,
     ) -> None:
         """Loads a checkpoint.
 
@@ -34,13 +36,14 @@ class SamplerGenerator:
           identity: names the weights and the code.
           options: of sampling; part of the identity.
           detector: finds the template's faces.
+          devices: default all of this process's.
 
         Raises:
           UserError: as `talkjax.sampling.checkpoint.load`.
         """
         params, config, networks = checkpoint.load(directory)
         options.check(networks.schedule.steps)
-        self._sampler = Sampler(params, config, networks)
+        self._sampler = Sampler(params, config, networks, devices)
         self._options, self._detector = options, detector
         self.identity = identity | {"options": dataclasses.asdict(options)}
         self.crop_size = networks.crop_size

@@ -49,14 +49,10 @@ def load_predict(directory: str | os.PathLike) -> tuple[Predict, dict[str, Any]]
         raise UserError(
             f"{directory} has no landmark network; give a run of stage landmark or joint"
         )
-    nets = checkpoint.build({**config, "dtype": "float32"}, directory)
-    shapes = jax.eval_shape(
-        nets.landmark.init, jax.random.key(0), jnp.zeros((1, 2, 16, 80)), jnp.zeros((1, 2, 74, 2)),
-        jnp.zeros((1, 1, 131, 2)),
-    )["params"]  # fmt: skip
+    nets, shapes = checkpoint.build({**config, "dtype": "float32"}, directory)
     found, expected = (
         {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
-        for t in (params["landmark"], shapes)
+        for t in (params["landmark"], shapes["landmark"])
     )
     weights.check_tensors(found, expected, directory)
     own = jax.device_put({"landmark": params["landmark"]})

@@ -87,7 +87,10 @@ class EncoderLayer(nn.Module):
         h = LayerNorm(dtype=self.dtype, name="norm1")(x)
         qkv = nn.Dense(3 * features, dtype=self.dtype, name="qkv")(h)
         q, k, v = jnp.split(qkv.reshape(batch, n, self.heads, -1), 3, -1)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(batch, n, features)
+        # jax.nn.dot_product_attention does not run in bfloat16 under strict promotion.
+        logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32)
+        weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(self.dtype)
+        h = jnp.einsum("bhnm,bmhd->bnhd", weights, v).reshape(batch, n, features)
         h = nn.Dense(features, dtype=self.dtype, name="out")(h)
         x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
         h = LayerNorm(dtype=self.dtype, name="norm2")(x)

@@ -5,9 +5,10 @@ the items "state" (the whole TrainState) and "data" (the state of every process'
 written in the background and complete or absent. `talkjax.runs` reads weights out of them.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,37 +111,31 @@ def save(
       state: copied off the devices before this returns, so that it can be donated.
       iterator: of this process; the last batch taken from it went into `state`.
       metrics: of an evaluation at this very step, {"loss": ...}.
-
-    Raises:
-      UserError: this or an earlier save failed for want of space.
     """
     if step in manager.all_steps():
         return
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
     )
-    try:
-        manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
-    except Exception as error:
-        raise _explained(error, manager.directory) from error
+    manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
 
 
-def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits for background saves.
+@contextlib.contextmanager
+def full_disk_explained(workdir: str | os.PathLike) -> Iterator[None]:
+    """Turns whatever a full disk raises into a UserError.
 
-    Raises:
-      UserError: one failed for want of space.
+    A save fails in the background and says so at the next one or when the manager is closed, in
+    the words of the storage library; so the words are what is looked at.
     """
     try:
-        manager.wait_until_finished()
+        yield
     except Exception as error:
-        raise _explained(error, manager.directory) from error
-
-
-def _explained(error: Exception, directory: Any) -> Exception:
-    if "No space left" in str(error) or "Disk quota" in str(error):
-        return UserError(f"no space left for checkpoints in {directory}; free some and start again")
-    return error
+        if "No space left" in str(error) or "Disk quota" in str(error):
+            raise UserError(
+                f"no space left in {workdir}; free some and start again: the run goes on from its "
+                "newest complete checkpoint"
+            ) from error
+        raise
 
 
 def restore(

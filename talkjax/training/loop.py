@@ -83,11 +83,11 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
         abstract,
         shardings,
     )
-    with contextlib.closing(
-        checkpoints.open_manager(
-            workdir, config.checkpoint.keep_latest, config.checkpoint.keep_best
-        )
-    ) as manager:
+    keep = config.checkpoint.keep_latest, config.checkpoint.keep_best
+    with (
+        checkpoints.full_disk_explained(workdir),
+        contextlib.closing(checkpoints.open_manager(workdir, *keep)) as manager,
+    ):
         done = manager.latest_step()
         if done is not None:
             checkpoints.check_config(workdir, config)
@@ -163,7 +163,7 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
                     clock.reset(done)
                 if stop:
                     break
-        checkpoints.finish(manager)
+        manager.wait_until_finished()
         _close(iterator)
     say(f"saved {workdir} at step {done}" + ("; stopped by SIGTERM" if stop else ""))
     return stop

@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from talkjax import weights
 from talkjax.errors import UserError
-from talkjax.sampling import checkpoint
+from talkjax.sampling.checkpoint import load
 from tests.sampling import fakes
 
 
@@ -26,28 +27,21 @@ def change(directory, edit):
 
 def fails(directory, pattern):
     with pytest.raises(UserError, match=pattern) as caught:
-        checkpoint.load(directory)
+        load(directory)
     assert "\n" not in str(caught.value)
 
 
 def test_loads(checkpoint):
-    params, config, nets = checkpoint_load(checkpoint)
-    assert set(params) == set(checkpoint_parts())
+    params, config, nets = load(checkpoint)
+    assert set(params) == {"autoencoder", "denoiser", "landmark"}
     assert config["crop_size"] == nets.crop_size == 32
-
-
-def checkpoint_load(directory):
-    return checkpoint.load(directory)
-
-
-def checkpoint_parts():
-    return checkpoint.PARTS
 
 
 def test_bfloat16_becomes_float32_on_a_cpu(copy):
     change(copy, lambda c: c.update(dtype="bfloat16"))
-    assert checkpoint.load(copy)[2].denoiser.dtype == np.float32
-    assert checkpoint.load(copy, dtype="bfloat16")[2].denoiser.dtype != np.float32
+    assert load(copy)[2].denoiser.dtype == np.float32
+    with jax.numpy_dtype_promotion("standard"):  # as outside of tests; jax.nn needs it
+        assert load(copy, dtype="bfloat16")[2].denoiser.dtype != np.float32
 
 
 def test_missing_directory(tmp_path):
@@ -84,7 +78,6 @@ def test_weights_of_another_config(copy):
         lambda c: c.update(crop_size=-3),
         lambda c: c.update(crop_size=10**9),
         lambda c: c.update(region="left"),
-        lambda c: c.update(dtype="float9"),
         lambda c: c["denoiser"].update(groups=5),
         lambda c: c["denoiser"]["talkformer"].update(unknown=1),
         lambda c: c["autoencoder"].update(kind="other"),

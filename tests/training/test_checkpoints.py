@@ -48,7 +48,7 @@ def save_run(workdir, steps=(1,), seed=0, stage="diffusion", metrics=None):
         ema = jax.tree.map(lambda x, s=step: jnp.full_like(x, s), made.ema)
         made = state.TrainState(**{**vars(made), "ema": ema})
         checkpoints.save(manager, step, made, iterator, metrics and metrics.get(step))
-    checkpoints.finish(manager)
+    manager.wait_until_finished()
     manager.close()
     return made
 
@@ -61,7 +61,7 @@ def test_round_trip_with_the_iterator(tmp_path):
     with checkpoints.open_manager(tmp_path) as manager:
         checkpoints.save(manager, 3, made, iterator)
         expected = [next(iterator) for _ in range(2)]
-        checkpoints.finish(manager)
+        manager.wait_until_finished()
         fresh = iter(toy.make_data(toy.config())("train"))
         restored = checkpoints.restore(manager, 3, abstract, fresh)
     assert_equal(made, restored)
@@ -76,7 +76,7 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
         for step in range(1, 5):
             checkpoints.save(manager, step, made, iterator)
             made = change(made)
-        checkpoints.finish(manager)
+        manager.wait_until_finished()
         for step in range(1, 5):
             restored = checkpoints.restore(manager, step, abstract, iterator)
             assert all(np.all(np.asarray(x) == step) for x in jax.tree.leaves(restored))
@@ -89,7 +89,7 @@ def test_restoring_on_another_mesh(tmp_path, shape):
     iterator = iter(toy.make_data(toy.config())("train"))
     with checkpoints.open_manager(tmp_path) as manager:
         checkpoints.save(manager, 1, made, iterator)
-        checkpoints.finish(manager)
+        manager.wait_until_finished()
         restored = checkpoints.restore(manager, 1, abstract, iterator)
     assert_equal(made, restored)
     jax.tree.map(lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim), restored, abstract)

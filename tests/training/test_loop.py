@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -148,6 +149,15 @@ def test_it_gives_up_after_too_many_bad_steps(tmp_path):
     rows = rows_of(tmp_path)
     assert [row["skipped"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] is None  # JSON knows no NaN
+
+
+def test_a_full_disk_is_explained(tmp_path, monkeypatch):
+    def full(self, row):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(metrics.Writer, "write", full)
+    with pytest.raises(UserError, match="no space left in"):
+        train(tmp_path)
 
 
 def test_data_that_ends_is_an_error(tmp_path):

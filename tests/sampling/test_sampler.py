@@ -1,0 +1,275 @@
+"""From files to a file: length, size, rate, untouched pixels, gaps, leaks, memory."""
+
+import dataclasses
+import itertools
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+
+from talkjax.errors import UserError
+from talkjax.media import audio, composite
+from talkjax.media.pingpong import iterate_pingpong
+from talkjax.media.video import VideoReader, probe
+from talkjax.sampling import Sampler, faces
+from tests.media_files import make_media
+from tests.sampling import fakes
+
+
+def frames_of(path):
+    return [frame.rgb for frame in VideoReader(path)]
+
+
+def make(sampler, options, tmp_path, name="out.mp4", mesh=None, **files):
+    mesh = mesh or fakes.ScriptedMesh()
+    out = tmp_path / name
+    summary = sampler.generate(out=out, options=options, detector=mesh, **files)
+    return out, summary
+
+
+def table_of(template, mesh=None):
+    reader = VideoReader(template)
+    mesh = mesh or fakes.ScriptedMesh()
+    return faces.FaceTable(iter(reader), mesh, reader.info.fps)
+
+
+@pytest.mark.parametrize(
+    ("fps", "seconds", "count"),
+    [(25, 1.0, 25), (25, 0.30, 8), (30000 / 1001, 1.0, 30), (60, 0.713, 43), (12.5, 1.01, 13)],
+)
+def test_output_is_as_long_as_the_speech(sampler, options, tmp_path, fps, seconds, count):
+    template = fakes.make_template(tmp_path / "t.mp4", 12, fps=fps)
+    speech = fakes.make_speech(tmp_path / "s.wav", seconds)
+    out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
+    info = probe(out)
+    assert (info.width, info.height) == (fakes.WIDTH, fakes.HEIGHT)
+    assert info.fps == pytest.approx(fps, rel=1e-3)
+    assert len(frames_of(out)) == count == summary.frames
+    assert 0 <= info.duration_s - seconds + 1e-3 < 1 / fps + 2e-3
+    assert audio.audio_duration(out) == pytest.approx(seconds, abs=1e-3)
+    times = [frame.time for frame in VideoReader(out)]
+    np.testing.assert_allclose(times, np.arange(count) / fps, atol=1e-3)
+
+
+def test_variable_rate_is_kept(sampler, options, tmp_path):
+    times = [0.0, 0.04, 0.05, 0.2, 0.25, 0.3]
+    template = fakes.make_template(tmp_path / "t.mp4", 6, times=times)
+    speech = fakes.make_speech(tmp_path / "s.wav", 0.5)
+    out, _ = make(sampler, options, tmp_path, video=template, audio=speech)
+    want = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
+    assert [frame.time for frame in VideoReader(out)] == pytest.approx(want, abs=1e-3)
+
+
+def test_only_the_mask_changes(sampler, options, tmp_path, template, speech):
+    out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
+    made = frames_of(out)
+    table, changed = table_of(template), 0
+    for rgb, frame in zip(made, iterate_pingpong(template), strict=False):
+        window = (0, 0, *rgb.shape[:2])
+        face = table.face(frame.index)
+        alpha = composite.feathered_alpha(face.transform, window, sampler.mask)
+        np.testing.assert_array_equal(rgb[alpha == 0], frame.rgb[alpha == 0])
+        changed += (rgb[alpha == 1] != frame.rgb[alpha == 1]).mean() > 0.5
+        assert (alpha == 1).sum() > 200
+    assert changed == len(made) == summary.frames_generated == 25
+    assert summary.faces_missed == [] and not summary.template_damaged
+
+
+def test_template_runs_to_and_fro_and_is_detected_once(
+    sampler, options, tmp_path, template, speech
+):
+    mesh = fakes.ScriptedMesh()
+    out, _ = make(sampler, options, tmp_path, mesh=mesh, video=template, audio=speech)
+    assert mesh.calls == 12
+    made = frames_of(out)
+    corner = np.s_[:8, :8]
+    shown = itertools.islice(iterate_pingpong(template), 25)
+    for rgb, frame in zip(made, shown, strict=True):
+        np.testing.assert_array_equal(rgb[corner], frame.rgb[corner])
+
+
+def test_same_seed_same_video_whatever_the_batch(sampler, options, tmp_path, template, speech):
+    def run(name, **changes):
+        changed = dataclasses.replace(options, **changes)
+        files = {"video": template, "audio": speech}
+        return np.stack(frames_of(make(sampler, changed, tmp_path, name, **files)[0])).astype(int)
+
+    first = run("a.mp4")
+    np.testing.assert_array_equal(first, run("b.mp4"))
+    assert np.abs(first - run("c.mp4", batch=7)).max() <= 2
+    assert np.abs(first - run("d.mp4", seed=1)).max() > 10
+
+
+def test_many_devices_agree_with_one(checkpoint, sampler, options, tmp_path, template, speech):
+    many = Sampler.load(checkpoint)
+    assert len(jax.devices()) == 8 and many.batch_size(options) == 8
+    files = {"video": template, "audio": speech}
+    one, several = (
+        np.stack(frames_of(make(s, options, tmp_path, n, **files)[0])).astype(int)
+        for n, s in (("one.mp4", sampler), ("many.mp4", many))
+    )
+    assert np.abs(one - several).max() <= 2
+
+
+def test_frames_without_a_face_pass_through(sampler, options, tmp_path, speech):
+    template = fakes.make_template(tmp_path / "t.mp4", 40)
+    gone = {0, 1, *range(8, 22), 24}
+
+    def script(i):
+        return [] if i in gone else [fakes.face_at(i)]
+
+    mesh = fakes.ScriptedMesh(script)
+    out, summary = make(sampler, options, tmp_path, mesh=mesh, video=template, audio=speech)
+    made, source = frames_of(out), frames_of(template)
+    same = [i for i in range(25) if np.array_equal(made[i], source[i])]
+    assert same == [0, 1, *range(8, 22)]
+    assert summary.faces_missed == [[0, 1], [8, 21]]
+    assert summary.frames_interpolated == 1 and summary.frames_generated == 9
+    assert "no face in 16 frames (0-1, 8-21)" in summary.text()
+
+
+def test_a_face_that_comes_after_the_speech(sampler, options, tmp_path):
+    template = fakes.make_template(tmp_path / "t.mp4", 40)
+    speech = fakes.make_speech(tmp_path / "s.wav", 0.4)
+    mesh = fakes.ScriptedMesh(lambda i: [] if i < 30 else [fakes.face_at(i)])
+    out, summary = make(sampler, options, tmp_path, mesh=mesh, video=template, audio=speech)
+    assert summary.faces_missed == [[0, 9]] and summary.frames == 10
+    for a, b in zip(frames_of(out), frames_of(template), strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_face_anywhere(sampler, options, tmp_path, template, speech):
+    mesh = fakes.ScriptedMesh(lambda i: [])
+    with pytest.raises(UserError, match="no face was found"):
+        make(sampler, options, tmp_path, mesh=mesh, video=template, audio=speech)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_second_face(sampler, options, tmp_path, speech):
+    template = fakes.make_template(tmp_path / "t.mp4", 5, size=(192, 80))
+    mesh = fakes.ScriptedMesh(lambda i: [fakes.face_at(i, x=112.0), fakes.face_at(i)])
+    right = dataclasses.replace(options, face="1")
+    out, _ = make(sampler, right, tmp_path, mesh=mesh, video=template, audio=speech)
+    difference = (frames_of(out)[0] != frames_of(template)[0]).any(-1)
+    assert difference[:, 112:].any() and not difference[:, :100].any()
+    with pytest.raises(UserError, match="--face=2"):
+        right = dataclasses.replace(options, face=2)
+        make(sampler, right, tmp_path, mesh=mesh, video=template, audio=speech)
+
+
+def test_photograph(sampler, options, tmp_path, speech):
+    import cv2
+
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), fakes.picture(0)[..., ::-1])
+    out, summary = make(sampler, options, tmp_path, image=path, audio=speech)
+    made = frames_of(out)
+    assert len(made) == 25 and summary.fps == 25
+    np.testing.assert_array_equal(made[3][:8], fakes.picture(0)[:8])
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_silence_and_sound_differ(sampler, options, tmp_path, template, speech, silent):
+    if silent:
+        from tests.media_files import write_wav
+
+        speech = write_wav(tmp_path / "silent.wav", np.zeros((1, 16000), np.float32), 16000)
+    out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
+    assert summary.frames == 25
+
+
+def test_speech_changes_the_mouth(sampler, options, tmp_path, template, speech):
+    other = make_media(tmp_path / "n.wav", sound=_noise())
+    a, b = (
+        np.stack(frames_of(make(sampler, options, tmp_path, n, video=template, audio=s)[0]))
+        for n, s in (("a.mp4", speech), ("b.mp4", other))
+    )
+    assert (a != b).any()
+
+
+def _noise():
+    from tests.media_files import Sound
+
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 16000)).astype(np.float32)
+    return Sound(wave, 16000)
+
+
+def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, speech):
+    """After the first pass jaw, lips and mouth pixels may be anything: the mouth is the same."""
+    count, known = 20, 8
+    options = dataclasses.replace(options, first_pass=(known - 1) / 25)
+    content = list(fakes.topology.CONTENT)
+
+    def script(i, moved):
+        face = fakes.face_at(i, 0.02 * (i % 4))
+        if moved and i >= known:
+            face[content] += np.random.default_rng(i).normal(0, 6, (len(content), 3))
+        return [face]
+
+    def pictures(moved):
+        for i in range(count):
+            rgb = fakes.picture(i)
+            if moved and i >= known:  # well inside of the mask (crop 0.44 to 0.94, 0.13 to 0.88)
+                rgb[42:62, 32:64] = np.random.default_rng(i).integers(0, 256, (20, 32, 3))
+            yield rgb
+
+    made = []
+    for moved in (False, True):
+        template = make_media(
+            tmp_path / f"t{moved}.mkv", list(pictures(moved)), codec="libx264rgb", pix_fmt="rgb24",
+            options={"qp": "0"},
+        )  # fmt: skip
+        mesh = fakes.ScriptedMesh(lambda i, moved=moved: script(i, moved))
+        out, _ = make(
+            sampler, options, tmp_path, f"{moved}.mp4", mesh=mesh, video=template, audio=speech
+        )
+        made.append(frames_of(out)[:count])
+    table = table_of(template)
+    for i, (a, b) in enumerate(zip(*made, strict=True)):
+        window = (0, 0, *a.shape[:2])
+        alpha = composite.feathered_alpha(table.face(i).transform, window, sampler.mask)
+        np.testing.assert_array_equal(a[alpha == 1], b[alpha == 1])
+
+
+def test_memory_does_not_grow_with_the_length(sampler, options, tmp_path):
+    options = dataclasses.replace(options, pixel_cache=1 << 16, first_pass=0.4)
+    peaks = []
+    for seconds in (1.0, 1.0, 5.0):  # the first run compiles
+        template = fakes.make_template(tmp_path / "t.mp4", round(25 * seconds), gop=25)
+        speech = fakes.make_speech(tmp_path / "s.wav", seconds)
+        tracemalloc.start()
+        make(sampler, options, tmp_path, video=template, audio=speech)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    decoded = 100 * fakes.picture(0).nbytes  # what 4 s more would take if they were kept
+    assert peaks[2] - peaks[1] < 0.25 * decoded, peaks
+
+
+def test_interrupted_run_leaves_nothing(sampler, options, tmp_path, template, speech):
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def script(i):
+        if i == 9:
+            assert len(list(folder.iterdir())) == 1  # the unfinished file, under another name
+            raise KeyboardInterrupt
+        return [fakes.face_at(i)]
+
+    options = dataclasses.replace(options, first_pass=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        make(sampler, options, folder, mesh=fakes.ScriptedMesh(script), video=template, audio=speech)
+    assert list(folder.iterdir()) == []
+
+
+def test_template_that_drives_itself_keeps_its_clock(sampler, options, tmp_path):
+    from tests.media_files import Sound, tone
+
+    times = [0.1 + i / 25 for i in range(10)]  # the picture starts after the sound
+    images = [fakes.picture(i) for i in range(10)]
+    template = make_media(
+        tmp_path / "t.mkv", images, times=times, sound=Sound(tone(0.5, 16000), 16000, "pcm_s16le")
+    )
+    out, _ = make(sampler, options, tmp_path, "o.mkv", video=template, audio=template)
+    got = [frame.time for frame in VideoReader(out)]
+    assert got[0] == pytest.approx(0.1, abs=2e-3) and got[-1] < 0.5
