@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from talkjax import errors
@@ -131,6 +131,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
             _ = _CONFIG.value.stage  # a file that could not be loaded says so only when read
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells of every save in ten lines
         return rest
     # What ml_collections raises for an unknown field, a wrong type, a missing or faulty file.
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:

@@ -52,7 +52,12 @@ class Networks:
     latent_shape: tuple[int, int, int]
 
     def encode(self, params: Any, images: jax.Array) -> jax.Array:
-        """(..., H, W, 3) region crops in [-1, 1] to normalised latents (..., h, w, c) float32."""
+        """Region crops (..., H, W, 3), uint8 or float in [-1, 1], to normalised latents.
+
+        Returns:
+          (..., h, w, c) float32.
+        """
+        images = to_float(images) if images.dtype == jnp.uint8 else images
         lead = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
         z = self.autoencoder.apply({"params": params}, x, method="encode")
@@ -115,6 +120,11 @@ class Networks:
             keep_reference,
             method="denoise",
         )
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 images to [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
 
 
 def pixel_box(box: tuple[float, ...], size: int) -> tuple[int, int, int, int]:

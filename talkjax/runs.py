@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from flax import traverse_util
 
 from talkjax.errors import UserError
@@ -19,6 +20,13 @@ from talkjax.errors import UserError
 Params = dict[str, Any]
 CONFIG_FILE = "config.json"
 DIRECTORY = "checkpoints"
+
+# What Orbax warns of though it is as it should be: a save that no evaluation goes with, and an item
+# of a checkpoint read by itself.
+_NO_CAUSE = ("tracked_metric", "Metadata file does not exist")
+logging.get_absl_logger().addFilter(
+    lambda record: not any(words in str(record.msg) for words in _NO_CAUSE)
+)
 
 
 def checkpoint_directory(workdir: str | os.PathLike) -> Path:

@@ -29,6 +29,9 @@ METRICS = {
     "l1_static": "the same of the references' mean content, which does not move",
     "articulation": "range (95th - 5th percentile) of the opening over the truth's",
     "jitter": "mean |second difference| of the lips over the truth's",
+    "wrong_audio_correlation": "opening_correlation with the audio of the clip half of the split "
+    "away: what pose and habit alone give",
+    "silence_leak": "range of the opening on silence over the true range",
 }
 
 
@@ -86,24 +89,27 @@ def reference_landmarks(record: Any, count: int) -> np.ndarray:
     return reference.choose_landmarks(candidates, count)
 
 
-def predict_clip(predict: Predict, record: Any, references: np.ndarray, window: int) -> np.ndarray:
+def predict_clip(
+    predict: Predict, record: Any, references: np.ndarray, window: int, mel: np.ndarray
+) -> np.ndarray:
     """Content of every tick of a clip: (T, 57, 2).
 
     Args:
       predict: the network.
-      record: a `data_pipelines.records.ClipRecord`.
+      record: a `data_pipelines.records.ClipRecord`; its pose is used.
       references: (R, 131, 2).
       window: ticks of a window.
+      mel: (M, 80) speech; silence where it is too short.
     """
     ticks = record.num_ticks
     times = np.arange(ticks) / audio.TICK_RATE
     pose = record.landmarks[:, : topology.NUM_POSE]
 
     def windows(first: int, count: int) -> np.ndarray:
-        return audio.mel_windows(record.mel, np.arange(first, first + count))
+        return audio.mel_windows(mel, np.arange(first, first + count))
 
     track = completion.ContentTrack(
-        lambda mel, poses: predict(mel, poses, references),
+        lambda heard, poses: predict(heard, poses, references),
         windows,
         completion.PoseTrack(iter(zip(times, pose, strict=True)), pose[0]),
         ticks,
@@ -112,8 +118,14 @@ def predict_clip(predict: Predict, record: Any, references: np.ndarray, window: 
     return np.stack([track.at(time) for time in times])
 
 
+def opening(record: Any, content: np.ndarray) -> np.ndarray:
+    """(T,) mouth opening of a clip's own pose with (T, 57, 2) content."""
+    pose = record.landmarks[:, : topology.NUM_POSE]
+    return topology.mouth_opening(np.concatenate([pose, content], 1))
+
+
 def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> dict[str, float]:
-    """The metrics of one clip.
+    """The metrics of one clip with its own audio.
 
     Args:
       content: (T, 57, 2) predicted.
@@ -124,13 +136,13 @@ def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> di
     true_content = truth[:, topology.NUM_POSE :]
     unit = topology.interocular(truth).mean()
     whole = np.concatenate([truth[:, : topology.NUM_POSE], content], 1)
-    opening, true_opening = topology.mouth_opening(whole), topology.mouth_opening(truth)
+    moved, true_opening = topology.mouth_opening(whole), topology.mouth_opening(truth)
     static = references[:, topology.NUM_POSE :].mean(0)[None]
     return {
-        "opening_correlation": signals.correlation(opening, true_opening),
+        "opening_correlation": signals.correlation(moved, true_opening),
         "l1": float(np.abs(content - true_content).mean() / unit),
         "l1_static": float(np.abs(static - true_content).mean() / unit),
-        "articulation": signals.articulation(opening, true_opening),
+        "articulation": signals.articulation(moved, true_opening),
         "jitter": signals.jitter(whole, truth),
     }
 
@@ -158,11 +170,21 @@ def evaluate_landmarks(
     Raises:
       UserError: no clip.
     """
-    per_clip = {}
-    for record in records:
+    records, per_clip = list(records), {}
+    silence = np.full((1, audio.MEL_BINS), np.log(audio.MEL_FLOOR), np.float32)
+    for place, record in enumerate(records):
         chosen = reference_landmarks(record, references)
-        content = predict_clip(predict, record, chosen, window)
-        numbers = clip_numbers(content, chosen, record)
+        numbers = clip_numbers(
+            predict_clip(predict, record, chosen, window, record.mel), chosen, record
+        )
+        truth = topology.mouth_opening(record.landmarks)
+        still = predict_clip(predict, record, chosen, window, silence)
+        numbers["silence_leak"] = signals.articulation(opening(record, still), truth)
+        numbers["wrong_audio_correlation"] = np.nan
+        if len(records) > 1:
+            other = records[(place + len(records) // 2) % len(records)]
+            wrong = predict_clip(predict, record, chosen, window, other.mel)
+            numbers["wrong_audio_correlation"] = signals.correlation(opening(record, wrong), truth)
         per_clip[record.clip_id] = {k: v if np.isfinite(v) else None for k, v in numbers.items()}
     if not per_clip:
         raise UserError("no clip to evaluate; check --data and --split")
@@ -178,9 +200,9 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for name, entry in result["metrics"].items():
         if entry["value"] is None:
-            lines.append(f"{name:20s} n/a")
+            lines.append(f"{name:24s} n/a")
             continue
-        line = f"{name:20s} {entry['value']:.5f}"
+        line = f"{name:24s} {entry['value']:.5f}"
         if entry["low"] is not None:
             line += f"  [{entry['low']:.5f}, {entry['high']:.5f}]"
         lines.append(f"{line}  {METRICS[name]}")

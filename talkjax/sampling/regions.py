@@ -70,7 +70,7 @@ def generate_regions(
     Args:
       params: with the subtrees "autoencoder" and "denoiser".
       networks: of the same config.
-      masked: (B, H, W, 3) uint8 regions whose masked rectangle is grey (`crop.mask_image`).
+      masked: (B, H, W, 3) float32 regions in [-1, 1], 0 in the mask (`crop.mask_image`).
       landmarks: (B, 131, 2) the frames' own pose and the wanted content, crop coordinates.
       reference: from `encode_reference`.
       key: the clip's.

@@ -16,7 +16,6 @@ import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from flax import traverse_util
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -32,9 +31,6 @@ MAY_CHANGE = (
     "autoencoder.weights", "data.dir", "data.latents",
     "data.memory_limit", "data.num_threads", "data.prefetch",
 )  # fmt: skip
-
-# Orbax warns at every save that no evaluation goes with.
-logging.get_absl_logger().addFilter(lambda record: "tracked_metric" not in str(record.msg))
 
 
 def check_config(workdir: str | os.PathLike, config: Any) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from talkjax import networks
 from talkjax.diffusion import samplers, schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
-from talkjax.networks import NUM_POSE, Networks
+from talkjax.networks import NUM_POSE, Networks, to_float
 from talkjax.training import losses
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
@@ -41,11 +41,6 @@ def build(config: Mapping[str, Any]) -> Stage:
     if config["stage"] not in makers:
         raise ValueError(f"no stage {config['stage']!r}; use one of {', '.join(makers)}")
     return makers[config["stage"]](config, nets)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 images to [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
 
 
 # ---- autoencoder --------------------------------------------------------------------------------
@@ -148,14 +143,14 @@ def _images(nets: Networks, params: Params, batch: Batch, mask: tuple[slice, sli
     """Target, masked target and reference as latents, encoded here unless the batch has them."""
     if "target_latent" in batch:
         return batch
-    target, reference = to_float(batch["target"]), to_float(batch["reference"])
+    target = to_float(batch["target"])
     hidden = target.at[..., mask[0], mask[1], :].set(0.0)
     encoder = params["autoencoder"]
     return {
         **batch,
         "target_latent": jax.lax.stop_gradient(nets.encode(encoder, target)),
         "masked_latent": jax.lax.stop_gradient(nets.encode(encoder, hidden)),
-        "reference_latent": jax.lax.stop_gradient(nets.encode(encoder, reference)),
+        "reference_latent": jax.lax.stop_gradient(nets.encode(encoder, batch["reference"])),
     }
 
 

@@ -54,7 +54,7 @@ def test_mouth_pixels_do_not_reach_the_masked_image():
     y0, x0, y1, x1 = crop.MASK.pixels(64)
     other[y0:y1, x0:x1] = rng.integers(0, 255, (y1 - y0, x1 - x0, 3))
     assert np.array_equal(crop.mask_image(cropped), crop.mask_image(other))
-    assert np.ptp(crop.mask_image(cropped)) > 1  # the rest is still there
+    assert np.ptp(crop.mask_image(cropped)) > 0.5  # the rest is still there
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 7.3])

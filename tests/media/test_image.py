@@ -16,7 +16,9 @@ def photo(height=30, width=40):
     return np.stack([x * 5, y * 7, x + y], -1).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("jpg", 12), ("webp", 25)])
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("jpg", 12), ("webp", 25)]
+)
 def test_kinds(tmp_path, suffix, tolerance):
     path = tmp_path / f"p.{suffix}"
     assert cv2.imwrite(str(path), photo()[..., ::-1])

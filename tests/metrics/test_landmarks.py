@@ -55,6 +55,8 @@ def test_one_that_listens_is_right_everywhere():
     assert metrics["l1"]["value"] == pytest.approx(0, abs=1e-4)
     assert metrics["articulation"]["value"] == pytest.approx(1, abs=1e-3)
     assert metrics["jitter"]["value"] == pytest.approx(1, abs=0.01)
+    assert abs(metrics["wrong_audio_correlation"]["value"]) < 0.7
+    assert metrics["silence_leak"]["value"] == pytest.approx(0, abs=1e-4)
 
 
 def test_one_that_is_deaf_is_as_good_as_a_still_face():
@@ -84,7 +86,9 @@ def test_windows_of_one_length_cover_every_tick():
         return listening(mel, pose, references)
 
     clip = record("short", 1, 20)
-    content = landmarks.predict_clip(noting, clip, landmarks.reference_landmarks(clip, 4), 25)
+    content = landmarks.predict_clip(
+        noting, clip, landmarks.reference_landmarks(clip, 4), 25, clip.mel
+    )
     assert content.shape == (20, 57, 2) and np.isfinite(content).all() and len(seen) == 1
 
 

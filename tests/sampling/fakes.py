@@ -41,9 +41,7 @@ def random_params(config: dict, seed: int = 0) -> dict:
         fan = max(1, int(np.prod(shape.shape[:-1])))
         return (rng.normal(size=shape.shape) / np.sqrt(fan)).astype(np.float32)
 
-    params = jax.tree_util.tree_map_with_path(
-        leaf, regions.expected_params(networks.build(config))
-    )
+    params = jax.tree_util.tree_map_with_path(leaf, regions.expected_params(networks.build(config)))
     last = params["autoencoder"]["decoder"]["layer_19"]
     # Grey on average, and seldom at the limits.
     last["kernel"], last["bias"] = last["kernel"] * 0.2, np.array([1.0, 0.1, 1.2], np.float32)

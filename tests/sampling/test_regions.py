@@ -61,9 +61,7 @@ def test_equal_frames_come_out_equal(model, inputs):
 
 def test_agrees_with_the_sampler_of_training(model, inputs):
     params, nets = model
-    noise = jax.random.normal(
-        jax.random.split(jax.random.key(0))[0], (1, *nets.latent_shape)
-    )
+    noise = jax.random.normal(jax.random.split(jax.random.key(0))[0], (1, *nets.latent_shape))
     encode = jax.jit(lambda images: nets.encode(params["autoencoder"], images))
     batch = {
         "keep_landmarks": jnp.ones(B, bool),

@@ -4,16 +4,17 @@ import dataclasses
 import itertools
 import tracemalloc
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from talkjax.errors import UserError
-from talkjax.media import audio, composite
+from talkjax.media import audio, composite, topology
 from talkjax.media.pingpong import iterate_pingpong
 from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import Sampler, faces
-from tests.media_files import make_media
+from tests.media_files import Sound, make_media, tone, write_wav
 from tests.sampling import fakes
 
 
@@ -159,8 +160,6 @@ def test_second_face(sampler, options, tmp_path, speech):
 
 
 def test_photograph(sampler, options, tmp_path, speech):
-    import cv2
-
     path = tmp_path / "p.png"
     cv2.imwrite(str(path), fakes.picture(0)[..., ::-1])
     out, summary = make(sampler, options, tmp_path, image=path, audio=speech)
@@ -169,37 +168,22 @@ def test_photograph(sampler, options, tmp_path, speech):
     np.testing.assert_array_equal(made[3][:8], fakes.picture(0)[:8])
 
 
-@pytest.mark.parametrize("silent", [True, False])
-def test_silence_and_sound_differ(sampler, options, tmp_path, template, speech, silent):
-    if silent:
-        from tests.media_files import write_wav
-
-        speech = write_wav(tmp_path / "silent.wav", np.zeros((1, 16000), np.float32), 16000)
-    out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
-    assert summary.frames == 25
-
-
-def test_speech_changes_the_mouth(sampler, options, tmp_path, template, speech):
-    other = make_media(tmp_path / "n.wav", sound=_noise())
-    a, b = (
-        np.stack(frames_of(make(sampler, options, tmp_path, n, video=template, audio=s)[0]))
-        for n, s in (("a.mp4", speech), ("b.mp4", other))
-    )
-    assert (a != b).any()
-
-
-def _noise():
-    from tests.media_files import Sound
-
-    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 16000)).astype(np.float32)
-    return Sound(wave, 16000)
+def test_speech_decides_the_mouth(sampler, options, tmp_path, template):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 8000)).astype(np.float32)
+    made = []
+    for name, wave in (("silence", np.zeros_like(noise)), ("noise", noise)):
+        speech = write_wav(tmp_path / f"{name}.wav", wave, 16000)
+        out, summary = make(sampler, options, tmp_path, f"{name}.mp4", video=template, audio=speech)
+        assert summary.frames == 13
+        made.append(np.stack(frames_of(out)))
+    assert (made[0] != made[1]).any()
 
 
 def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, speech):
     """After the first pass jaw, lips and mouth pixels may be anything: the mouth is the same."""
     count, known = 20, 8
     options = dataclasses.replace(options, first_pass=(known - 1) / 25)
-    content = list(fakes.topology.CONTENT)
+    content = list(topology.CONTENT)
 
     def script(i, moved):
         face = fakes.face_at(i, 0.02 * (i % 4))
@@ -235,15 +219,15 @@ def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, spe
 def test_memory_does_not_grow_with_the_length(sampler, options, tmp_path):
     options = dataclasses.replace(options, pixel_cache=1 << 16, first_pass=0.4)
     peaks = []
-    for seconds in (1.0, 1.0, 5.0):  # the first run compiles
+    for seconds in (0.2, 3.0, 9.0):  # the first compiles; from 3 s on every look-ahead is full
         template = fakes.make_template(tmp_path / "t.mp4", round(25 * seconds), gop=25)
         speech = fakes.make_speech(tmp_path / "s.wav", seconds)
         tracemalloc.start()
         make(sampler, options, tmp_path, video=template, audio=speech)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    decoded = 100 * fakes.picture(0).nbytes  # what 4 s more would take if they were kept
-    assert peaks[2] - peaks[1] < 0.25 * decoded, peaks
+    decoded = 150 * fakes.picture(0).nbytes  # what 6 s more would take if they were kept
+    assert peaks[2] - peaks[1] < 0.3 * decoded, peaks
 
 
 def test_interrupted_run_leaves_nothing(sampler, options, tmp_path, template, speech):
@@ -258,13 +242,13 @@ def test_interrupted_run_leaves_nothing(sampler, options, tmp_path, template, sp
 
     options = dataclasses.replace(options, first_pass=0.1)
     with pytest.raises(KeyboardInterrupt):
-        make(sampler, options, folder, mesh=fakes.ScriptedMesh(script), video=template, audio=speech)
+        make(
+            sampler, options, folder, mesh=fakes.ScriptedMesh(script), video=template, audio=speech
+        )
     assert list(folder.iterdir()) == []
 
 
 def test_template_that_drives_itself_keeps_its_clock(sampler, options, tmp_path):
-    from tests.media_files import Sound, tone
-
     times = [0.1 + i / 25 for i in range(10)]  # the picture starts after the sound
     images = [fakes.picture(i) for i in range(10)]
     template = make_media(
