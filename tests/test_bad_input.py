@@ -1,4 +1,4 @@
-"""What users give wrong: one line that says what and what to do, exit code 2, nothing left behind."""
+"""What users give wrong: one line that says what and what to do, exit code 2, nothing left."""
 
 import json
 import os
@@ -190,11 +190,12 @@ def test_bad_input(good, scripted, tmp_path, capsys, flag, value, message):
 
 
 def test_output_that_is_an_input(good, scripted, tmp_path, capsys):
-    video = shutil.copy(good / "v.mp4", tmp_path / "v.mp4")
-    before = open(video, "rb").read()
+    video = tmp_path / "v.mp4"
+    shutil.copy(good / "v.mp4", video)
+    before = video.read_bytes()
     code, error = run(arguments(good, tmp_path, video=video, out=video), capsys)
     assert code == 2 and "is an input as well" in error
-    assert open(video, "rb").read() == before
+    assert video.read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -108,7 +108,7 @@ def test_names_of_any_bytes_become_valid_ids():
 def test_real_footage(shared_data):
     from talkjax.media.facemesh import FaceMesh
 
-    path = sorted((shared_data / "data" / "grid_s1").glob("*.mkv"))[0]
+    path = sorted((shared_data / "grid_s1").glob("*.mkv"))[0]
     with FaceMesh(1) as mesh:
         (clip,) = extract.extract_video(path, path.name, mesh, extract.ExtractOptions()).clips
     assert clip.num_ticks == 75 and clip.face_found.all()

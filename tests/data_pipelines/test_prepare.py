@@ -210,7 +210,7 @@ def test_the_output_may_lie_inside_of_the_source(tmp_path):
 def test_real_footage(shared_data, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
-    for path in sorted((shared_data / "data" / "grid_s1").glob("*.mkv"))[:3]:
+    for path in sorted((shared_data / "grid_s1").glob("*.mkv"))[:3]:
         os.symlink(path, source / path.name)
     done = command(f"--source={source}", f"--out={tmp_path / 'out'}", "--holdout=1")
     assert done.returncode == 0, done.stderr

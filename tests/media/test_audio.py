@@ -243,7 +243,7 @@ def test_tick_count():
 
 
 def test_real_recordings(shared_data):
-    data = shared_data / "data"
+    data = shared_data
     seconds = {
         "audio/speech_11s.flac": 11.0,
         "audio/speech_16k.wav": 8.0,

@@ -223,7 +223,7 @@ def test_moving_camera_and_light_are_no_cuts():
 def test_cut_detector_on_footage(shared_data):
     """No cut inside of real clips; each splice between people of one studio is one."""
     detector, cuts, lengths = CutDetector(), [], []
-    for path in sorted((shared_data / "data" / "other_speakers").iterdir()):
+    for path in sorted((shared_data / "other_speakers").iterdir()):
         capture = cv2.VideoCapture(str(path))
         frames = []
         while (step := capture.read())[0] and len(frames) < 25:

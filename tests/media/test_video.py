@@ -369,7 +369,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
     ],
 )
 def test_real_clips(shared_data, name, size, count):
-    path = shared_data / "data" / name
+    path = shared_data / name
     reader = video.VideoReader(path)
     times = [time for time, _ in reader.decoded()]
     assert (reader.info.width, reader.info.height) == size
@@ -377,7 +377,7 @@ def test_real_clips(shared_data, name, size, count):
 
 
 def test_real_program_streams(shared_data):
-    for path in sorted((shared_data / "data" / "other_speakers").glob("*.mpg")):
+    for path in sorted((shared_data / "other_speakers").glob("*.mpg")):
         reader = video.VideoReader(path)
         times = [time for time, _ in reader.decoded()]
         np.testing.assert_allclose(times, np.arange(75) / 25, atol=1e-4)

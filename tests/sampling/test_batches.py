@@ -10,7 +10,7 @@ from talkjax.sampling.summary import Summary
 
 @given(faces=st.lists(st.booleans(), max_size=60), size=st.integers(1, 7))
 def test_order_shape_and_bound(faces, size):
-    shapes, taken, out = set(), 0, []
+    shapes, out = set(), []
 
     def run(masked, landmarks):
         shapes.add((masked.shape, landmarks.shape))
@@ -29,8 +29,7 @@ def test_order_shape_and_bound(faces, size):
     for i, shown in enumerate(faces):
         todo = (Found("face"), np.array([1000 * i]), np.zeros((131, 2))) if shown else None
         out += list(batches.add(i / 25, np.array([i]), todo))
-        taken += 1
-        assert taken - len(out) <= 4 * size
+        assert i + 1 - len(out) <= 4 * size
     out += list(batches.flush())
     want = [(i / 25, i + 1000 * i + 100 if shown else i) for i, shown in enumerate(faces)]
     assert [(at, int(rgb[0])) for at, rgb in out] == want

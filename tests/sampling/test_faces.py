@@ -1,4 +1,4 @@
-"""Faces of a template, streamed, are those of the offline functions; nothing leaks from the mouth."""
+"""Faces of a template, streamed, are those of the offline functions; no mouth leaks into them."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from talkjax.media import audio, composite, topology
 from talkjax.media.pingpong import iterate_pingpong
 from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import Sampler, faces
-from tests.media_files import Sound, make_media, tone, write_wav
+from tests.media_files import Sound, cut, make_media, tone, write_wav
 from tests.sampling import fakes
 
 
@@ -157,6 +157,13 @@ def test_second_face(sampler, options, tmp_path, speech):
     with pytest.raises(UserError, match="--face=2"):
         right = dataclasses.replace(options, face=2)
         make(sampler, right, tmp_path, mesh=mesh, video=template, audio=speech)
+
+
+def test_template_that_is_cut_short(sampler, options, tmp_path, speech):
+    template = cut(fakes.make_template(tmp_path / "t.mkv", 60, gop=6), 0.6)
+    out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
+    assert summary.template_damaged and "cut short" in summary.text()
+    assert len(frames_of(out)) == summary.frames == summary.frames_generated == 25
 
 
 def test_photograph(sampler, options, tmp_path, speech):

@@ -1,0 +1,117 @@
+"""Peak memory of sampling for a short and for a long clip.
+
+    python -m benchmarks.sampling_memory --checkpoint=DIR --video=V --audio=A [--minutes 1 10]
+
+Each length runs `sample.py` in a process of its own, on a template and a speech track that are the
+given ones repeated to that length, and reports the largest resident memory of it (the workers for
+face landmarks apart, whose memory does not depend on the clip).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import wave
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def repeat_video(source: str, seconds: float, out: Path) -> None:
+    """The template to and fro for that long, so that no ping-pong is needed."""
+    from talkjax.media.pingpong import iterate_pingpong, with_output_times
+    from talkjax.media.video import probe
+    from talkjax.media.video_writer import VideoWriter
+
+    info = probe(source)
+    with VideoWriter.like(out, info, preset="ultrafast", crf=23) as writer:
+        for at, frame in with_output_times(iterate_pingpong(source), info.fps, 0.0):
+            if at >= seconds:
+                return
+            writer.write(frame.rgb, at)
+
+
+def repeat_audio(source: str, seconds: float, out: Path) -> None:
+    """The speech over and over, as 16 kHz mono WAV."""
+    import numpy as np
+
+    from talkjax.media.audio import SAMPLE_RATE, load_audio
+
+    samples = np.resize(load_audio(source), round(seconds * SAMPLE_RATE))
+    with wave.open(str(out), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of one process, 0 when it has gone (Linux)."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0
+
+
+def measure(command: list[str]) -> tuple[float, float, list[float]]:
+    """Runs a command: (peak MiB, seconds, MiB at each tenth of the run)."""
+    began = time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT)
+    samples: list[float] = []
+
+    def watch() -> None:
+        while process.poll() is None:
+            samples.append(resident_mib(process.pid))
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    code = process.wait()
+    thread.join()
+    if code:
+        sys.exit(code)
+    tenths = [samples[len(samples) * i // 10] for i in range(10)]
+    return max(samples), time.monotonic() - began, tenths
+
+
+def main() -> None:
+    """Measures and prints one JSON line a length."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    for name in ("checkpoint", "video", "audio"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
+    parser.add_argument("--steps", type=int, default=1, help="1 is enough: memory is the same")
+    parser.add_argument(
+        "--pingpong", action="store_true", help="let a short template run to and fro"
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in arguments.minutes:
+            video, audio = Path(folder) / "v.mp4", Path(folder) / "a.wav"
+            repeat_audio(arguments.audio, 60 * minutes, audio)
+            if arguments.pingpong:
+                video = Path(os.path.abspath(arguments.video))
+            else:
+                repeat_video(arguments.video, 60 * minutes, video)
+            flags = {
+                "video": video,
+                "audio": audio,
+                "checkpoint": os.path.abspath(arguments.checkpoint),
+                "out": f"{folder}/o.mp4",
+                "steps": arguments.steps,
+            }
+            named = [f"--{name}={value}" for name, value in flags.items()]
+            peak, seconds, tenths = measure([sys.executable, "sample.py", "--quiet", *named])
+            told = {"minutes": minutes, "peak_mib": round(peak), "seconds": round(seconds, 1)}
+            print(json.dumps(told | {"mib_over_time": [round(m) for m in tenths]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
