@@ -21,11 +21,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real footage, for tests that need some; they say which files."""
+    """The folder `data` of what TALKJAX_SHARED names: real footage and weights."""
     path = os.environ.get("TALKJAX_SHARED")
-    if not path or not Path(path).is_dir():
-        pytest.skip("TALKJAX_SHARED is not set to a folder of real footage")
-    return Path(path)
+    if not path or not (Path(path) / "data").is_dir():
+        pytest.skip("TALKJAX_SHARED is not set to a folder with real footage in data/")
+    return Path(path) / "data"
 
 
 @pytest.fixture(scope="session")

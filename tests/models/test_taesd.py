@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import jax
@@ -74,11 +73,10 @@ def test_sides_must_divide(golden):
         model.apply({"params": params}, jnp.zeros((1, 12, 16, 3)), method="encode")
 
 
-@pytest.mark.skipif("TALKJAX_SHARED" not in os.environ, reason="TALKJAX_SHARED is not set")
-def test_round_trip_of_real_faces():
+def test_round_trip_of_real_faces(shared_data):
     cv2 = pytest.importorskip("cv2")
     av = pytest.importorskip("av")
-    data = Path(os.environ["TALKJAX_SHARED"]) / "data"
+    data = shared_data
     params = weights.taesd_params(
         data / "weights" / "taef2_encoder.safetensors",
         data / "weights" / "taef2_decoder.safetensors",
