@@ -15,7 +15,7 @@ from configs import base
 STAGES = {
     "landmark": (4000, 32, 1e-3, 200),
     "diffusion": (4000, 4, 6e-4, 200),
-    "joint": (1000, 4, 2e-4, 50),
+    "joint": (600, 4, 2e-4, 50),
 }
 
 

@@ -7,14 +7,17 @@ window's beginning shows. Only a window's poses and a few predictions are held a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from talkjax.media.audio import TICK_RATE
 
-# (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks.
-Complete = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks; the result may
+# be an array that is still being computed.
+Complete = Callable[[np.ndarray, np.ndarray], Any]
 
 
 class PoseTrack:
@@ -69,6 +72,7 @@ class ContentTrack:
         poses: PoseTrack,
         ticks: int,
         window: int,
+        ahead: int = 0,
     ) -> None:
         """Starts a track.
 
@@ -78,12 +82,15 @@ class ContentTrack:
           poses: of the output's frames.
           ticks: length of the track.
           window: T.
+          ahead: ticks by which windows are begun before they are needed. A device works in order:
+            what is begun after a batch of images waits for the batch.
         """
         self._complete, self._mel_windows, self._poses = complete, mel_windows, poses
         self._count, self._window = ticks, window
         self._weights = np.sin(np.pi * (np.arange(window) + 0.5) / window).astype(np.float32) ** 2
         self._starts = window_starts(ticks, window)
-        self._next = 0
+        self._next, self._ahead = 0, ahead
+        self._begun: deque[tuple[int, Any]] = deque()  # (start, prediction) of windows
         self._first = 0  # tick of the first row of the sums
         self._sums: np.ndarray | None = None  # (n, 57, 2), weighted predictions
         self._totals = np.zeros(0, np.float32)  # (n,) their weights
@@ -93,21 +100,26 @@ class ContentTrack:
         tick = min(max(time * TICK_RATE, 0.0), self._count - 1.0)
         low = min(int(tick), max(self._count - 2, 0))
         high = min(low + 1, self._count - 1)
-        while self._next < len(self._starts) and self._starts[self._next] <= high:
+        while self._next < len(self._starts) and self._starts[self._next] <= high + self._ahead:
             start = self._starts[self._next]
             self._next += 1
             if start + self._window > low:
-                self._add_window(start, low)
+                self._begun.append((start, self._predict(start)))
+        while self._begun and self._begun[0][0] <= high:
+            start, predicted = self._begun.popleft()
+            self._add_window(start, np.asarray(predicted), low)
         a, b = (self._sums[k - self._first] / self._totals[k - self._first] for k in (low, high))
         share = np.float32(tick - low)
         return a * (1 - share) + b * share
 
-    def _add_window(self, start: int, low: int) -> None:
-        """Adds the window's predictions; nobody asks for ticks before `low` any more."""
+    def _predict(self, start: int) -> Any:
         ticks = start + np.arange(self._window)
         # Beyond the track's end the last pose is held; `mel_windows` gives silence there.
         poses = self._poses.at(np.minimum(ticks, max(self._count - 1, 0)))
-        predicted = np.asarray(self._complete(self._mel_windows(start, self._window), poses))
+        return self._complete(self._mel_windows(start, self._window), poses)
+
+    def _add_window(self, start: int, predicted: np.ndarray, low: int) -> None:
+        """Adds a window's predictions; nobody asks for ticks before `low` any more."""
         if self._sums is None:
             self._sums = np.zeros((0, *predicted.shape[1:]), np.float32)
         drop = min(max(min(low, start) - self._first, 0), len(self._totals))

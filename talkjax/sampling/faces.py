@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -112,27 +112,36 @@ class StreamingSmoother:
         return item, crop.transforms_from_parameters(smooth)[0]
 
 
+class Sight(NamedTuple):
+    """What one frame shows: its number, time, (n, 478, 3) faces, and whether a scene begins."""
+
+    index: int
+    time: float
+    faces: np.ndarray
+    cut: bool
+
+
+def look(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[Sight]:
+    """Detects the faces of a template's frames; the detector's tracking is reset first."""
+    detector.reset()
+    cuts = tracking.CutDetector()
+    for frame in frames:
+        faces = detector.detect(frame.rgb)
+        yield Sight(frame.index, frame.time, faces, cuts.push(frame.rgb))
+
+
 class FaceTable:
     """Faces of a template by frame number, found as they are asked for, in order."""
 
-    def __init__(
-        self,
-        frames: Iterator[VideoFrame],
-        detector: Detector,
-        fps: float,
-        face: str | int = "largest",
-    ) -> None:
+    def __init__(self, sights: Iterator[Sight], fps: float, face: str | int = "largest") -> None:
         """Starts a pass.
 
         Args:
-          frames: the template, forward, once.
-          detector: its tracking is reset.
+          sights: of the template's frames, in order (`look`).
           fps: average rate of the frames.
           face: see `tracking.parse_face`.
         """
-        detector.reset()
-        self._frames, self._detector = frames, detector
-        self._cuts = tracking.CutDetector()
+        self._sights = sights
         self._track = tracking.FaceTrack(face, max_gap=max(1, round(MAX_GAP_S * fps)))
         self._break = max(BREAK_S, 1.5 / fps)
         self._smoother = StreamingSmoother()
@@ -171,16 +180,14 @@ class FaceTable:
         return self._times[len(self._faces) - 1]
 
     def _advance(self) -> None:
-        frame = next(self._frames, None)
-        if frame is None:
+        sight = next(self._sights, None)
+        if sight is None:
             self._ended = True
             self._take(self._track.flush())
             self._settle(self._smoother.flush())
             return
-        self._times.append(frame.time)
-        faces = self._detector.detect(frame.rgb)
-        cut = self._cuts.push(frame.rgb)
-        self._take(self._track.push(frame.index, faces, cut, frame.time))
+        self._times.append(sight.time)
+        self._take(self._track.push(sight.index, sight.faces, sight.cut, sight.time))
 
     def _take(self, items: list[tracking.TrackItem]) -> None:
         for item in items:

@@ -26,18 +26,22 @@ from tqdm import tqdm
 
 from talkjax.errors import UserError
 from talkjax.media import composite, crop, tracking
+from talkjax.media.audio import TICK_RATE
 from talkjax.media.crop import Box
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, regions
 from talkjax.sampling import reference as references
+from talkjax.sampling.background import Behind, Prefetch
 from talkjax.sampling.batches import Batches
 from talkjax.sampling.completion import ContentTrack, PoseTrack
-from talkjax.sampling.faces import Detector, Face, FaceTable
+from talkjax.sampling.faces import Detector, Face, FaceTable, look
 from talkjax.sampling.speech import MelStream
 from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import PIXEL_CACHE, Template, open_template, pingpong_clock
 
 _SLACK_S = 1e-3  # a frame that would begin this close to the end of the speech is left out
+_LOOK_AHEAD = 4  # frames, of face detection
+_WRITE_BEHIND = 8  # frames waiting to be encoded
 _BATCH = {"cpu": 8}  # frames a device; elsewhere:
 _BATCH_ACCELERATOR = 32
 
@@ -209,9 +213,15 @@ class Sampler:
                 detector = stack.enter_context(_face_mesh(options.face))
             bar = stack.enter_context(_bar(math.ceil(speech.seconds * template.fps), progress))
             same = video is not None and os.path.samefile(video, audio)
-            for at, frame in self._frames(template, speech, detector, options, same, summary):
-                writer.write(frame, at)
+            # Stacked so that the threads end before what they use does.
+            frames = template.frames()
+            sights = stack.enter_context(Prefetch(look(frames, detector), _LOOK_AHEAD))
+            table = FaceTable(sights, template.fps, options.face)
+            write = stack.enter_context(Behind(_WRITE_BEHIND))
+            for at, frame in self._frames(template, table, speech, options, same, summary):
+                write(writer.write, frame, at)
                 bar.update()
+            write.finish()
         summary.template_damaged = template.truncated()
         summary.seconds = time.monotonic() - began
         summary.frames_per_second = summary.frames / summary.seconds
@@ -220,14 +230,13 @@ class Sampler:
     def _frames(
         self,
         template: Template,
+        table: FaceTable,
         speech: MelStream,
-        detector: Detector,
         options: Options,
         own_speech: bool,
         summary: Summary,
     ) -> Iterator[tuple[float, np.ndarray]]:
         """(seconds, (H, W, 3) uint8) of the output."""
-        table = FaceTable(template.frames(), detector, template.fps, options.face)
         candidates = table.first_pass(options.first_pass)
         if not candidates:
             raise UserError(
@@ -257,6 +266,7 @@ class Sampler:
             PoseTrack(poses, chosen.face.pose),
             speech.ticks,
             self._window,
+            ahead=math.ceil(self.batch_size(options) / template.fps * TICK_RATE) + 1,
         )
         generate = self._generator(options)
         key = jax.random.key(options.seed)

@@ -116,3 +116,19 @@ def test_interpolation_is_that_of_training():
     }
     want = stages.landmarks_at_frames(jnp.asarray(predicted[None]), batch)[0, :, 74:]
     np.testing.assert_allclose([track.at(t) for t in times], want, atol=1e-5)
+
+
+@pytest.mark.parametrize("ahead", [0, 7, 40])
+def test_windows_begin_ahead_of_need(ahead):
+    begun = []
+
+    def complete(mel, pose):
+        begun.append(int(mel[0, 0, 0]))
+        return content_of(mel, pose)
+
+    poses = completion.PoseTrack(poses_at(np.arange(0, 9, 0.04)), np.zeros((74, 2), np.float32))
+    track = completion.ContentTrack(complete, fake_windows, poses, 200, 20, ahead)
+    for tick in range(199):
+        assert track.at(tick / 25)[0, 0] == pytest.approx(tick, abs=1e-3)
+        starts = completion.window_starts(200, 20)
+        assert begun == [s for s in starts if s <= tick + 1 + ahead]

@@ -19,7 +19,8 @@ def frames(count, fps=25.0, times=None):
 
 def table(script, count, fps=25.0, times=None, **options):
     mesh = fakes.ScriptedMesh(script)
-    return faces.FaceTable(frames(count, fps, times), mesh, fps, **options), mesh
+    sights = faces.look(frames(count, fps, times), mesh)
+    return faces.FaceTable(sights, fps, **options), mesh
 
 
 @given(

@@ -32,7 +32,7 @@ def make(sampler, options, tmp_path, name="out.mp4", mesh=None, **files):
 def table_of(template, mesh=None):
     reader = VideoReader(template)
     mesh = mesh or fakes.ScriptedMesh()
-    return faces.FaceTable(iter(reader), mesh, reader.info.fps)
+    return faces.FaceTable(faces.look(reader, mesh), reader.info.fps)
 
 
 @pytest.mark.parametrize(
