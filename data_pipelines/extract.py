@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines import records
 from talkjax.errors import UserError
-from talkjax.media import audio, crop, topology, tracking
+from talkjax.media import audio, crop, rigid, topology, tracking
 from talkjax.media.video import VideoReader
 
 VERSION = 1  # part of every cache key: raise it when records change
@@ -113,7 +113,7 @@ def extract_video(
         damage = "; the file is damaged or cut short" if reader.truncated else ""
         raise LeftOutError(reason, f"the longest part has {longest:.2f} s{damage}")
 
-    transforms = [crop.fit_transforms(mesh_points[part], times[part]) for part in parts]
+    transforms = [rigid.fit_transforms(mesh_points[part], times[part]) for part in parts]
     jpegs = _crops(reader, buffered, parts, transforms, options)
     mel = audio.log_mel(wave)
     clips = []
@@ -217,7 +217,7 @@ def _record(
     clip_id, times, points, transforms, found, jpegs, mel, audio_end, fps
 ) -> records.ClipRecord:
     """Puts one part together on clocks that start at a whole mel frame near its first picture."""
-    landmarks = crop.apply_transforms(topology.select(points), transforms)
+    landmarks = rigid.apply_transforms(topology.select(points), transforms)
     first_mel = round(times[0] * audio.MEL_RATE)
     zero = first_mel / audio.MEL_RATE
     last = min(times[-1], audio_end) - zero

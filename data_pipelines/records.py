@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from talkjax.errors import UserError
+from talkjax.media import rigid
 
 DATASET_NAME = "talkjax_clips"
 TICKS_PER_SECOND = 25  # the landmark clock
@@ -77,6 +78,30 @@ class ClipRecord:
     def frame_ticks(self) -> np.ndarray:
         """(N,) float64: where each image frame lies on the landmark clock."""
         return self.timestamps.astype(np.float64) * TICKS_PER_SECOND
+
+
+def with_steady_pose(record: ClipRecord) -> ClipRecord:
+    """The record as the networks may see it: see `talkjax.media.rigid.steady_pose`.
+
+    Shards keep what was measured; measured pose points betray the mouth.
+    """
+    pose = rigid.steady_pose(
+        record.frame_landmarks, record.transforms, record.timestamps, record.face_found
+    )
+    ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND
+    # As the ticks' landmarks were made: interpolated linearly between frames.
+    right = np.clip(np.searchsorted(record.timestamps, ticks), 1, max(len(pose) - 1, 1))
+    right = np.minimum(right, len(pose) - 1)
+    left = np.maximum(right - 1, 0)
+    span = np.maximum(record.timestamps[right] - record.timestamps[left], 1e-6)
+    share = np.clip((ticks - record.timestamps[left]) / span, 0, 1)[:, None, None]
+    at_ticks = (pose[left] * (1 - share) + pose[right] * share).astype(np.float32)
+    count = pose.shape[1]
+    return dataclasses.replace(
+        record,
+        frame_landmarks=np.concatenate([pose, record.frame_landmarks[:, count:]], 1),
+        landmarks=np.concatenate([at_ticks, record.landmarks[:, count:]], 1),
+    )
 
 
 def check_record(record: ClipRecord) -> ClipRecord:

@@ -103,7 +103,7 @@ class ClipStore:
         frames = self._with_frames and whole <= self._limit
         held = frames or arrays <= self._limit
         count = len(self._reader) if held else 0
-        self._held = [self._reader.read(i, frames) for i in range(count)]
+        self._held = [self._read(i, frames) for i in range(count)]
 
     def __getstate__(self):
         return {k: v for k, v in vars(self).items() if k != "_held"}
@@ -121,7 +121,10 @@ class ClipStore:
             record = self._held[position]
             if record.frames is not None or not self._with_frames:
                 return record
-        return self._reader.read(position, self._with_frames)
+        return self._read(position, self._with_frames)
+
+    def _read(self, position: int, frames: bool) -> records.ClipRecord:
+        return records.with_steady_pose(self._reader.read(position, frames))
 
 
 class Sampler:

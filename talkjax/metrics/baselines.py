@@ -54,7 +54,7 @@ def reference_frame(measurement: Measurement, region: crop.Box = crop.MOUTH_REGI
         raise UserError("no face was found in it")
     times, points = measurement.times, measurement.crop_landmarks()
     candidates = [
-        Candidate(int(i), float(times[i]), Face(measurement.transforms[i], points[i, :74], True),
+        Candidate(int(i), float(times[i]), Face(measurement.transforms[i], np.eye(2, 3), True),
                   points[i].astype(np.float32))
         for i in found
         if times[i] <= times[found[0]] + reference.FIRST_PASS_S

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from talkjax.media import crop, topology, tracking
+from talkjax.media import rigid, topology, tracking
 from talkjax.media.video import VideoReader
 from talkjax.metrics import signals
 
@@ -56,7 +56,7 @@ class Measurement:
 
     def crop_landmarks(self) -> np.ndarray:
         """(N, 131, 2) float64 landmarks of the frames in crop coordinates."""
-        return crop.apply_transforms(self.landmarks.astype(np.float64), self.transforms)
+        return rigid.apply_transforms(self.landmarks.astype(np.float64), self.transforms)
 
     def opening(self) -> np.ndarray:
         """(ticks,) mouth opening."""
@@ -102,7 +102,7 @@ def measure(
     transforms = np.full((len(times), 2, 3), np.nan)
     seen = np.isfinite(mesh).all((1, 2))
     if seen.any():
-        transforms[seen] = crop.fit_transforms(mesh[seen], np.array(times)[seen])
+        transforms[seen] = rigid.fit_transforms(mesh[seen], np.array(times)[seen])
     size = np.array([reader.info.width, reader.info.height], np.int64)
     return Measurement(np.array(times, np.float64), topology.select(mesh), found, transforms, size)
 

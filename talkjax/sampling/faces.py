@@ -1,8 +1,8 @@
 """The template's faces, frame by frame: where the crop is and what its pose is.
 
 `FaceTable` reads the template once, as far ahead as it is asked, and keeps of every frame only its
-time, its smoothed transform and its pose points (under 1 KB), so that a ping-pong of any length
-detects nothing twice. Jaw and lips are kept for the first seconds alone, from which the references
+time, its smoothed transform and its smoothed head motion (under 1 KB), so that a ping-pong of any
+length detects nothing twice. Jaw and lips are kept for the first seconds alone, from which the references
 are chosen: no later answer can leak from there.
 """
 
@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from talkjax.media import crop, topology, tracking
+from talkjax.media import rigid, topology, tracking
 from talkjax.media.video import VideoFrame
 
 MAX_GAP_S = 0.4  # longest time without a face that is interpolated
 BREAK_S = 0.2  # longest time between two frames that are smoothed together
-REACH_S = 3 * crop.SMOOTHING_SECONDS + 1e-9  # as `crop.smooth` looks around
+REACH_S = 3 * rigid.MOTION_SECONDS + 1e-9  # as `rigid.smooth` looks around
 
 
 class Detector(Protocol):
@@ -39,13 +39,17 @@ class Face:
 
     Attributes:
       transform: (2, 3) float64 frame to crop coordinates, smoothed over time.
-      pose: (74, 2) float32 pose points, crop coordinates.
+      motion: (2, 3) float64 smoothed affine motion of the head, template to crop coordinates.
       found: whether it was measured in this frame (else interpolated).
     """
 
     transform: np.ndarray
-    pose: np.ndarray
+    motion: np.ndarray
     found: bool
+
+    def pose(self, shape: np.ndarray) -> np.ndarray:
+        """(74, 2) float32 pose points in crop coordinates of a person's `shape` (74, 2)."""
+        return rigid.apply_transforms(shape[None], self.motion[None])[0].astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +60,7 @@ class Candidate:
       index: frame number.
       time: seconds.
       face: see `Face`.
-      landmarks: (131, 2) float32, crop coordinates.
+      landmarks: (131, 2) float32, crop coordinates; after `first_pass` with the steady pose.
     """
 
     index: int
@@ -65,26 +69,48 @@ class Candidate:
     landmarks: np.ndarray
 
 
+def steady(candidates: Sequence[Candidate]) -> tuple[list[Candidate], np.ndarray]:
+    """The candidates with steady poses, and the person's (74, 2) shape that they share.
+
+    The counterpart of `rigid.steady_pose` for footage that streams: the shape comes from the
+    candidates, the motion from each face.
+    """
+    points = np.stack([c.landmarks for c in candidates]).astype(np.float64)
+    maps = rigid.fit_affine(points[:, topology.positions(topology.RIGID)])
+    shape = rigid.pose_shape(points[:, : topology.NUM_POSE], maps)
+    content = [c.landmarks[topology.NUM_POSE :] for c in candidates]
+    return [
+        dataclasses.replace(c, landmarks=np.concatenate([c.face.pose(shape), own]))
+        for c, own in zip(candidates, content, strict=True)
+    ], shape
+
+
 class StreamingSmoother:
-    """`crop.fit_transforms` of one unbroken run of frames, with a look-ahead of `REACH_S`."""
+    """Smoothed transforms and motions of one unbroken run of frames.
+
+    The streaming form of `rigid.fit_transforms` and of the motion in `rigid.steady_pose`, with a
+    look-ahead of `REACH_S`.
+    """
 
     def __init__(self) -> None:
         self._times: list[float] = []
         self._parameters: list[np.ndarray] = []
         self._waiting: deque[tuple[float, Any]] = deque()
 
-    def push(self, time: float, rigid: np.ndarray, item: Any) -> list[tuple[Any, np.ndarray]]:
+    def push(self, time: float, points: np.ndarray, item: Any) -> list[tuple[Any, ...]]:
         """Adds a frame.
 
         Args:
           time: seconds, rising.
-          rigid: (57, 2) `topology.RIGID` points, frame coordinates.
-          item: comes back with the frame's transform.
+          points: (57, 2) `topology.RIGID`, frame coordinates.
+          item: comes back with the frame's transform and motion.
 
         Returns:
-          (item, (2, 3) transform) of the frames that are now certain, in order.
+          (item, (2, 3) transform, (2, 3) motion) of the frames that are now certain, in order.
         """
-        parameters = crop.fit_similarity(rigid[None])[0]
+        parameters = np.concatenate(
+            [rigid.fit_similarity(points[None])[0], rigid.fit_affine(points[None]).ravel()]
+        )
         if self._parameters:  # as np.unwrap over the whole run
             last = self._parameters[-1][1]
             parameters[1] = np.unwrap([last, parameters[1]])[1]
@@ -99,17 +125,20 @@ class StreamingSmoother:
             del self._times[:old], self._parameters[:old]
         return ready
 
-    def flush(self) -> list[tuple[Any, np.ndarray]]:
+    def flush(self) -> list[tuple[Any, ...]]:
         """What is left at the run's end; a new run may begin."""
         ready = [self._smoothed() for _ in range(len(self._waiting))]
         self._times, self._parameters = [], []
         return ready
 
-    def _smoothed(self) -> tuple[Any, np.ndarray]:
+    def _smoothed(self) -> tuple[Any, ...]:
         time, item = self._waiting.popleft()
         values, times = np.array(self._parameters), np.array(self._times)
-        smooth = crop.smooth(values, times, np.array([time]))
-        return item, crop.transforms_from_parameters(smooth)[0]
+        at = np.array([time])
+        transform = rigid.transforms_from_parameters(rigid.smooth(values[:, :4], times, at))
+        motion = rigid.smooth(values[:, 4:], times, at, rigid.MOTION_SECONDS).reshape(1, 2, 3)
+        motion = rigid.compose(transform, motion)
+        return item, transform[0], motion[0]
 
 
 class Sight(NamedTuple):
@@ -199,19 +228,18 @@ class FaceTable:
             if missing:
                 self._faces.append(None)
                 continue
-            rigid = topology.select(item.landmarks, topology.RIGID)
-            points = topology.select(item.landmarks)
-            if self._candidates is None or not item.found:
-                points = points[: topology.NUM_POSE]
+            fixed = topology.select(item.landmarks, topology.RIGID)
+            wanted = self._candidates is not None and item.found
+            points = topology.select(item.landmarks) if wanted else None
             self._last = time
-            self._settle(self._smoother.push(time, rigid, (item.index, item.found, points)))
+            self._settle(self._smoother.push(time, fixed, (item.index, item.found, points)))
 
-    def _settle(self, ready: list[tuple[Any, np.ndarray]]) -> None:
-        for (index, found, points), transform in ready:
-            points = crop.apply_transforms(points[None], transform[None])[0].astype(np.float32)
-            # A copy: a view would keep the other points alive.
-            face = Face(transform, points[: topology.NUM_POSE].copy(), found)
+    def _settle(self, ready: list[tuple[Any, ...]]) -> None:
+        for (index, found, points), transform, motion in ready:
+            face = Face(transform, motion, found)
             self._faces.append(face)
             self.any_face = True
-            if self._candidates is not None and len(points) == topology.NUM_ALL:
+            if self._candidates is not None and points is not None:
+                points = rigid.apply_transforms(points[None], transform[None])[0]
+                points = points.astype(np.float32)
                 self._candidates.append(Candidate(index, self._times[index], face, points))

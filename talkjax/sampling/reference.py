@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from talkjax.media import crop, topology
+from talkjax.media import crop, rigid, topology
 from talkjax.media.crop import Box
 from talkjax.sampling.faces import Candidate
 from talkjax.sampling.template import Template
@@ -37,8 +37,8 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
     opening = topology.mouth_opening(landmarks)
     opening = np.abs(opening - np.quantile(opening, OPENING_QUANTILE))
     # In frame coordinates: the smoothed crop moves with the head.
-    back = [crop.invert(c.face.transform) for c in candidates]
-    seen = crop.apply_transforms(pose, np.stack(back))
+    back = [rigid.invert(c.face.transform) for c in candidates]
+    seen = rigid.apply_transforms(pose, np.stack(back))
     motion = np.zeros(len(candidates))
     scale = np.array([np.sqrt(abs(np.linalg.det(b[:, :2]))) for b in back])
     motion[1:] = _mean_distance(seen[1:], seen[:-1]) / (scale * unit)[1:]
@@ -68,5 +68,5 @@ def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _share_outside(back: np.ndarray, size: tuple[int, int], region: Box) -> float:
     x, y = np.meshgrid(np.linspace(region.x0, region.x1, 9), np.linspace(region.y0, region.y1, 9))
     points = np.stack([x, y], -1).reshape(1, -1, 2)
-    at = crop.apply_transforms(points, back[None])[0]
+    at = rigid.apply_transforms(points, back[None])[0]
     return float(((at < 0) | (at > size)).any(-1).mean())

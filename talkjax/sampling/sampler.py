@@ -34,7 +34,7 @@ from talkjax.sampling import reference as references
 from talkjax.sampling.background import Behind, Prefetch
 from talkjax.sampling.batches import Batches
 from talkjax.sampling.completion import ContentTrack, PoseTrack
-from talkjax.sampling.faces import Detector, Face, FaceTable, look
+from talkjax.sampling.faces import Detector, Face, FaceTable, look, steady
 from talkjax.sampling.speech import MelStream
 from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import PIXEL_CACHE, Template, open_template, pingpong_clock
@@ -243,7 +243,9 @@ class Sampler:
                 f"{template.name}: no face was found in it; give a template that shows a face from "
                 "the front, at least 60 pixels wide"
             )
-        chosen = candidates[references.choose_image(candidates, template.size, self.region)]
+        place = references.choose_image(candidates, template.size, self.region)
+        candidates, shape = steady(candidates)
+        chosen = candidates[place]
         summary.reference_frame = chosen.index
         image = references.cut_image(template, chosen, self.networks.crop_size, self.region)
         points = references.choose_landmarks(candidates, self._references)
@@ -259,11 +261,12 @@ class Sampler:
                 start=None if own_speech else 0.0,
             )
 
-        poses = ((at, face and face.pose) for at, face in ((t, table.face(i)) for t, i in clock()))
+        faces = ((at, table.face(index)) for at, index in clock())
+        poses = ((at, face and face.pose(shape)) for at, face in faces)
         content = ContentTrack(
             lambda mel, pose: self._complete(self._landmark_params, mel, pose, points),
             speech.windows,
-            PoseTrack(poses, chosen.face.pose),
+            PoseTrack(poses, chosen.face.pose(shape)),
             speech.ticks,
             self._window,
             ahead=math.ceil(self.batch_size(options) / template.fps * TICK_RATE) + 1,
@@ -288,7 +291,7 @@ class Sampler:
             if face is None:
                 yield from batches.add(at, frame.rgb, None)
                 continue
-            landmarks = np.concatenate([face.pose, content.at(at)])
+            landmarks = np.concatenate([face.pose(shape), content.at(at)])
             cut = crop.warp_crop(frame.rgb, face.transform, self.networks.crop_size)
             masked = self.region.cut(crop.mask_image(cut, self.mask))
             yield from batches.add(at, frame.rgb, (face, masked, landmarks))

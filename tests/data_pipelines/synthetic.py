@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data_pipelines import clip_cache, records
-from talkjax.media import crop, topology
+from talkjax.media import rigid, topology
 from tests.media_files import Sound, make_media, tone
 
 
@@ -77,7 +77,7 @@ class FakeMesh:
         height, width = rgb.shape[:2]
         rng = np.random.default_rng(0)
         points = rng.uniform(0.3, 0.7, (478, 3)).astype(np.float32)
-        points[list(topology.RIGID), :2] = 0.25 + 0.5 * crop.TEMPLATE
+        points[list(topology.RIGID), :2] = 0.25 + 0.5 * rigid.TEMPLATE
         return (points * (width, height, width))[None].astype(np.float32)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import extract, records, windows
-from talkjax.media import audio, crop, topology
+from talkjax.media import audio, rigid, topology
 from tests.data_pipelines.synthetic import FakeMesh, make_video
 
 OPTIONS = extract.ExtractOptions(crop_size=32)
@@ -34,7 +34,7 @@ def test_a_plain_video_gives_one_record(tmp_path):
 def test_landmarks_lie_where_the_transform_says(tmp_path):
     (clip,) = run(make_video(tmp_path / "a.mkv")).clips
     mesh = FakeMesh().detect(np.full((64, 96, 3), 100, np.uint8))
-    expected = crop.apply_transforms(topology.select(mesh), clip.transforms[:1])
+    expected = rigid.apply_transforms(topology.select(mesh), clip.transforms[:1])
     np.testing.assert_allclose(clip.frame_landmarks[:1], expected, atol=1e-4)
 
 

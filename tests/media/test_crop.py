@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from talkjax.media import crop, topology
+from talkjax.media import crop, rigid, topology
 
 
 def face(n=12, seed=0, scale=80.0, angle=0.2, centre=(170.0, 120.0)):
     """A clip's (n, 478, 2) points in frame coordinates whose rigid part is the template, moved."""
     rng = np.random.default_rng(seed)
     mesh = rng.uniform(0, 300, (1, 478, 2)).repeat(n, 0)
-    template = (crop.TEMPLATE - crop.EYE_CENTRE) / crop.INTEROCULAR
+    template = (rigid.TEMPLATE - rigid.EYE_CENTRE) / rigid.INTEROCULAR
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     drift = np.linspace(0, 5, n)[:, None, None]
     mesh[:, list(topology.RIGID)] = template @ turn.T * scale + centre + drift
@@ -17,10 +17,10 @@ def face(n=12, seed=0, scale=80.0, angle=0.2, centre=(170.0, 120.0)):
 
 def test_fit_puts_the_template_where_it_belongs():
     mesh, _ = face()
-    parameters = crop.fit_similarity(topology.select(mesh, topology.RIGID))
-    transforms = crop.transforms_from_parameters(parameters)
-    rigid = crop.apply_transforms(topology.select(mesh, topology.RIGID), transforms)
-    np.testing.assert_allclose(rigid, np.broadcast_to(crop.TEMPLATE, rigid.shape), atol=1e-9)
+    parameters = rigid.fit_similarity(topology.select(mesh, topology.RIGID))
+    transforms = rigid.transforms_from_parameters(parameters)
+    found = rigid.apply_transforms(topology.select(mesh, topology.RIGID), transforms)
+    np.testing.assert_allclose(found, np.broadcast_to(rigid.TEMPLATE, found.shape), atol=1e-9)
 
 
 def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
@@ -30,10 +30,10 @@ def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
     moved = mesh.copy()
     rng = np.random.default_rng(2)
     moved[:, list(topology.CONTENT)] += rng.normal(0, 50, (len(mesh), topology.NUM_CONTENT, 2))
-    first, second = crop.fit_transforms(mesh, times), crop.fit_transforms(moved, times)
+    first, second = rigid.fit_transforms(mesh, times), rigid.fit_transforms(moved, times)
     assert np.array_equal(first, second)
     pose = [
-        crop.apply_transforms(topology.select(points, topology.POSE), transforms)
+        rigid.apply_transforms(topology.select(points, topology.POSE), transforms)
         for points, transforms in ((mesh, first), (moved, second))
     ]
     assert np.array_equal(*pose)
@@ -41,12 +41,12 @@ def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
     assert np.array_equal(*images)
     # The counter-check: a rigid point does move them.
     moved[:, topology.RIGID[0]] += 5
-    assert not np.array_equal(first, crop.fit_transforms(moved, times))
+    assert not np.array_equal(first, rigid.fit_transforms(moved, times))
 
 
 def test_mouth_pixels_do_not_reach_the_masked_image():
     mesh, times = face()
-    transform = crop.fit_transforms(mesh, times)[0]
+    transform = rigid.fit_transforms(mesh, times)[0]
     rng = np.random.default_rng(3)
     frame = rng.integers(0, 255, (240, 320, 3), np.uint8)
     cropped = crop.warp_crop(frame, transform, 64)
@@ -74,16 +74,16 @@ def test_warp_shows_what_the_transform_says(scale):
 def test_smoothing_keeps_a_constant_and_damps_noise():
     times = np.arange(50) / 25
     noise = np.random.default_rng(0).normal(0, 1, (50, 1))
-    np.testing.assert_allclose(crop.smooth(np.full((50, 1), 3.0), times), 3.0)
-    assert crop.smooth(noise, times).std() < 0.5
+    np.testing.assert_allclose(rigid.smooth(np.full((50, 1), 3.0), times), 3.0)
+    assert rigid.smooth(noise, times).std() < 0.5
 
 
 def test_invert_undoes_and_boxes_nest():
     mesh, times = face()
-    transform = crop.fit_transforms(mesh, times)[0]
+    transform = rigid.fit_transforms(mesh, times)[0]
     points = np.random.default_rng(0).uniform(0, 1, (1, 9, 2))
-    there = crop.apply_transforms(points, transform[None])
-    np.testing.assert_allclose(crop.apply_transforms(there, crop.invert(transform)[None]), points)
+    there = rigid.apply_transforms(points, transform[None])
+    np.testing.assert_allclose(rigid.apply_transforms(there, rigid.invert(transform)[None]), points)
     inner, outer = crop.MASK, crop.MOUTH_REGION
     assert outer.y0 < inner.y0 < inner.y1 < outer.y1 and outer.x0 < inner.x0 < inner.x1 < outer.x1
     assert outer.cut(np.zeros((128, 128, 3))).shape == (80, 112, 3)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from talkjax.media import crop, topology
+from talkjax.media import crop, rigid, topology
 from talkjax.media.video import probe
 from talkjax.media.video_writer import VideoWriter
 from talkjax.metrics import measure, signals
@@ -52,7 +52,7 @@ class PatchDetector:
         self.versions = {"patch": "1"}
         self.frames = 0
         points = np.random.default_rng(0).uniform(0.3, 0.7, (topology.FACEMESH_POINTS, 3))
-        points[list(topology.RIGID), :2] = 0.25 + 0.5 * crop.TEMPLATE
+        points[list(topology.RIGID), :2] = 0.25 + 0.5 * rigid.TEMPLATE
         self._points = (points * SIDE).astype(np.float32)
 
     def reset(self):
@@ -63,7 +63,7 @@ class PatchDetector:
         if rgb.mean() < 16:
             return np.zeros((0, topology.FACEMESH_POINTS, 3), np.float32)
         points = self._points.copy()
-        gap = rgb[PATCH].mean() / 255 * _WIDEST * crop.INTEROCULAR * SIDE / 2
+        gap = rgb[PATCH].mean() / 255 * _WIDEST * rigid.INTEROCULAR * SIDE / 2
         points[13, :2] = 80, 95 - gap / 2
         points[14, :2] = 80, 95 + gap / 2
         return points[None]

@@ -129,6 +129,6 @@ def test_windows_begin_ahead_of_need(ahead):
     poses = completion.PoseTrack(poses_at(np.arange(0, 9, 0.04)), np.zeros((74, 2), np.float32))
     track = completion.ContentTrack(complete, fake_windows, poses, 200, 20, ahead)
     for tick in range(199):
-        assert track.at(tick / 25)[0, 0] == pytest.approx(tick, abs=1e-3)
+        assert track.at((tick + 0.5) / 25)[0, 0] == pytest.approx(tick + 0.5, abs=1e-3)
         starts = completion.window_starts(200, 20)
         assert begun == [s for s in starts if s <= tick + 1 + ahead]

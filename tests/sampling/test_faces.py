@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkjax.media import crop, topology
+from talkjax.media import rigid, topology
 from talkjax.media.video import VideoFrame
 from talkjax.sampling import faces
 from tests.sampling import fakes
@@ -38,7 +38,7 @@ def test_streamed_smoothing_is_the_offline_one(steps, turn, seed):
     mesh = np.stack(
         [cos * still[:, 0] - sin * still[:, 1], sin * still[:, 0] + cos * still[:, 1]], -1
     ) + rng.normal(0, 0.5, (len(times), 478, 2))
-    want = crop.fit_transforms(mesh, times)
+    want = rigid.fit_transforms(mesh, times)
     smoother = faces.StreamingSmoother()
     got = []
     for i, time in enumerate(times):
@@ -79,7 +79,7 @@ def test_runs_are_smoothed_apart():
     made, _ = table(lambda i: [] if i in gone else [fakes.face_at(i)], 90)
     want = []
     for part in (np.arange(30), np.arange(60, 90)):
-        want += [*crop.fit_transforms(np.stack([fakes.face_at(i) for i in part]), part / 25)]
+        want += [*rigid.fit_transforms(np.stack([fakes.face_at(i) for i in part]), part / 25)]
     got = [made.face(i).transform for i in range(90) if i not in gone]
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
@@ -123,6 +123,6 @@ def test_variable_rate_and_long_pauses():
     want = []
     for part in (slice(0, 4), slice(4, 7)):  # nothing is smoothed over the pause
         mesh = np.stack([fakes.face_at(i) for i in range(7)])[part]
-        want += [*crop.fit_transforms(mesh, np.array(times[part]))]
+        want += [*rigid.fit_transforms(mesh, np.array(times[part]))]
     got = [made.face(i).transform for i in range(7)]
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)

@@ -84,7 +84,7 @@ def test_agrees_with_the_sampler_of_training(model, inputs):
 def test_guidance_does_something(model, inputs):
     plain = generate(model, inputs)
     guided = generate(model, inputs, landmark_guidance=2.0, reference_guidance=3.0)  # 3 passes
-    assert (plain != guided).mean() > 0.5
+    assert (plain != guided).mean() > 0.2
 
 
 def test_frames_shard_over_devices(model, inputs):
