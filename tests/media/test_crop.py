@@ -71,13 +71,6 @@ def test_warp_shows_what_the_transform_says(scale):
     np.testing.assert_allclose(out[:, 5, 1], (grid + 80.7) / height * 255, atol=1.5)
 
 
-def test_smoothing_keeps_a_constant_and_damps_noise():
-    times = np.arange(50) / 25
-    noise = np.random.default_rng(0).normal(0, 1, (50, 1))
-    np.testing.assert_allclose(rigid.smooth(np.full((50, 1), 3.0), times), 3.0)
-    assert rigid.smooth(noise, times).std() < 0.5
-
-
 def test_invert_undoes_and_boxes_nest():
     mesh, times = face()
     transform = rigid.fit_transforms(mesh, times)[0]
