@@ -85,6 +85,7 @@ def prepare(
         outcomes, timing = _collect(jobs, found)
         splits = assign_splits(outcomes, holdout, holdout_fraction)
         summary = _write_manifest(out, outcomes, splits) | timing
+        summary["source"] = str(pathlib.Path(source).resolve())
         if not summary["clips"]:
             raise UserError(
                 f"none of the {len(jobs)} videos in {source} can be used "

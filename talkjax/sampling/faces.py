@@ -2,15 +2,15 @@
 
 `FaceTable` reads the template once, as far ahead as it is asked, and keeps of every frame only its
 time, its smoothed transform and its smoothed head motion (under 1 KB), so that a ping-pong of any
-length detects nothing twice. Jaw and lips are kept for the first seconds alone, from which the references
-are chosen: no later answer can leak from there.
+length detects nothing twice. Jaw and lips are kept for the first seconds alone, from which the
+references are chosen: no later answer can leak from there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
