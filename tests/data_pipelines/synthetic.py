@@ -16,7 +16,7 @@ from tests.media_files import Sound, make_media, tone
 def make_record(
     clip_id: str = "clip", ticks: int = 75, fps: float = 25.0, size: int = 32, seed: int = 0
 ) -> records.ClipRecord:
-    """A record whose values tell where they come from: pose x of point 0 is the tick, scaled."""
+    """A record whose values tell where they come from: x of the first jaw point is the tick."""
     rng = np.random.default_rng([seed, len(clip_id), *clip_id.encode()])
     frames = int((ticks - 1) / 25 * fps + 1e-6) + 1
     timestamps = (np.arange(frames) / fps).astype(np.float32)
@@ -24,7 +24,7 @@ def make_record(
 
     def points(times):
         moving = shape + 0.02 * np.sin(times[:, None, None] * 5 + np.arange(131)[:, None])
-        moving[:, 0, 0] = times * 25 / 1000
+        moving[:, topology.NUM_POSE, 0] = times * 25 / 1000
         return moving.astype(np.float32)
 
     image = rng.integers(0, 256, (size, size, 3), np.uint8)

@@ -26,8 +26,8 @@ def assert_equal(first, second):
 
 
 def tick_of(points):
-    """The tick that a synthetic landmark row was made for."""
-    return points[..., 0, 0] * 1000
+    """The tick that a synthetic row of 57 or 131 landmarks was made for."""
+    return points[..., -57, 0] * 1000
 
 
 def test_landmark_batches(shards):
@@ -65,7 +65,7 @@ def test_autoencoder_batches(shards):
 def test_references_come_from_outside_and_frames_from_inside(shards):
     options = dataclasses.replace(JOINT, **PLAIN, reference_margin=3)
     for batch in take(iter(loader.train_dataset(shards, options, seed=1)), 15):
-        first = tick_of(batch["pose"])[:, :1]  # (B, 1)
+        first = tick_of(batch["content"])[:, :1]  # (B, 1)
         last = first + 24
         for ticks in (
             tick_of(batch["reference_landmarks"]),
@@ -235,3 +235,15 @@ def test_training_imports_stay_light(shards):
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_measured_pose_never_reaches_a_batch(shards):
+    """It betrays the mouth (`talkjax.media.rigid`); batches hold the steady pose."""
+    batch = next(iter(loader.eval_dataset(shards, LANDMARK)))
+    reader = records.ShardReader(shards, "test")
+    for pose, clip, start in zip(batch["pose"], batch["clip"], batch["start"], strict=True):
+        record = reader.read(int(clip), with_frames=False)
+        window = slice(int(start), int(start) + 25)
+        steady = records.with_steady_pose(record).landmarks[window, :74]
+        np.testing.assert_array_equal(pose, steady)
+        assert np.abs(pose - record.landmarks[window, :74]).max() > 1e-3
