@@ -134,7 +134,8 @@ def test_latents_belong_to_their_frames(data):
     for b in range(8):
         for position in range(3):
             record = reader.read(position)
-            same = (record.frame_landmarks == batch["frame_landmarks"][b, 0]).all((1, 2))
+            content = record.frame_landmarks[:, 74:]
+            same = (content == batch["frame_landmarks"][b, 0, 74:]).all((1, 2))
             for frame in np.flatnonzero(same):
                 row = np.searchsorted(cache.frames(position, record.clip_id), frame)
                 expected = cache.target(position, np.array([row]))[0]
