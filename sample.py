@@ -66,8 +66,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = make_parser().parse_args(argv[1:])
     if arguments.checkpoint is None:
         raise UserError(
-            "no checkpoint: none is bundled yet; train one (uv run train.py "
-            "--config=configs/person_128.py --workdir=W, then --export=DIR) and give "
+            "no checkpoint: none is bundled yet; train one with `uv run train.py "
+            "--config=configs/person_128.py:STAGE ...` (README, 'Make somebody speak'), then give "
             "--checkpoint=DIR --video=FILE --audio=FILE --out=FILE"
         )
     if (arguments.video is None) == (arguments.image is None):
