@@ -3,8 +3,8 @@
     uv run train.py --config=configs/base_256.py --workdir=W --config.stage=STAGE \
       --config.data.dir=SHARDS --config.autoencoder.weights="('sd-vae-ft-mse.safetensors',)"
 
-Shards of 256 px: `data_pipelines.prepare --crop_size=256`. 222 M parameters in the denoiser, 27 M in
-the landmark network, 84 M in the autoencoder. Not measured: shapes and types of a joint step are
+Shards of 256 px: `data_pipelines.prepare --crop_size=256`. 222 M parameters in the denoiser, 27 M
+in the landmark network, 84 M in the autoencoder. Not measured: shapes and types of a joint step are
 checked by the tests, nothing has been trained at this size.
 """
 

@@ -2,10 +2,10 @@
 
     uv run train.py --config=configs/person_128.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
-STAGE is landmark, diffusion or joint; README has the whole command lines. Data: twenty minutes of one
-speaker at 25 fps, prepared with `data_pipelines.prepare`, latents cached from the taef2 weights with
-`data_pipelines.cache_latents --stride=3`. Measured on held-out clips: opening correlation 0.90 with
-their own audio, 0.86 with another clip's, after about an hour on two cores (docs/results.md).
+STAGE is landmark, diffusion or joint; README has the whole command lines. Data: twenty minutes of
+one speaker at 25 fps, prepared with `data_pipelines.prepare`, latents cached from the taef2 weights
+with `data_pipelines.cache_latents --stride=3`. Measured on held-out clips: opening correlation 0.90
+with their own audio, 0.86 with another clip's, after about an hour on two cores (docs/results.md).
 """
 
 from ml_collections import ConfigDict
