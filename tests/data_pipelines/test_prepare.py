@@ -140,7 +140,7 @@ def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 130 and "Traceback" not in said
     for line in log.read_text().splitlines():
         with pytest.raises(ProcessLookupError):
