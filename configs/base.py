@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
     # -- networks; the sizes of talkjax/models/*.py named `base`
     c.dtype = "bfloat16"  # of computation; parameters and their averages are float32
     c.autoencoder = ConfigDict()
-    c.autoencoder.kind = "kl"  # kl (Stable Diffusion's layout) or taesd
-    c.autoencoder.size = "base"  # of kind kl
-    c.autoencoder.f = 8  # of kind kl: 4 or 8
+    c.autoencoder.kind = "kl"  # kl (Stable Diffusion's layout), light or taesd
+    c.autoencoder.size = "base"  # of kinds kl and light
+    c.autoencoder.f = 8  # of kinds kl and light: 4 or 8
     c.autoencoder.layout = "taef2"  # of kind taesd
     c.autoencoder.kl_weight = 1e-6
     # Published weights to start from: one file for kl, encoder and decoder for taesd.

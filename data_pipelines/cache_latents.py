@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
@@ -244,8 +245,8 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[E
     """Makes an encode function from weights.
 
     Args:
-      path: a folder of talkjax weights (`model.safetensors`, `config.json`), a diffusers
-        AutoencoderKL file, or a TAESD encoder file.
+      path: a run of `train.py` or its export, a diffusers AutoencoderKL file, or a TAESD encoder
+        file.
       decoder: the TAESD decoder that belongs to it; by default the same name with "decoder".
 
     Returns:
@@ -254,24 +255,7 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[E
     """
     import jax
 
-    from talkjax import weights
-    from talkjax.models import autoencoder, taesd
-
-    path = pathlib.Path(path)
-    if path.is_dir():
-        params, config = weights.load_params(path)
-    elif path.name.endswith("encoder.safetensors"):
-        mate = path.with_name(path.name.replace("encoder", "decoder"))
-        params, config = weights.taesd_params(path, decoder or mate), {}
-    else:
-        params, config = weights.autoencoder_kl_params(path), {}
-    if "layer_14" in params.get("encoder", {}):
-        model = taesd.TAESD(**taesd.layout_of(params))
-    elif "quant_conv" in params:
-        groups = config.get("groups", 32)
-        model = autoencoder.AutoencoderKL(**autoencoder.layout_of(params), groups=groups)
-    else:
-        raise UserError(f"{path} holds no autoencoder that is known here; give one that is")
+    model, params = _load_autoencoder(pathlib.Path(path), decoder)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves({k: v for k, v in params.items() if "decoder" not in k}):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -283,6 +267,28 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[E
 
     params = jax.device_put(params)
     return lambda images: np.asarray(apply(params, images)), digest.hexdigest()
+
+
+def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any]:
+    """The Flax module that the weights in `path` belong to, and its parameters."""
+    from talkjax import networks, runs, weights
+    from talkjax.models import autoencoder, taesd
+
+    if path.is_dir():
+        params, config, _ = runs.load_weights(path)
+        if "autoencoder" in params:
+            return networks.build_autoencoder(config["autoencoder"]), params["autoencoder"]
+    elif path.name.endswith("encoder.safetensors"):
+        mate = path.with_name(path.name.replace("encoder", "decoder"))
+        params, config = weights.taesd_params(path, decoder or mate), {}
+    else:
+        params, config = weights.autoencoder_kl_params(path), {}
+    if "layer_14" in params.get("encoder", {}):
+        return taesd.TAESD(**taesd.layout_of(params)), params
+    if "quant_conv" in params:
+        groups = config.get("groups", 32)
+        return autoencoder.AutoencoderKL(**autoencoder.layout_of(params), groups=groups), params
+    raise UserError(f"{path} holds no autoencoder that is known here; give one that is")
 
 
 def _floats(name: str, values: Sequence[str]) -> Box:

@@ -14,7 +14,14 @@ import numpy as np
 from flax import linen as nn
 
 from talkjax.diffusion import schedules
-from talkjax.models import autoencoder, landmark_completion, taesd, talkformer, unet
+from talkjax.models import (
+    autoencoder,
+    landmark_completion,
+    light_autoencoder,
+    taesd,
+    talkformer,
+    unet,
+)
 
 NUM_LANDMARKS = 131
 NUM_POSE = 74
@@ -25,7 +32,7 @@ class Networks:
     """The learned parts and what ties them together.
 
     Attributes:
-      autoencoder: `TAESD` or `AutoencoderKL`; parameters under "autoencoder".
+      autoencoder: `AutoencoderKL`, `LightAutoencoder` or `TAESD`; parameters under "autoencoder".
       denoiser: `UNet`; parameters under "denoiser".
       landmark: `LandmarkCompletion`; parameters under "landmark".
       schedule: the noise schedule.
@@ -150,7 +157,7 @@ def build(config: Mapping[str, Any]) -> Networks:
       ValueError: sizes that do not fit each other, an unknown name.
     """
     compute = jnp.dtype(config["dtype"])
-    ae = _autoencoder(config["autoencoder"], compute)
+    ae = build_autoencoder(config["autoencoder"], compute)
     size, factor, channels = config["crop_size"], ae.downsampling, ae.latent_channels
     region, mask = tuple(config["region"]), tuple(config["mask"])
     y0, x0, y1, x1 = pixel_box(region, size)
@@ -197,14 +204,21 @@ def build(config: Mapping[str, Any]) -> Networks:
     )
 
 
-def _autoencoder(config: Mapping[str, Any], dtype: Any) -> nn.Module:
-    if config["kind"] == "taesd":
+def build_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.Module:
+    """The autoencoder of a config's field `autoencoder`.
+
+    Raises:
+      ValueError: an unknown kind or size.
+    """
+    kind, size = config["kind"], config["size"]
+    if kind == "taesd":
         return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], dtype=dtype)
-    if config["kind"] == "kl":
-        return autoencoder.AutoencoderKL(
-            **autoencoder.size(config["size"], config["f"]), dtype=dtype
-        )
-    raise ValueError(f"no autoencoder of kind {config['kind']!r}; use 'taesd' or 'kl'")
+    if kind == "kl":
+        return autoencoder.AutoencoderKL(**autoencoder.size(size, config["f"]), dtype=dtype)
+    if kind == "light":
+        arguments = light_autoencoder.size(size, config["f"])
+        return light_autoencoder.LightAutoencoder(**arguments, dtype=dtype)
+    raise ValueError(f"no autoencoder of kind {kind!r}; use 'kl', 'light' or 'taesd'")
 
 
 def _statistics(values: Any, channels: int, default: float) -> np.ndarray:

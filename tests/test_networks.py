@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base_256, person_128
+from configs import base_256, demo_64, demo_128, person_128
 from talkjax import networks
 from talkjax.training import stages
 
@@ -29,7 +29,12 @@ def abstract_batch(nets, frames=2):
 
 @pytest.mark.parametrize(
     ("config", "total", "denoiser"),
-    [(person_128, (0, 20e6), (5e6, 15e6)), (base_256, (200e6, 450e6), (200e6, 300e6))],
+    [
+        (demo_64, (0, 5e6), (1e6, 3e6)),
+        (demo_128, (0, 20e6), (3e6, 8e6)),  # 40 MB as float16
+        (person_128, (0, 20e6), (5e6, 15e6)),
+        (base_256, (200e6, 450e6), (200e6, 300e6)),
+    ],
 )
 def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
     """The paper-size model, bf16 and all, is traced on any machine in seconds."""

@@ -47,8 +47,8 @@ def build(config: Mapping[str, Any]) -> Stage:
 
 
 def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
-    """L1 on pixels and edges; for the KL kind a small KL term on a sampled latent."""
-    kind, kl_weight = config["autoencoder"]["kind"], config["autoencoder"]["kl_weight"]
+    """L1 on pixels and edges; where latents are distributions, a KL term and a sampled latent."""
+    kl_weight = config["autoencoder"]["kl_weight"]
     model = nets.autoencoder
 
     def init(key: jax.Array, batch: Batch) -> Params:
@@ -59,7 +59,7 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         variables = {"params": params["autoencoder"]}
         encoded = model.apply(variables, images, method="encode")
         kl = jnp.zeros(())
-        if kind == "kl":
+        if isinstance(encoded, tuple):
             mean, logvar = encoded
             kl = (kl_divergence(mean, logvar)).mean() / mean[0].size
             encoded = sample_latent(stream(key, "posterior"), mean, logvar)

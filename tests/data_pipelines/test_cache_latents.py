@@ -1,10 +1,13 @@
 import dataclasses
 import re
 
+import jax
 import numpy as np
 import pytest
 
+from configs import demo_64
 from data_pipelines import cache_latents, latents, loader, records, windows
+from talkjax import networks, runs, weights
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -170,6 +173,19 @@ def test_published_encoder(repository):
     out = encode(np.zeros((2, 16, 24, 3), np.float32))
     assert out.shape[:3] == (2, 2, 3) and len(name) == 64
     assert cache_latents.load_encoder(file)[1] == name
+
+
+def test_encoder_of_a_trained_run(tmp_path):
+    """Stage `autoencoder` exports whole configs: the network is built from them."""
+    config = demo_64.get_config("autoencoder")
+    config.autoencoder.size = "tiny"
+    model = networks.build(config).autoencoder
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
+    params = model.init(jax.random.key(0), images)["params"]
+    weights.save_params(tmp_path / "run", {"autoencoder": params}, runs.plain_config(config))
+    encode, _ = cache_latents.load_encoder(tmp_path / "run")
+    mean, _ = model.apply({"params": params}, images, method="encode")
+    np.testing.assert_allclose(encode(images), mean, atol=1e-5)
 
 
 @pytest.mark.parametrize(

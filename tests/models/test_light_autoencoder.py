@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from talkjax.models import light_autoencoder
+from talkjax.models.autoencoder import sample_latent
+
+
+def test_unfolding_undoes_folding():
+    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 3))
+    folded = light_autoencoder.fold(x)
+    assert folded.shape == (2, 3, 4, 12)
+    np.testing.assert_array_equal(folded[1, 2, 3, 3:6], x[1, 4, 7])
+    np.testing.assert_array_equal(light_autoencoder.unfold(folded), x)
+
+
+@pytest.mark.parametrize("f", [4, 8])
+def test_shapes_and_compute_type(f):
+    size = light_autoencoder.size("tiny", f)
+    model = light_autoencoder.LightAutoencoder(**size, dtype=jnp.bfloat16)
+    assert model.downsampling == f
+    images = jax.random.uniform(jax.random.key(0), (2, 16, 24, 3), minval=-1.0)
+    params = model.init(jax.random.key(1), images)["params"]
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    mean, logvar = model.apply({"params": params}, images, method="encode")
+    assert mean.shape == logvar.shape == (2, 16 // f, 24 // f, 4)
+    assert mean.dtype == logvar.dtype == jnp.float32
+    decoded = model.apply({"params": params}, mean, method="decode")
+    assert decoded.shape == images.shape and decoded.dtype == jnp.float32
+
+
+def test_sees_a_patch_and_not_the_whole_image():
+    """No norm and no attention: training on patches is training on images."""
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny"))
+    images = jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)
+    params = model.init(jax.random.key(1), images)["params"]
+    plain = model.apply({"params": params}, images)
+    changed = model.apply({"params": params}, images.at[:, :8, :8].set(1.0))
+    assert jnp.abs(plain - changed)[:, :8, :8].max() > 1e-4
+    np.testing.assert_array_equal(plain[:, 112:, 112:], changed[:, 112:, 112:])
+
+
+def test_learns_through_sampled_latents():
+    """The untrained posterior is narrow enough for the means to get through."""
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny", 4))
+    flat = jax.random.uniform(jax.random.key(0), (64, 1, 1, 3), minval=-1.0)
+    images = jnp.broadcast_to(flat, (64, 8, 8, 3))
+    params = model.init(jax.random.key(1), images)["params"]
+    optimizer = optax.sgd(0.1, momentum=0.9)
+
+    def loss_fn(params, key):
+        latent = sample_latent(key, *model.apply({"params": params}, images, method="encode"))
+        return jnp.abs(model.apply({"params": params}, latent, method="decode") - images).mean()
+
+    @jax.jit
+    def step(carry, key):
+        params, state = carry
+        loss, gradient = jax.value_and_grad(loss_fn)(params, key)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(params, updates), state), loss
+
+    keys = jax.random.split(jax.random.key(2), 150)
+    _, losses = jax.lax.scan(step, (params, optimizer.init(params)), keys)
+    assert losses[-10:].mean() < 0.4 * losses[0]
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match="no light autoencoder"):
+        light_autoencoder.size("large")
+    with pytest.raises(ValueError, match="f=16"):
+        light_autoencoder.size("small", 16)
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny"))
+    with pytest.raises(ValueError, match="multiples of 8"):
+        model.init(jax.random.key(0), jnp.zeros((1, 16, 20, 3)))
