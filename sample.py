@@ -1,22 +1,32 @@
 """Makes the person of a template video or photograph say a speech track.
 
+    uv run sample.py
     uv run sample.py --video=V --audio=A --out=O.mp4 --checkpoint=DIR
     uv run sample.py --image=I --audio=A --out=O.mp4 --checkpoint=DIR
 
 The output is as long as the speech, has the template's size and frame rate, carries the speech
-track unchanged, and differs from the template around the mouth only.
+track unchanged, and differs from the template around the mouth only. What is not given is what
+comes with the package: an avatar, a sentence, a checkpoint that knows such avatars; and
+out/demo.mp4, with a contact sheet beside it.
 """
 
 import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from talkjax import errors
 from talkjax.errors import UserError
 
+if TYPE_CHECKING:
+    from talkjax.metrics.run_sheet import RunSheet
+
+_OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
+_FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _SIGTERM_EXIT = 128 + 15
 
 
@@ -40,8 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--video", metavar="FILE", help="template video; runs to and fro if it is too short")
     add("--image", metavar="FILE", help="template photograph (PNG, JPEG, WebP, BMP) instead")
     add("--audio", metavar="FILE", help="speech: any audio or video file")
-    add("--out", metavar="FILE", help="the result: .mp4, .m4v, .mov or .mkv")
+    add("--out", metavar="FILE", help=f"the result: .mp4, .m4v, .mov or .mkv (default {_OUT})")
     add("--checkpoint", metavar="DIR", help="weights, as train.py --export writes them")
+    add("--sheet", metavar="FILE",
+        help=f"contact sheet of the first 20 s; without --out by default {_SHEET}")  # fmt: skip
     add("--steps", type=int, default=10, metavar="N", help="denoising steps (default 10)")
     add("--seed", type=int, default=0, metavar="S", help="of the noise (default 0)")
     add("--face", default="largest", metavar="WHICH",
@@ -63,46 +75,115 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command line `argv`, the program's name first."""
+    began = time.monotonic()
     arguments = make_parser().parse_args(argv[1:])
-    if arguments.checkpoint is None:
-        raise UserError(
-            "no checkpoint: none is bundled yet; train one with `uv run train.py "
-            "--config=configs/person_128.py:STAGE ...` (README, 'Make somebody speak'), then give "
-            "--checkpoint=DIR --video=FILE --audio=FILE --out=FILE"
-        )
-    if (arguments.video is None) == (arguments.image is None):
-        raise UserError("give a template: either --video=FILE or --image=FILE")
-    for name in ("audio", "out"):
-        if not getattr(arguments, name):
-            raise UserError(f"give --{name}=FILE")
-    if arguments.summary and not os.access(os.path.dirname(arguments.summary) or ".", os.W_OK):
-        raise UserError(f"{arguments.summary}: its directory is missing or not writable")
+    check_arguments(arguments)
 
     from talkjax.media.container import check_local_file
 
     for path in filter(None, (arguments.video, arguments.image, arguments.audio)):
         check_local_file(path)
 
-    from talkjax.sampling import Options, Sampler, compile_cache, summary
+    from talkjax.sampling import Options, Sampler, bundled, compile_cache, summary
 
+    if not (arguments.video or arguments.image):
+        arguments.video = bundled.template()
+    audio = arguments.audio or bundled.speech()
+    checkpoint = arguments.checkpoint or bundled.checkpoint()
+    out, sheet_file = arguments.out or _OUT, arguments.sheet
+    if not arguments.out:
+        make_folder(_OUT.parent)
+        sheet_file = sheet_file or _SHEET
     if not arguments.no_compilation_cache:
         compile_cache.enable()
     names = ("steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch",
              "crf", "lossless")  # fmt: skip
     options = Options(**{name: getattr(arguments, name) for name in names})
-    sampler = Sampler.load(arguments.checkpoint)
+    imported = time.monotonic()
+    sampler = Sampler.load(checkpoint)
+    loaded = time.monotonic()
+    sheet = None
+    if sheet_file:
+        from talkjax.metrics.run_sheet import RunSheet
+
+        sheet = RunSheet()
     result = sampler.generate(
         video=arguments.video,
         image=arguments.image,
-        audio=arguments.audio,
-        out=arguments.out,
+        audio=audio,
+        out=out,
         options=options,
         progress=not arguments.quiet,
+        watch=sheet and sheet.watch,
     )
+    result.phases |= {"importing": imported - began, "loading": loaded - imported}
+    if sheet:
+        with result.phase("sheet"):
+            write_sheet(sheet, sheet_file, arguments, out)
     if arguments.summary:
         summary.write_json(arguments.summary, result.as_dict())
     if not arguments.quiet:
         print(result.text())
+        if sheet:
+            print(f"{os.fsdecode(sheet_file)}: template, result, sound and opening of the mouth")
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is loaded.
+
+    Raises:
+      UserError: options that do not go together, or files that cannot be written.
+    """
+    for name in _FILES:
+        if getattr(arguments, name) == "":
+            raise UserError(f"--{name} is empty; name a file, or leave it out")
+    if arguments.video is not None and arguments.image is not None:
+        raise UserError("give one template: either --video=FILE or --image=FILE")
+    for name in ("summary", "sheet"):
+        path = getattr(arguments, name)
+        if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
+            raise UserError(f"{path}: its directory is missing or not writable")
+    if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
+        raise UserError(f"{arguments.sheet}: --sheet must end in .png")
+    if arguments.sheet and os.path.isdir(arguments.sheet):
+        raise UserError(f"{arguments.sheet}: is a directory; give a file's name")
+    both = arguments.sheet, arguments.image
+    if all(path and os.path.exists(path) for path in both) and os.path.samefile(*both):
+        raise UserError(f"{arguments.sheet}: is an input as well; give another --sheet")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder for the default output.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); give --out=FILE") from error
+
+
+def write_sheet(
+    sheet: "RunSheet", path: str | Path, arguments: argparse.Namespace, out: str | Path
+) -> None:
+    """Draws the contact sheet of a finished run.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    from talkjax.pictures import write_png
+    from talkjax.sampling import sampler, template
+
+    shown = template.open_template(arguments.video, arguments.image)
+    with sampler.face_mesh(arguments.face) as detector:
+        image = sheet.draw(shown, out, detector)
+    try:
+        write_png(path, image)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); choose another --sheet"
+        ) from error
 
 
 def _terminate(*unused: object) -> NoReturn:

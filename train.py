@@ -1,7 +1,7 @@
 """Trains one stage of talkjax, or releases the weights of a run.
 
     uv run train.py --config=configs/NAME.py --workdir=W [--config.field=value ...]
-    uv run train.py --workdir=W --export=DIR
+    uv run train.py --workdir=W --export=DIR [--export_dtype=float16]
 
 The first goes on from W's newest checkpoint if there is one. SIGTERM saves a checkpoint and ends
 with exit code 143. The second writes the averaged weights of W's newest checkpoint as safetensors,
@@ -23,6 +23,9 @@ from talkjax.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _EXPORT = flags.DEFINE_string("export", None, "Only write weights, into this directory.")
+_EXPORT_DTYPE = flags.DEFINE_enum(
+    "export_dtype", "float32", ["float32", "float16"], "What --export stores weights as."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -41,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     if _EXPORT.value:
         from talkjax import runs
 
-        runs.export(_WORKDIR.value, _EXPORT.value)
+        runs.export(_WORKDIR.value, _EXPORT.value, _EXPORT_DTYPE.value)
         print(f"wrote {_EXPORT.value}")
         return
     if _CONFIG.value is None:

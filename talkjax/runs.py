@@ -102,8 +102,13 @@ def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
     return params, sorted(trees["ema"]), max(steps)
 
 
-def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
+def export(workdir: str | os.PathLike, out: str | os.PathLike, dtype: str = "float32") -> None:
     """Writes the averaged weights of a run's newest checkpoint as safetensors + config.json.
+
+    Args:
+      workdir: of the run.
+      out: directory for them.
+      dtype: float32, or float16 for a file of half the size; read back, they are float32 again.
 
     Raises:
       UserError: as `load_run` and `talkjax.weights.save_params`.
@@ -112,7 +117,8 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
 
     config = read_config(workdir)
     params, trained, step = load_run(workdir)
-    weights.save_params(out, params, {**config, "trained": trained, "trained_steps": step})
+    config = {**config, "trained": trained, "trained_steps": step}
+    weights.save_params(out, params, config, np.dtype(dtype))
 
 
 def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[str]]:

@@ -210,13 +210,18 @@ def save_params(
       dtype: storage type for floating-point tensors (e.g. `jnp.float16`); None keeps theirs.
 
     Raises:
-      UserError: the directory cannot be written, or the disk is full.
+      UserError: the directory cannot be written, the disk is full, or a value does not fit into
+        `dtype`.
     """
     flat = {}
     for name, value in traverse_util.flatten_dict(params, sep="/").items():
         value = np.asarray(value)
         if dtype is not None and jnp.issubdtype(value.dtype, jnp.floating):
-            value = value.astype(dtype)
+            with np.errstate(over="ignore"):
+                stored = value.astype(dtype)
+            if np.isfinite(value).all() and not np.isfinite(stored).all():
+                raise UserError(f"{name} does not fit into {jnp.dtype(dtype).name}; keep float32")
+            value = stored
         # safetensors writes the memory of a transposed array as it lies, silently wrong.
         flat[name] = np.ascontiguousarray(value).reshape(value.shape)
     text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"

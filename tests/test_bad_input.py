@@ -46,7 +46,7 @@ def scripted(monkeypatch):
         def __exit__(self, *unused):
             pass
 
-    monkeypatch.setattr(sampler_module, "_face_mesh", lambda face: Mesh())
+    monkeypatch.setattr(sampler_module, "face_mesh", lambda face: Mesh())
 
 
 def arguments(good, folder, **changes):
@@ -130,6 +130,12 @@ def garbage_weights(folder):
     return path
 
 
+def folder_named_png(folder):
+    path = folder / "sheet.png"
+    path.mkdir()
+    return path
+
+
 def directory(folder):
     return folder
 
@@ -144,19 +150,19 @@ BAD = [
     ("video", audio_only, "has no video stream"),
     ("video", play_list, "not a readable media file"),
     ("video", lambda f: "http://127.0.0.1:9/v.mp4", "addresses are not opened"),
-    ("video", lambda f: None, "give a template"),
+    ("video", lambda f: "", "--video is empty"),
     ("audio", lambda f: f / "missing.wav", "not found"),
     ("audio", no_sound, "has no audio stream"),
     ("audio", zero_length, "holds no sound"),
     ("audio", only_nan, "no valid sample"),
     ("audio", text_file, "not a readable media file"),
-    ("audio", lambda f: None, "give --audio"),
+    ("audio", lambda f: "", "--audio is empty"),
     ("image", lambda f: f / "missing.png", "either --video=FILE or --image=FILE"),
-    ("out", lambda f: None, "give --out"),
+    ("out", lambda f: "", "--out is empty"),
     ("out", lambda f: f / "o.avi", "must end in one of .mp4"),
     ("out", lambda f: f / "none" / "o.mp4", "its directory does not exist"),
     ("out", directory, "must end in one of|is a directory"),
-    ("checkpoint", lambda f: None, "no checkpoint.*train.py"),
+    ("checkpoint", lambda f: "", "--checkpoint is empty"),
     ("checkpoint", lambda f: f / "missing", "not a directory"),
     ("checkpoint", directory, "config.json not found"),
     ("checkpoint", other_config, "does not fit the model"),
@@ -172,6 +178,9 @@ BAD = [
     ("face", lambda f: "left", "--face=left is not a face"),
     ("face", lambda f: 3, "--face=3: the first frame with a face shows 1"),
     ("summary", lambda f: f / "none" / "s.json", "missing or not writable"),
+    ("sheet", lambda f: f / "none" / "s.png", "missing or not writable"),
+    ("sheet", lambda f: f / "s.jpg", "must end in .png"),
+    ("sheet", folder_named_png, "is a directory"),
     ("speed", lambda f: 3, "unrecognized arguments: --speed=3"),
 ]
 
@@ -196,6 +205,14 @@ def test_output_that_is_an_input(good, scripted, tmp_path, capsys):
     code, error = run(arguments(good, tmp_path, video=video, out=video), capsys)
     assert code == 2 and "is an input as well" in error
     assert video.read_bytes() == before
+
+
+def test_sheet_that_is_an_input(good, scripted, tmp_path, capsys):
+    image = tmp_path / "face.png"
+    image.write_bytes(b"precious")
+    code, error = run(arguments(good, tmp_path, video=None, image=image, sheet=image), capsys)
+    assert code == 2 and "is an input as well" in error
+    assert image.read_bytes() == b"precious"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -233,13 +250,6 @@ def start(repository, *argv, **options):
     )  # fmt: skip
 
 
-def test_without_arguments(repository):
-    process = start(repository, "sample.py")
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 2 and out == ""
-    assert error.count("\n") == 1 and "train.py" in error
-
-
 def test_help_needs_no_jax(repository):
     code = "import sys, sample; sample.make_parser(); sys.exit('jax' in sys.modules)"
     assert start(repository, "-c", code).wait(timeout=120) == 0
@@ -259,7 +269,7 @@ class Mesh(fakes.ScriptedMesh):
         time.sleep(5 if self.calls else 0)
         return super().detect(rgb)
 
-sampler._face_mesh = lambda face: Mesh()
+sampler.face_mesh = lambda face: Mesh()
 signal.signal(signal.SIGTERM, sample._terminate)
 sys.exit(errors.run_main(sample.main, sys.argv))
 """

@@ -37,6 +37,7 @@ def train(*arguments):
         ([CONFIG, "--workdir=out/x", "--config.stage=dance"], "'dance'"),
         ([CONFIG, "--workdir=out/x", "--config.data.dir=no/such"], "no/such"),
         (["--workdir=no/such", "--export=out/y"], "no/such"),
+        (["--workdir=no/such", "--export=out/y", "--export_dtype=int8"], "export_dtype"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

@@ -228,6 +228,12 @@ def test_jax_arrays_and_storage_type(tmp_path, tree):
     np.testing.assert_allclose(kernel, tree["encoder"]["layer_0"]["kernel"], rtol=0.01)
 
 
+def test_values_that_do_not_fit_the_stored_type(tmp_path):
+    with pytest.raises(UserError, match=r"a/b does not fit into float16"):
+        weights.save_params(tmp_path / "x", {"a": {"b": np.array([1e5])}}, {}, dtype=np.float16)
+    assert not (tmp_path / "x").exists()
+
+
 def test_expected_tree_is_checked(tmp_path, tree):
     weights.save_params(tmp_path, tree, {})
     expected = {

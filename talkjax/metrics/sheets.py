@@ -68,11 +68,11 @@ def contact_sheet(
     )
     for column, number in enumerate(chosen):
         left = _LABEL + column * (width + 2)
-        _write(sheet, f"{truth.times[number]:.2f} s", left + 2, _LINE - 5)
+        put_text(sheet, f"{truth.times[number]:.2f} s", left + 2, _LINE - 5)
     original = next(iter(videos.values()))
     for row, (label, path) in enumerate(videos.items()):
         top = _LINE + row * (height + 2)
-        _write(sheet, label, 2, top + 14)
+        put_text(sheet, label, 2, top + 14)
         pairs = {k: v for k, v in measure.matches(truth, measured[label]).items() if k in chosen}
         for number, _, picture in measure.paired_frames(original, path, pairs):
             image = crop.warp_crop(picture, truth.transforms[number], size)
@@ -102,16 +102,16 @@ def plot(curves: Mapping[str, np.ndarray], title: str = "", width: int = 900) ->
     for step in range(5):
         y = round(bottom - (bottom - top) * step / 4)
         cv2.line(image, (left, y), (width - 15, y), (225, 225, 225), 1)
-        _write(image, f"{peak * step / 4:.2f}", 6, y + 4)
+        put_text(image, f"{peak * step / 4:.2f}", 6, y + 4)
     every = max(1, round(ticks / 25 / 10))
     for second in range(0, int((ticks - 1) / 25) + 1, every):
         x = round(left + second * 25 * per_tick)
         cv2.line(image, (x, bottom), (x, bottom + 4), (120, 120, 120), 1)
-        _write(image, f"{second} s", x - 6, bottom + 18)
-    _write(image, title, left, 14)
+        put_text(image, f"{second} s", x - 6, bottom + 18)
+    put_text(image, title, left, 14)
     for number, (label, curve) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        _write(image, label, left + 110 * number, 32, colour)
+        put_text(image, label, left + 110 * number, 32, colour)
         points = np.stack(
             [left + np.arange(len(curve)) * per_tick, bottom - (bottom - top) * curve / peak], -1
         )
@@ -126,13 +126,9 @@ def plot(curves: Mapping[str, np.ndarray], title: str = "", width: int = 900) ->
 
 def write(folder: str | os.PathLike, name: str, images: Sequence[np.ndarray]) -> Path:
     """Stacks pictures and writes them as one PNG: its path."""
-    width = max(image.shape[1] for image in images)
-    padded = [
-        np.pad(i, [(0, 0), (0, width - i.shape[1]), (0, 0)], constant_values=255) for i in images
-    ]
     path = Path(folder) / f"{name}.png"
     try:
-        write_png(path, np.concatenate(padded))
+        write_png(path, stack(images))
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror}); choose another --sheets"
@@ -140,6 +136,16 @@ def write(folder: str | os.PathLike, name: str, images: Sequence[np.ndarray]) ->
     return path
 
 
-def _write(image: np.ndarray, text: str, x: int, y: int, colour=(60, 60, 60)) -> None:
+def stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of any widths on top of each other, white beside the narrow ones."""
+    width = max(image.shape[1] for image in images)
+    padded = [
+        np.pad(i, [(0, 0), (0, width - i.shape[1]), (0, 0)], constant_values=255) for i in images
+    ]
+    return np.concatenate(padded)
+
+
+def put_text(image: np.ndarray, text: str, x: int, y: int, colour=(60, 60, 60)) -> None:
+    """Writes on an image, in place; (x, y) is where the base line begins."""
     plain = text.encode("ascii", "replace").decode()  # OpenCV's fonts have no more
     cv2.putText(image, plain, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)

@@ -55,11 +55,13 @@ class Behind(_Thread):
         super().__init__()
         self._depth = depth
 
-    def __call__(self, function: Callable[..., Any], *args: Any) -> None:
+    def __call__(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Has `function(*args)` called soon; raises what an earlier call raised."""
-        self._waiting.append(self._pool.submit(function, *args))
+        call = self._pool.submit(function, *args)
+        self._waiting.append(call)
         while len(self._waiting) > self._depth:
             self._waiting.popleft().result()
+        return call
 
     def finish(self) -> None:
         """Waits for all calls; raises what one of them raised."""

@@ -65,7 +65,8 @@ class Batches:
             yield from self._finish(*self._running.popleft())
 
     def _finish(self, frames: list, result: Any) -> Iterator[tuple[float, np.ndarray]]:
-        regions_left = iter(()) if result is None else iter(np.asarray(result))
+        with self._summary.phase("denoising"):  # what of it is still to be waited for
+            regions_left = iter(()) if result is None else iter(np.asarray(result))
         for at, rgb, face in frames:
             self._summary.add(face is not None, face is not None and face.found)
             yield at, rgb if face is None else self._paste(rgb, next(regions_left), face)

@@ -6,7 +6,7 @@
 One pass reads the template ahead for its faces (`faces`), another decodes its pictures (ping-pong,
 `template`); the speech track streams beside them (`speech`, `completion`). Frames with a face go in
 batches of one fixed shape through one compiled function (`regions`), which works while the batch
-before is pasted and encoded here.
+before is pasted and encoded here. That function is compiled while the faces are looked for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -25,10 +25,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from talkjax.errors import UserError
+from talkjax.media import audio as sound
 from talkjax.media import composite, crop, tracking
 from talkjax.media.audio import TICK_RATE
 from talkjax.media.crop import Box
-from talkjax.networks import Networks
+from talkjax.networks import NUM_LANDMARKS, Networks
 from talkjax.sampling import checkpoint, regions
 from talkjax.sampling import reference as references
 from talkjax.sampling.background import Behind, Prefetch
@@ -38,6 +39,12 @@ from talkjax.sampling.faces import Detector, Face, FaceTable, look, steady
 from talkjax.sampling.speech import MelStream
 from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import PIXEL_CACHE, Template, open_template, pingpong_clock
+
+# (seconds, face, (131, 2) landmarks wanted) of an output frame; both None where there is no face.
+Watch = Callable[[float, Face | None, np.ndarray | None], None]
+
+if TYPE_CHECKING:
+    from talkjax.media.facemesh import FaceMesh
 
 _SLACK_S = 1e-3  # a frame that would begin this close to the end of the speech is left out
 _LOOK_AHEAD = 4  # frames, of face detection
@@ -120,10 +127,10 @@ class Sampler:
         self.region, self.mask = Box(*networks.region), Box(*config["mask"])
         self._window, self._references = config["data"]["window"], config["data"]["references"]
         self._devices = len(devices)
-        self._generators: dict[tuple, Any] = {}
+        self._compiled: dict[tuple, Any] = {}
         self._platform = devices[0].platform
         self._rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._everywhere = everywhere = NamedSharding(mesh, PartitionSpec())
         images = {name: params[name] for name in ("autoencoder", "denoiser")}
         self._image_params = jax.device_put(images, everywhere)
         self._landmark_params = jax.device_put({"landmark": params["landmark"]}, devices[0])
@@ -151,7 +158,7 @@ class Sampler:
         return -(-wanted // self._devices) * self._devices
 
     def _generator(self, options: Options) -> Any:
-        """The batch function of these settings, compiled at most once."""
+        """The batch function of these settings, compiled at most once and before it is needed."""
         settings = {
             "steps": options.steps,
             "landmark_guidance": float(options.landmark_guidance),
@@ -159,13 +166,37 @@ class Sampler:
             "eta": float(options.eta),
         }
 
+        size = self.batch_size(options)
+        place = (size, *settings.values())
+        if place in self._compiled:
+            return self._compiled[place]
+
         def generate(params, reference, masked, landmarks, key):
             return regions.generate_regions(
                 params, self.networks, masked, landmarks, reference, key, **settings
             )
 
-        made = jax.jit(generate, out_shardings=self._rows)
-        return self._generators.setdefault(tuple(settings.values()), made)
+        def like(sharding, shape, dtype=np.float32):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+        height, width = self.networks.image_size
+        points = (NUM_LANDMARKS, 2)
+        reference = jax.eval_shape(
+            self._encode_reference,
+            self._image_params,
+            like(None, (height, width, 3), np.uint8),
+            like(None, points),
+        )
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        arguments = (
+            self._image_params,
+            jax.tree.map(lambda x: like(self._everywhere, x.shape, x.dtype), reference),
+            like(self._rows, (size, height, width, 3)),
+            like(self._rows, (size, *points)),
+            like(self._everywhere, key.shape, key.dtype),
+        )
+        made = jax.jit(generate, out_shardings=self._rows).lower(*arguments).compile()
+        return self._compiled.setdefault(place, made)
 
     def generate(
         self,
@@ -177,6 +208,7 @@ class Sampler:
         options: Options | None = None,
         detector: Detector | None = None,
         progress: bool = False,
+        watch: Watch | None = None,
     ) -> Summary:
         """Makes one video.
 
@@ -190,6 +222,7 @@ class Sampler:
           options: see `Options`.
           detector: instead of a `FaceMesh` of its own (it must return all faces of a frame).
           progress: whether to show a bar on stderr.
+          watch: is told of every frame of the output, in order, before it is written.
 
         Raises:
           UserError: a file cannot be used, there is no face, an option makes no sense.
@@ -210,15 +243,22 @@ class Sampler:
             )
             summary.audio_copied = writer.audio_copied
             if detector is None:
-                detector = stack.enter_context(_face_mesh(options.face))
+                detector = stack.enter_context(face_mesh(options.face))
             bar = stack.enter_context(_bar(math.ceil(speech.seconds * template.fps), progress))
             same = video is not None and os.path.samefile(video, audio)
-            # Stacked so that the threads end before what they use does.
+            # Stacked so that the threads end before what they use does. Two of them get ready what
+            # is slow to start, for the faces are found in another process.
+            compiler, opener = (stack.enter_context(Behind(1)) for _ in range(2))
+            generator = compiler(self._generator, options)
+            opener(sound.log_mel, np.zeros(sound.SAMPLE_RATE, np.float32))
             frames = template.frames()
             sights = stack.enter_context(Prefetch(look(frames, detector), _LOOK_AHEAD))
             table = FaceTable(sights, template.fps, options.face)
             write = stack.enter_context(Behind(_WRITE_BEHIND))
-            for at, frame in self._frames(template, table, speech, options, same, summary):
+            made = self._frames(
+                template, table, speech, options, same, summary, generator.result, watch
+            )
+            for at, frame in made:
                 write(writer.write, frame, at)
                 bar.update()
             write.finish()
@@ -235,9 +275,12 @@ class Sampler:
         options: Options,
         own_speech: bool,
         summary: Summary,
+        generator: Callable[[], Any],
+        watch: Watch | None,
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """(seconds, (H, W, 3) uint8) of the output."""
-        candidates = table.first_pass(options.first_pass)
+        """(seconds, (H, W, 3) uint8) of the output; `generator` waits for the batch function."""
+        with summary.phase("first faces"):
+            candidates = table.first_pass(options.first_pass)
         if not candidates:
             raise UserError(
                 f"{template.name}: no face was found in it; give a template that shows a face from "
@@ -247,10 +290,13 @@ class Sampler:
         candidates, shape = steady(candidates)
         chosen = candidates[place]
         summary.reference_frame = chosen.index
-        image = references.cut_image(template, chosen, self.networks.crop_size, self.region)
+        with summary.phase("reference"):
+            image = references.cut_image(template, chosen, self.networks.crop_size, self.region)
         points = references.choose_landmarks(candidates, self._references)
         del candidates
-        reference = self._encode_reference(self._image_params, image, chosen.landmarks)
+        with summary.phase("reference"):
+            reference = self._encode_reference(self._image_params, image, chosen.landmarks)
+            reference = jax.device_put(reference, self._everywhere)
 
         def clock() -> Iterator[tuple[float, int]]:
             # A template that drives itself keeps its own times: they belong to its speech.
@@ -271,10 +317,11 @@ class Sampler:
             self._window,
             ahead=math.ceil(self.batch_size(options) / template.fps * TICK_RATE) + 1,
         )
-        generate = self._generator(options)
-        key = jax.random.key(options.seed)
+        key = jax.device_put(jax.random.key(options.seed), self._everywhere)
 
         def run(masked: np.ndarray, landmarks: np.ndarray) -> jax.Array:
+            with summary.phase("compiling"):  # what of it is still to be waited for
+                generate = generator()
             inputs = jax.device_put((masked, landmarks), self._rows)
             return generate(self._image_params, reference, *inputs, key)
 
@@ -289,9 +336,14 @@ class Sampler:
                 )
             face = table.face(index)
             if face is None:
+                if watch:
+                    watch(at, None, None)
                 yield from batches.add(at, frame.rgb, None)
                 continue
-            landmarks = np.concatenate([face.pose(shape), content.at(at)])
+            with summary.phase("landmarks"):
+                landmarks = np.concatenate([face.pose(shape), content.at(at)])
+            if watch:
+                watch(at, face, landmarks)
             cut = crop.warp_crop(frame.rgb, face.transform, self.networks.crop_size)
             masked = self.region.cut(crop.mask_image(cut, self.mask))
             yield from batches.add(at, frame.rgb, (face, masked, landmarks))
@@ -301,7 +353,8 @@ class Sampler:
         return composite.paste(rgb, region, face.transform, self.region, self.mask)
 
 
-def _face_mesh(face: str | int) -> Detector:
+def face_mesh(face: str | int) -> FaceMesh:
+    """A detector of as many faces as `Options.face` needs, as a context."""
     from talkjax.media.facemesh import FaceMesh
 
     parsed = tracking.parse_face(face)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ class Summary:
       seconds, frames_per_second: wall-clock time of the run, compilation included.
       audio_copied: whether the audio in the output is a bit-exact copy.
       template_damaged: whether the template was cut short or damaged.
+      phases: {name: seconds that the run waited for it}; the rest of `seconds` went into decoding,
+        cutting, pasting and encoding.
     """
 
     output: str
@@ -46,6 +51,16 @@ class Summary:
     frames_per_second: float = 0.0
     audio_copied: bool | None = None
     template_damaged: bool = False
+    phases: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the time that the body takes to a phase."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - began
 
     def add(self, generated: bool, found: bool) -> None:
         """Counts the next written frame."""

@@ -187,6 +187,23 @@ def test_export_writes_the_average(tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == config
 
 
+def test_export_in_half_the_size(tmp_path):
+    made = save_run(tmp_path / "run", [1])
+    for dtype in ("float32", "float16"):
+        runs.export(tmp_path / "run", tmp_path / dtype, dtype)
+    sizes = [(tmp_path / d / "model.safetensors").stat().st_size for d in ("float32", "float16")]
+    assert sizes[1] < sizes[0]
+    params, config, trained = runs.load_weights(tmp_path / "float16")
+    assert trained == ["denoiser"] and config["trained_steps"] == 1
+    for part in made.params:
+        for leaf in jax.tree.leaves(params[part]):
+            assert leaf.dtype == np.float32
+    rounded = jax.tree.map(
+        lambda x: np.asarray(x).astype(np.float16).astype(np.float32), made.params["autoencoder"]
+    )
+    assert_equal(params["autoencoder"], rounded)
+
+
 def test_nothing_to_export(tmp_path):
     with pytest.raises(UserError, match="no run"):
         runs.export(tmp_path, tmp_path / "out")

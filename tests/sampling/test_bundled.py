@@ -1,0 +1,45 @@
+"""The files that come with the package, and that their absence is named."""
+
+import pytest
+
+from talkjax.errors import UserError
+from talkjax.sampling import bundled
+
+NAMES = ("demo_128/model.safetensors", "demo_128/config.json", "demo/template.mp4")
+
+
+@pytest.fixture
+def assets(monkeypatch, tmp_path):
+    for name in (*NAMES, "demo/speech.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(bundled, "ASSETS", tmp_path)
+    return tmp_path
+
+
+def test_where_they_are(assets):
+    assert bundled.checkpoint() == assets / "demo_128"
+    assert bundled.template() == assets / "demo" / "template.mp4"
+    assert bundled.speech() == assets / "demo" / "speech.flac"
+    (assets / "demo" / "speech.wav").touch()
+    assert bundled.speech().suffix == ".wav"
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "flag"),
+    [
+        (NAMES[0], bundled.checkpoint, "--checkpoint"),
+        (NAMES[1], bundled.checkpoint, "--checkpoint"),
+        (NAMES[2], bundled.template, "--video"),
+        ("demo/speech.flac", bundled.speech, "--audio"),
+    ],
+)
+def test_a_partial_checkout(assets, name, find, flag):
+    (assets / name).unlink()
+    with pytest.raises(UserError, match=f"is missing .*{flag}") as caught:
+        find()
+    assert "\n" not in str(caught.value)
+
+
+def test_they_lie_in_the_package(repository):
+    assert bundled.ASSETS.parent == repository / "talkjax"

@@ -1,0 +1,114 @@
+"""The command line of sample.py where something is left out."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+import sample
+from talkjax import errors
+from talkjax.media.video import VideoReader
+from talkjax.metrics import run_sheet
+from talkjax.sampling import bundled
+from talkjax.sampling import sampler as sampler_module
+from tests.sampling import fakes
+
+
+class Mesh(fakes.ScriptedMesh):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        pass
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assets")
+    (folder / "demo").mkdir()
+    fakes.save_checkpoint(folder / "demo_128")
+    fakes.make_template(folder / "demo" / "template.mp4", 8)
+    fakes.make_speech(folder / "demo" / "speech.wav", 0.4)
+    return folder
+
+
+@pytest.fixture
+def here(assets, monkeypatch, tmp_path):
+    """An empty working directory, a tiny bundle and a scripted face."""
+    monkeypatch.setattr(bundled, "ASSETS", assets)
+    monkeypatch.setattr(sampler_module, "face_mesh", lambda face: Mesh())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    fast = ["--steps=1", "--batch=8", "--quiet"]
+    return errors.run_main(sample.main, ["sample.py", *fast, *map(str, arguments)])
+
+
+def test_bare(here, capsys):
+    assert run("--summary=s.json") == 0
+    assert sorted(p.name for p in (here / "out").iterdir()) == ["demo.mp4", "demo.png"]
+    assert len(list(VideoReader(here / "out" / "demo.mp4"))) == 10
+    phases = json.loads((here / "s.json").read_text())["phases"]
+    assert {"importing", "loading", "first faces", "denoising", "sheet"} <= phases.keys()
+    assert all(seconds >= 0 for seconds in phases.values())
+    sheet = cv2.imread(str(here / "out" / "demo.png"))
+    assert sheet.shape[1] > 8 * 150 and sheet.std() > 10
+    assert run() == 0  # the folder is there already
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_own_speech_and_own_template(here):
+    speech, video = fakes.make_speech(here / "a.wav", 0.2), fakes.make_template(here / "v.mp4", 3)
+    assert run(f"--audio={speech}", "--out=a.mp4") == 0
+    assert len(list(VideoReader(here / "a.mp4"))) == 5
+    assert run(f"--video={video}", "--out=v.mp4") == 2  # the template itself
+    assert run(f"--video={video}", "--out=w.mp4") == 0
+    assert len(list(VideoReader(here / "w.mp4"))) == 10
+    assert not (here / "out").exists()
+    assert not list(here.glob("*.png"))
+
+
+def test_own_checkpoint_needs_no_bundled_one(here, assets, monkeypatch, capsys):
+    part = shutil.copytree(assets, here / "part")
+    (part / "demo_128").rename(here / "mine")
+    monkeypatch.setattr(bundled, "ASSETS", part)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert "the bundled checkpoint is missing" in error and error.count("\n") == 1
+    assert not (here / "out").exists()
+    assert run("--checkpoint=mine", "--sheet=s.png") == 0
+    assert (here / "s.png").exists() and not (here / "out" / "demo.png").exists()
+
+
+def test_no_folder_for_the_output(here, capsys):
+    (here / "out").touch()
+    assert run() == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
+    image = here / "face.png"
+    cv2.imwrite(str(image), fakes.picture(0))
+    assert run(f"--image={image}", "--out=i.mp4", "--sheet=i.png") == 0
+    assert (here / "i.png").stat().st_size > 1000
+
+    def script(i):
+        return [fakes.face_at(i)] if i < 20 else []
+
+    sheet = run_sheet.RunSheet(seconds=1.5)
+    video = fakes.make_template(here / "long.mp4", 50)
+    sampler_module.Sampler.load(assets / "demo_128").generate(
+        video=video, audio=fakes.make_speech(here / "two.wav", 2.0), out=here / "o.mp4",
+        options=sampler_module.Options(steps=1, batch=8), detector=fakes.ScriptedMesh(script),
+        watch=sheet.watch,
+    )  # fmt: skip
+    template = sampler_module.open_template(video, None)
+    drawn = sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script))
+    assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
+    sheet = run_sheet.RunSheet()
+    sheet.watch(0.0, None, None)
+    assert sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script)).std() > 1
