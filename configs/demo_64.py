@@ -2,7 +2,7 @@
 
     uv run train.py --config=configs/demo_64.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
-STAGE is autoencoder, landmark or diffusion; the data are some thirty avatars of
+STAGE is autoencoder, landmark, diffusion or joint; the data are some forty avatars of
 `data_pipelines.synthesize`, prepared with `--crop_size=64`. README has the whole command lines.
 """
 
@@ -15,6 +15,7 @@ STAGES = {
     "autoencoder": (1500, 8, 2e-3, 100),
     "landmark": (700, 32, 1e-3, 100),
     "diffusion": (1500, 8, 1e-3, 100),
+    "joint": (100, 8, 2e-4, 20),
 }
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from talkjax.errors import UserError
 from talkjax.media import crop
-from talkjax.metrics import identity, report, rows, sheets, signals, statistics
+from talkjax.metrics import closures, identity, report, rows, sheets, signals, statistics
 from talkjax.metrics.clips import evenly
 from talkjax.metrics.measure import Detector
 from talkjax.metrics.rows import Judge, Numbers, Perceptual
@@ -24,6 +24,7 @@ from talkjax.metrics.videos import Clip, Generator, Videos
 from talkjax.metrics.workspace import Workspace, safe
 
 NO_LPIPS = "no weights given; add --lpips=FILE"
+NO_CLOSURES = "no phoneme times beside the videos; only the synthetic corpus has them"
 NO_CSIM = "no network given; add --face_embedding=FILE"
 
 
@@ -146,6 +147,8 @@ def evaluate(
         missing["lpips"] = NO_LPIPS
     if embedding is None:
         missing["csim"] = NO_CSIM
+    if all(closures.read(clip.path) is None for clip in clips):
+        missing["closures"] = NO_CLOSURES
     built = report.build(per_clip, pinned, missing, failures, settings.seed, single=len(clips) < 2)
     return Result(built, curves, videos, partners)
 

@@ -25,6 +25,9 @@ left out of PSNR, SSIM and LPIPS in every row.
 Landmarks are compared in crop coordinates, each file by its own crop transform, so that head
 motion is taken out. Pictures are compared in crops cut by the original's transforms, inside of
 `talkjax.media.crop.MASK` (LPIPS: `MOUTH_REGION`), wherever a checkpoint's own mask may be.
+
+Closures are those of the speech that is heard (in `cross`, the partner's); the ground truth's share
+is what FaceMesh sees of them, those of the `copy_` rows what chance gives.
 """
 
 import dataclasses
@@ -35,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from talkjax.media import crop
-from talkjax.metrics import identity, images, measure, signals
+from talkjax.metrics import closures, identity, images, measure, signals
 from talkjax.metrics.measure import Measurement
 from talkjax.metrics.videos import Clip, Videos
 
@@ -81,6 +84,11 @@ METRICS = {
     "articulation": Metric(
         "artic", "one", "range (95th - 5th percentile) of the opening over the truth's"
     ),
+    "closures": Metric(
+        "closed", "higher",
+        "share of p, b, m at which the lips shut: smallest opening within "
+        f"{1000 * closures.WINDOW:.0f} ms at most {closures.THRESHOLD:.0%} of the truth's range",
+    ),
     "lmd": Metric(
         "LMD", "lower", "mean lip landmark distance, head motion removed, inter-ocular units", 4
     ),
@@ -118,7 +126,9 @@ MISSING = {
     "lse_c": "needs SyncNet's weights, which cannot be had here under a usable licence",
     "lse_d": "needs SyncNet's weights, which cannot be had here under a usable licence",
 }
-_MOTION = ("opening_correlation", "articulation", "jitter", "offset", "offset_audio")
+_MOTION = (
+    "opening_correlation", "articulation", "closures", "jitter", "offset", "offset_audio"
+)  # fmt: skip
 _PICTURE = ("psnr", "ssim", "lpips")
 EXPECTED = {
     "silence": ("leak", "leak_std", "csim", "face_found"),
@@ -210,6 +220,9 @@ class Judge:
         if speech is not None:
             loud = signals.loudness(self.videos.wave(speech.path), len(opening))
             numbers["offset_audio"] = signals.best_lag(opening, loud)
+            due = closures.read(speech.path)
+            if due is not None:
+                numbers["closures"] = closures.closed_share(opening, truth, due)
         return numbers
 
     def _pictures(self, truth: Clip, path: Path, measured: Measurement) -> Numbers:

@@ -33,9 +33,11 @@ def background(seed: int) -> np.ndarray:
     return (90 + 60 * np.stack([x, y, (x + y + 0.1 * seed) % 1], -1)).astype(np.uint8)
 
 
-def make_clip(path, seed: int, ticks: int = 50):
-    """A video whose audio is as loud as its mouth is open."""
+def make_clip(path, seed: int, ticks: int = 50, shut=()):
+    """A video whose audio is as loud as its mouth is open; closed in the given (start, end)s."""
     curve = opening_curve(seed, ticks)
+    for start, end in shut:
+        curve[round(start * 25) : round(end * 25) + 1] = 0
     rate = 16000
     loud = np.interp(np.arange(ticks * rate // 25) / rate * 25, np.arange(ticks), curve)
     # In dB as the mouth opens, so that the loudest model is a linear one.

@@ -44,7 +44,7 @@ def test_every_row_has_every_number_or_says_why_not(result):
         assert content["clips"] == 3
         assert list(content["metrics"]) == list(rows.expected(row))
         for name, entry in content["metrics"].items():
-            if name in ("lpips", "csim", "fid", "lse_c", "lse_d"):
+            if name in ("closures", "lpips", "csim", "fid", "lse_c", "lse_d"):
                 assert list(entry) == ["missing"] and entry["missing"]
             elif name != "offset" or row != "copy_reference":
                 assert entry["low"] <= entry["value"] <= entry["high"], (row, name)
@@ -165,6 +165,23 @@ def test_nothing_measured_is_an_error(tmp_path):
         run([Clip("bad.mkv", bad)], tmp_path)
     with pytest.raises(UserError, match="no clip"):
         run([], tmp_path)
+
+
+def test_closures_are_measured_where_phoneme_times_are_known(tmp_path):
+    due = {"a": [[0.4, 0.48]], "b": [[0.9, 0.98]]}
+    clips = []
+    for seed, (name, times) in enumerate(due.items(), 1):
+        clips.append(Clip(f"{name}.mkv", make_clip(tmp_path / f"{name}.mkv", seed, shut=times)))
+        content = {"format": "talkjax-truth", "bilabial": times}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    made = run(clips, tmp_path)
+    for row in ("self", "cross", "ground_truth"):
+        assert value(made, row, "closures") == 1, row
+    for row in ("copy_template", "copy_reference"):
+        assert value(made, row, "closures") == 0, row
+    for row in ("silence", "wrong_audio"):
+        assert "closures" not in made.report["rows"][row]["metrics"]
+    assert " closed " in report.table(made.report)
 
 
 def test_extras_are_measured_where_they_are_given(clips, tmp_path):

@@ -1,0 +1,76 @@
+"""Soft shadows of one light: a map of what is nearest to it, and how much of it a point sees."""
+
+import numba
+import numpy as np
+
+_HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
+_SLACK = np.float32(-1e-6)
+_OPTIONS = {"cache": True, "nogil": True, "fastmath": True, "error_model": "numpy"}
+
+
+@numba.njit(**_OPTIONS)
+def cast(space, fringe, triangles, out):
+    """The shadow map: how near to the light the nearest surface is.
+
+    Args:
+      space: (V, 3) float32 x and y in the map's texels, and height towards the light.
+      out: (N, N) float32, overwritten; very negative where there is nothing.
+    """
+    out[:] = np.float32(-1e9)
+    height, width = out.shape
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        if fringe[a] + fringe[b] + fringe[c] < np.float32(1.8):
+            continue
+        ax, ay, bx, by = space[a, 0], space[a, 1], space[b, 0], space[b, 1]
+        cx, cy = space[c, 0], space[c, 1]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < np.float32(1e-9):
+            continue
+        x0 = max(int(np.ceil(min(ax, bx, cx) - _HALF)), 0)
+        x1 = min(int(np.floor(max(ax, bx, cx) - _HALF)), width - 1)
+        y0 = max(int(np.ceil(min(ay, by, cy) - _HALF)), 0)
+        y1 = min(int(np.floor(max(ay, by, cy) - _HALF)), height - 1)
+        inverse = _ONE / area
+        az, bz, cz = space[a, 2], space[b, 2], space[c, 2]
+        bdx, bdy = (cy - ay) * inverse, -(cx - ax) * inverse
+        cdx, cdy = -(by - ay) * inverse, (bx - ax) * inverse
+        for y in range(y0, y1 + 1):
+            py = np.float32(y) + _HALF - ay
+            for x in range(x0, x1 + 1):
+                px = np.float32(x) + _HALF - ax
+                wb = px * bdx + py * bdy
+                wc = px * cdx + py * cdy
+                if wb >= _SLACK and wc >= _SLACK and wb + wc <= _ONE - _SLACK:
+                    z = az + wb * (bz - az) + wc * (cz - az)
+                    if z > out[y, x]:
+                        out[y, x] = z
+
+
+@numba.njit(**_OPTIONS, forceinline=True)
+def lit(shadow, x, y, z):
+    """Share of the light that reaches a point of the map's space: soft, 0 to 1."""
+    size = shadow.shape[0]
+    x -= _HALF
+    y -= _HALF
+    i, j = int(np.floor(x)), int(np.floor(y))
+    if i < 1 or j < 1 or i > size - 3 or j > size - 3:
+        return _ONE
+    a, b = x - np.float32(i), y - np.float32(j)
+    total = _ZERO
+    for dj in range(-1, 3):
+        wy = _ONE
+        if dj == -1:
+            wy = _ONE - b
+        elif dj == 2:
+            wy = b
+        for di in range(-1, 3):
+            wx = _ONE
+            if di == -1:
+                wx = _ONE - a
+            elif di == 2:
+                wx = a
+            # Partly shaded within a margin: surfaces do not speckle themselves.
+            d = (shadow[j + dj, i + di] - z - np.float32(0.03)) * np.float32(16)
+            total += wx * wy * min(max(d, _ZERO), _ONE)
+    return _ONE - total / np.float32(9)
