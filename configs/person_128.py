@@ -10,7 +10,7 @@ with their own audio, 0.86 with another clip's, after about an hour on two cores
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import demo_128
 
 # steps, windows a batch (of 4 images each in the last two), learning rate, warm-up
 STAGES = {
@@ -21,24 +21,12 @@ STAGES = {
 
 
 def get_config(stage: str = "diffusion") -> ConfigDict:
-    c = base.get_config()
     if stage not in STAGES:
-        raise ValueError(f"person_128 has the stages {', '.join(STAGES)}, not {stage!r}")
-    c.stage = stage
+        raise ValueError(f"this config has the stages {', '.join(STAGES)}, not {stage!r}")
+    c = demo_128.get_config(stage)
     c.steps, c.batch_size, c.optimizer.learning_rate, c.optimizer.warmup_steps = STAGES[stage]
-    c.crop_size = 128
-    c.region = (0.375, 0.0625, 1.0, 0.9375)  # 80 x 112 px, 10 x 14 latent cells at f=8
-    c.dtype = "float32"
     c.autoencoder.kind = "taesd"
     c.denoiser.channels = (96, 192)
-    c.denoiser.groups = 16
-    c.denoiser.remat = False
-    c.denoiser.talkformer.heads = 4
-    c.landmark = {"features": 160, "layers": 4, "heads": 4, "dropout": 0.1}
-    c.diffusion.schedule = "cosine"
-    c.diffusion.prediction = "v"
-    c.ema_decay = 0.999
+    c.data.frames = 4
     c.checkpoint.every = 500
-    c.eval.every = 1000
-    c.eval.batches = 8
     return c
