@@ -5,25 +5,27 @@ import functools
 import cv2
 import numpy as np
 
-from data_pipelines.synthetic import face_model, hair, head, mouth
+from data_pipelines.synthetic import face_model, glasses, hair, head, mouth
 from data_pipelines.synthetic.expression import JAW_ANGLE, smoothstep
 from data_pipelines.synthetic.raster import MATERIAL_FIELDS
 from talkjax.media.topology import POSE
 
 FACE, EYE, LINING = "face", "eye", "lining"
 _STEPS = 2
+_NECK_STREAM = 0x4EC4
 _RIM_CORNERS = (78, 308, 33, 133, 362, 263)
 # Strength and log2 exponent of the highlight; light's wrap in R, G, B; two-sided.
 _SURFACES = {
     FACE: (0.34, 4, 0.40, 0.22, 0.16, 0),
     head.SKIN: (0.10, 4, 0.40, 0.22, 0.16, 1),
+    head.NECK: (0.10, 4, 0.40, 0.22, 0.16, 1),
     EYE: (0.9, 8, 0.3, 0.3, 0.3, 0),
     head.HAIR: (0.16, 4, 0.25, 0.25, 0.25, 1),
     head.CLOTH: (0.03, 3, 0.2, 0.2, 0.2, 1),
     mouth.TEETH: (0.30, 6, 0.5, 0.45, 0.45, 1),
     mouth.FLESH: (0.25, 5, 0.6, 0.4, 0.4, 1),
     LINING: (0.25, 5, 0.5, 0.3, 0.3, 1),
-    "metal": (0.6, 6, 0.2, 0.2, 0.2, 1),
+    glasses.FRAME: (0.6, 6, 0.2, 0.2, 0.2, 1),
 }
 
 
@@ -155,6 +157,8 @@ class Assembly:
         detail = 1.35 * unit * 4.2 / textures.face.shape[0]
         atlas.add(FACE, _fit(textures.face, detail), _fit(textures.gloss, detail))
         atlas.rows[head.SKIN] = (*atlas.rows[FACE][:6], *_SURFACES[head.SKIN])
+        skin = head.neck_skin(textures.face, np.random.default_rng([_NECK_STREAM, shape.seed]))
+        atlas.add(head.NECK, skin, 0.3)
         atlas.add(EYE, textures.eye, 1.0, holes=2)
         strands = textures.hair.astype(np.float32)
         atlas.add(head.HAIR, strands, hair.tips(strands.shape[:2], rng), repeats=1, holes=1)
@@ -163,16 +167,21 @@ class Assembly:
         atlas.add(mouth.TEETH, row[..., :3], row[..., 3], holes=2)
         atlas.add(mouth.FLESH, np.full((8, 8, 3), 0.87, np.float32), 0.6, holes=2)
         atlas.rows[LINING] = (*atlas.rows[mouth.FLESH][:6], *_SURFACES[LINING])
-        parts = [head.neck(1 + 0.09 * shape.neck, points[152, 1]), head.torso(shape.neck)]
+        parts = head.neck(1 + 0.09 * shape.neck, points[152, 1])
+        parts.append(head.torso(shape.neck, points[152, 1]))
         parts += head.ears(points)
         style = hair.variant(str(getattr(look, "hair_style", "short")), rng)
         receding = float(getattr(look, "hairline", 0.0))
         parts += hair.hair(style, head.Surface(surface), rng, receding, strands.shape[1])
+        kind = str(getattr(look, "glasses", "none"))
+        if kind in glasses.FRAMES:
+            atlas.add(glasses.FRAME, *glasses.texture(look))
+            parts += glasses.glasses(kind, points, surface)
         self.static = np.concatenate([part.points for part in parts])
         self.upper_teeth, self.lower_teeth = mouth.teeth(self.seam, 1 + 0.05 * shape.lip_width)
         self.tongue, self.throat = mouth.tongue(self.seam), mouth.throat(self.seam)
         inner = [self.upper_teeth, self.throat, self.lower_teeth, self.tongue]
-        self.eyes = [self._eyeball(points, i) for i in (0, 1)]
+        self.eyes = [self._eyeball(points, i, shape.droop) for i in (0, 1)]
         linings = [self._lining(surface, i) for i in range(3)]
         everything = [
             head.Part(
@@ -205,10 +214,12 @@ class Assembly:
         self.follow = np.concatenate([part.follow for part in parts])
         self.material = np.concatenate(material).astype(np.int32)
         self.triangles = np.concatenate(triangles).astype(np.int32)
-        solid = [i for i, name in enumerate(names) if name not in (mouth.FLESH, LINING, EYE)]
+        # A frame is finer than the shadow map's texels.
+        not_casting = (mouth.FLESH, LINING, EYE, glasses.FRAME)
+        solid = [i for i, name in enumerate(names) if name not in not_casting]
         self.casting = self.triangles[np.isin(self.material, solid)]
 
-    def _eyeball(self, points, i):
+    def _eyeball(self, points, i, droop):
         up, low = face_model.UPPER_LIDS[i], face_model.LOWER_LIDS[i]
         rim = points[list(up + low)]
         width = abs(points[up[0], 0] - points[up[-1], 0])
@@ -227,8 +238,9 @@ class Assembly:
         uv = 0.5 + 0.5 * offset[:, :2] * 0.98
         part = head.Part(centre + radius * offset, triangles, EYE, uv)
         # The upper lid and its lashes shade the ball, its round edge gets less light.
-        height = (radius * offset[:, 1] - (rim[:, 1].min() - centre[1])) / np.ptp(rim[:, 1])
-        shade = 0.45 + 0.47 * smoothstep(height, 0.0, 0.55)
+        edge = rim[:, 1].min() + 0.82 * droop * np.ptp(rim[:, 1])
+        height = (radius * offset[:, 1] - (edge - centre[1])) / np.ptp(rim[:, 1])
+        shade = 0.36 + 0.50 * smoothstep(height, 0.0, 0.6)
         shade = shade * (1 - 0.35 * smoothstep(np.abs(offset[:, 0]), 0.45, 0.95))
         part.tint = np.repeat(shade[:, None], 3, 1)
         return {"part": part, "centre": centre, "radius": radius, "offset": offset}

@@ -164,7 +164,7 @@ class Avatar:
         self.assembly = Assembly(look, shape, self.points, textures, camera.scale * size)
         mean = close_lips(face_model.load().points)
         self.expression = Expression(
-            self.assembly.control, mean, self.assembly.jaw_extra, pose_support()
+            self.assembly.control, mean, self.assembly.jaw_extra, pose_support(), shape.droop
         )
         self._lights(light)
         rng = np.random.default_rng(camera.seed)

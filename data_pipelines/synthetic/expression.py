@@ -37,10 +37,11 @@ class Expression:
       mean: (468, 3) the mean face at rest, on which all weights are defined.
       extra: (N - 468,) weights of the jaw for the other points.
       frozen: indices of points that no viseme may move.
+      droop: how far the eyes are shut at rest, as a share of a blink.
     """
 
-    def __init__(self, rest, mean, extra, frozen=()):
-        self.rest = rest
+    def __init__(self, rest, mean, extra, frozen=(), droop=0.0):
+        self.rest, self.droop = rest, droop
         self.mean = mean[:SURFACE]
         self._weights(extra)
         face = [i for i in frozen if i < SURFACE]
@@ -201,7 +202,8 @@ class Expression:
         face = p[:SURFACE]
         raise_ = self.brows * (0.07 * max(brow, 0) + 0.05 * min(brow, 0))
         face[:, 1] -= raise_
-        if blink <= 0:
+        blink = self.droop + (1 - self.droop) * max(blink, 0)
+        if blink == 0:
             return
         for up, low, (top, bottom) in self.lids:
             a, b = face[up], face[low]

@@ -1,17 +1,21 @@
-"""What belongs to a portrait besides the face: skull, ears, neck, shoulders, hair, glasses."""
+"""What belongs to a portrait besides the face: skull, ears, neck and shoulders."""
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
 from data_pipelines.synthetic.face_model import OVAL, SURFACE
+from data_pipelines.synthetic.textures import tile_noise
 
 CENTRE = np.array([0.0, -0.45, 1.2])  # of the skull
 _RADII = np.array([1.22, 1.42, 1.55])
 _RINGS = (0.07, 0.18, 0.34, 0.52, 0.72, 0.9)  # of the way from the face's rim to the occiput
 _POLE = np.array([0.0, 0.1, 1.0]) / np.hypot(0.1, 1.0)
-HAIR, CLOTH, SKIN, DARK = "hair", "cloth", "skin", "dark"
+HAIR, CLOTH, SKIN, NECK, DARK = "hair", "cloth", "skin", "neck", "dark"
+_JAW_ROW = 4  # of the neck's 13
+_COLLAR, _NECK_LENGTH = 2.71, 0.74  # the collar's y in front, and what is seen above it
 
 
 @dataclass
@@ -119,7 +123,7 @@ def _revolve(profile, columns, centre_z):
     return np.stack(rows), angle
 
 
-def neck(width: float, chin: float) -> Part:
+def neck(width: float, chin: float) -> list[Part]:
     """The neck, from inside the skull to under the collar.
 
     Args:
@@ -149,12 +153,45 @@ def neck(width: float, chin: float) -> Part:
     tint[:, 1:] = tint[:, 1:] ** 1.12  # light that got into skin comes out redder
     follow = np.clip(1 - (y - 1.2) / 1.6, 0, 1)
     follow = np.repeat((follow * follow * (3 - 2 * follow))[:, None], 32, 1).reshape(-1)
-    triangles = outwards(flat, grid(13, 32, closed=True), flat.mean(0))
-    return Part(flat, triangles, SKIN, uv, tint, follow=follow)
+    parts = []
+    # What lies behind jaw and mouth wears the face's texture, what is seen below them its own.
+    for material, rows in ((SKIN, slice(0, _JAW_ROW + 1)), (NECK, slice(_JAW_ROW, 13))):
+        use = slice(32 * rows.start, 32 * rows.stop)
+        count = rows.stop - rows.start
+        triangles = outwards(flat[use], grid(count, 32, closed=True), flat[use].mean(0))
+        place = uv[use].copy()
+        if material == NECK:
+            place[:, 1] = np.repeat(np.linspace(0, 1, count), 32)
+        parts.append(Part(flat[use], triangles, material, place, tint[use], follow=follow[use]))
+    return parts
 
 
-def torso(width: float) -> Part:
-    """Neckline and shoulders in cloth."""
+def neck_skin(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The neck's texture: the colour of a face texture (N, N, 3) below the chin, smoothed.
+
+    Returns:
+      (96, 96, 3) float32 sRGB, over the same azimuth as the face's.
+    """
+    size = len(face)
+    rows = []
+    for low, high, blur in ((0.875, 0.895, 1.5), (0.86, 0.95, 5)):
+        row = np.median(face[round(low * size) : round(high * size)], 0, keepdims=True)
+        row = cv2.resize(row.astype(np.float32), (96, 1), interpolation=cv2.INTER_AREA)
+        rows.append(cv2.GaussianBlur(np.repeat(row, 96, 0), (0, 0), blur))
+    # At the top it goes on as the face's texture ends there.
+    share = np.clip(np.linspace(0, 3, 96), 0, 1)[:, None, None]
+    across = rows[0] + share * share * (3 - 2 * share) * (rows[1] - rows[0])
+    mottle = 0.018 * tile_noise(rng, 96, (5, 5)) + 0.010 * tile_noise(rng, 96, (1.5, 1.5))
+    return np.clip(across * (1 + mottle[..., None] * (0.7, 1.0, 1.1)), 0, 1).astype(np.float32)
+
+
+def torso(width: float, chin: float) -> Part:
+    """Neckline and shoulders in cloth.
+
+    Args:
+      width: of the neck, in `Shape`'s units.
+      chin: y of the chin; of a neck that would be long, the shoulders are higher.
+    """
     profile = np.array(
         [
             (2.54, 0.90, 0.86, 0.10), (2.47, 0.96, 0.93, 0.10), (2.53, 1.10, 0.99, 0.10),
@@ -168,6 +205,7 @@ def torso(width: float) -> Part:
     # The collar dips in front.
     dip = np.linspace(1, 0, len(profile))[:, None] ** 1.5 * (0.24 * np.cos(angle) ** 3)[None]
     points[..., 1] += dip
+    points[..., 1] -= np.clip(_COLLAR - chin - _NECK_LENGTH, 0, 0.2)
     flat = points.reshape(-1, 3)
     uv = np.stack([flat[:, 0] * 0.22 + 0.5, flat[:, 1] * 0.22], 1)
     shade = np.ones((len(profile), 48))

@@ -1,11 +1,13 @@
 """What a person looks like, geometry aside: a few plain numbers from which textures are painted."""
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 HAIR_STYLES = ("bald", "short", "crop", "long", "bun", "curly", "bob")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
+GLASSES = ("none", "round", "rectangular", "thin")
 SHIRTS = ("plain", "knit", "stripes", "check")
 # Skin from the palest to the darkest, sRGB; `Look.tone` runs along it.
 SKIN = np.array(
@@ -31,6 +33,12 @@ IRIS = {
     "blue": (0.36, 0.50, 0.63),
     "grey": (0.46, 0.51, 0.54),
 }
+_METAL = ((0.12, 0.12, 0.13), (0.42, 0.42, 0.44), (0.56, 0.43, 0.23), (0.45, 0.29, 0.24))
+_ACETATE = (
+    (0.055, 0.052, 0.055), (0.055, 0.052, 0.055), (0.25, 0.14, 0.07), (0.10, 0.13, 0.22),
+    (0.27, 0.07, 0.09), (0.33, 0.33, 0.34),
+)  # fmt: skip
+_GLASSES_STREAM = 0x61A55
 _GREY = np.array((0.62, 0.60, 0.57))
 RGB = tuple[float, float, float]
 
@@ -52,7 +60,8 @@ class Look:
       hairline: how far the hair has drawn back.
       beard: one of `BEARDS`.
       lipstick, eye_shadow: what is on the lips and the lids; amounts say how much.
-      glasses: "none".
+      glasses: one of `GLASSES`.
+      glasses_colour: of the frame.
       shirt_pattern: one of `SHIRTS`.
     """
 
@@ -87,6 +96,7 @@ class Look:
     eye_liner: float
     blush: float
     glasses: str
+    glasses_colour: RGB
     shirt_colour: RGB
     shirt_second: RGB
     shirt_pattern: str
@@ -202,7 +212,7 @@ def sample_look(rng: np.random.Generator) -> Look:
     pale = max(0.0, 1 - 2 * tone)
     shirt = _shirt(rng)
     second = _shirt(rng) if rng.random() < 0.5 else shirt * 0.4 + 0.55
-    return Look(
+    person = Look(
         sex=sex,
         age=round(age, 1),
         tone=round(tone, 4),
@@ -236,7 +246,19 @@ def sample_look(rng: np.random.Generator) -> Look:
         eye_liner=round(float(rng.uniform(0.2, 1.0)) if made_up else 0.0, 4),
         blush=round(float(rng.uniform(0.1, 0.8)) if made_up else 0.0, 4),
         glasses="none",
+        glasses_colour=(0.0, 0.0, 0.0),
         shirt_colour=_rgb(shirt),
         shirt_second=_rgb(second),
         shirt_pattern=_pick(rng, SHIRTS, (0.5, 0.22, 0.16, 0.12)),
     )
+    return _with_glasses(person)
+
+
+def _with_glasses(look: Look) -> Look:
+    """One person in five wears some; takes nothing from the caller's random numbers."""
+    drawn = np.array([look.age, look.tone, look.beard_density, look.lashes, *look.shirt_colour])
+    rng = np.random.default_rng([_GLASSES_STREAM, zlib.crc32(drawn.tobytes())])
+    kind = _pick(rng, GLASSES, (0.8, 0.065, 0.085, 0.05))
+    colours = _ACETATE if kind == "rectangular" else _METAL
+    colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.85, 1.15)
+    return look if kind == "none" else replace(look, glasses=kind, glasses_colour=_rgb(colour))

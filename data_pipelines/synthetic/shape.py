@@ -13,6 +13,7 @@ from data_pipelines.synthetic.face_model import (
     FaceModel,
 )
 
+_LIDS_STREAM = 0x11D5
 LIPS = sorted({*sum(UPPER_ROWS + LOWER_ROWS, ()), *UPPER_SEAM, *LOWER_SEAM, 78, 308})
 
 
@@ -21,6 +22,7 @@ class Shape:
     """How a face differs from the mean one; 0 is the mean, 1 is a clear difference.
 
     Attributes:
+      lids: how low the upper lids are.
       seed: of the slight asymmetry.
     """
 
@@ -49,7 +51,13 @@ class Shape:
     skull: float = 0.0
     neck: float = 0.0
     asymmetry: float = 0.0
+    lids: float = 0.0
     seed: int = 0
+
+    @property
+    def droop(self) -> float:
+        """Share of a blink to which the eyes are shut at rest."""
+        return float(np.clip(0.14 + 0.06 * self.lids, 0.03, 0.26))
 
 
 def sample_shape(rng: np.random.Generator, look=None) -> Shape:
@@ -59,7 +67,7 @@ def sample_shape(rng: np.random.Generator, look=None) -> Shape:
       look: the identity's `Look`; its field `sex` ("female", "male"), if it has one, sways jaw,
         brow and neck.
     """
-    names = [f.name for f in fields(Shape) if f.name not in ("seed", "asymmetry")]
+    names = [f.name for f in fields(Shape) if f.name not in ("seed", "asymmetry", "lids")]
     values = dict(zip(names, np.clip(rng.normal(0, 0.6, len(names)), -1.3, 1.3), strict=True))
     sway = {"male": 1.0, "female": -1.0}.get(getattr(look, "sex", None), 0.0)
     for name, amount in (
@@ -69,9 +77,10 @@ def sample_shape(rng: np.random.Generator, look=None) -> Shape:
     ):  # fmt: skip
         values[name] += sway * amount
     values["asymmetry"] = abs(rng.normal(0, 0.5))
+    seed = int(rng.integers(1 << 31))
+    values["lids"] = np.random.default_rng([_LIDS_STREAM, seed]).normal(0, 0.8)
     return Shape(
-        **{name: round(float(np.clip(v, -1.5, 1.5)), 4) for name, v in values.items()},
-        seed=int(rng.integers(1 << 31)),
+        **{name: round(float(np.clip(v, -1.5, 1.5)), 4) for name, v in values.items()}, seed=seed
     )
 
 

@@ -4,7 +4,7 @@ import types
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import avatar, face_model, hair, shape
+from data_pipelines.synthetic import avatar, expression, face_model, hair, shape
 from talkjax.media import topology
 
 LIPS = list(topology.LIPS)
@@ -123,6 +123,19 @@ def test_a_blink_shuts_the_eyes(person):
         return np.linalg.norm(points[159] - points[145])
 
     assert opening(1.0) < 0.15 * opening(0.0)
+
+
+@pytest.mark.parametrize("lids", [-1.5, 0.0, 1.5])
+def test_lids_at_rest_hang_lower_but_a_blink_still_shuts_them(lids):
+    model = face_model.load()
+    base = shape.neutral_points(model, shape.Shape())
+    droop = shape.Shape(lids=lids).droop
+    move = expression.Expression(base[:468], model.points, np.zeros(0), droop=droop).move
+    still = expression.Expression(base[:468], model.points, np.zeros(0)).move
+    rest, shut = move((0,) * 7, 0, 0), move((0,) * 7, 1, 0)
+    opening = (rest[145] - rest[159])[1] / (base[145] - base[159])[1]
+    assert opening == pytest.approx(1 - droop, abs=0.01)
+    np.testing.assert_allclose(shut, still((0,) * 7, 1, 0), atol=1e-12)
 
 
 def test_yaw_turns_the_nose_to_the_right_and_pitch_turns_it_down(person):
