@@ -74,6 +74,7 @@ def get_config() -> ConfigDict:
     c.data.audio_gain = 0.5
     c.data.audio_noise = 5.0
     c.data.audio_masks = 2
+    c.data.audio_warp = 0.1
     c.data.drop_landmarks = 0.1
     c.data.drop_reference = 0.1
     c.data.memory_limit = 4 << 30

@@ -32,7 +32,7 @@ class LoaderOptions:
         long enough: the neighbouring tick would give half of the answer away.
       geometry_scale, geometry_rotation, geometry_shift: deviations (log, radians, crop units) of
         the landmark jitter; stage `landmark` only, since images would not move along.
-      audio_gain, audio_noise, audio_masks: see `windows.augment_mel`.
+      audio_gain, audio_noise, audio_masks, audio_warp: see `windows.augment_mel`.
       drop_landmarks, drop_reference: chances of dropping a condition (guidance).
       memory_limit: bytes of decoded clips that may be held; what does not fit is read each time.
       num_workers: worker processes; 0 for threads only, which is enough for data held in memory.
@@ -54,6 +54,7 @@ class LoaderOptions:
     audio_gain: float = 0.5
     audio_noise: float = 5.0
     audio_masks: int = 2
+    audio_warp: float = 0.0
     drop_landmarks: float = 0.1
     drop_reference: float = 0.1
     memory_limit: int = 4 << 30
@@ -233,7 +234,12 @@ class Sampler:
         span = windows.mel_span(record.mel, start, window)
         if rng is not None:
             span = windows.augment_mel(
-                rng, span, options.audio_gain, options.audio_noise, options.audio_masks
+                rng,
+                span,
+                options.audio_gain,
+                options.audio_noise,
+                options.audio_masks,
+                options.audio_warp,
             )
             if not options.has_images:
                 jitter = windows.random_similarity(

@@ -115,8 +115,39 @@ def tick_windows(span: np.ndarray) -> np.ndarray:
     return views[::MELS_PER_TICK].transpose(0, 2, 1)
 
 
+def mel_frequencies() -> np.ndarray:
+    """Centres of the mel bins, (80,) Hz: Slaney's scale, 55 Hz to 7.6 kHz, as `media.audio` has it.
+
+    Linear below 1 kHz (3 mels in 200 Hz), logarithmic above (27 mels for a factor of 6.4).
+    """
+    top = 15.0 + math.log(7.6) * 27.0 / math.log(6.4)
+    mels = np.linspace(55.0 * 3.0 / 200.0, top, NUM_MELS + 2)[1:-1]
+    return np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
+
+
+def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
+    """A log-mel span as of a vocal tract `factor` times as short: formants move up by it.
+
+    Vocal tract length perturbation (Jaitly and Hinton, 2013): a voice nobody recorded.
+
+    Args:
+      span: (L, 80) log-mel.
+      factor: of all frequencies; what comes from beyond the ends repeats the last bin.
+    """
+    centres = mel_frequencies()
+    place = np.interp(centres / factor, centres, np.arange(NUM_MELS))
+    low = np.minimum(place.astype(np.int64), NUM_MELS - 2)
+    share = (place - low).astype(np.float32)
+    return span[:, low] * (1 - share) + span[:, low + 1] * share
+
+
 def augment_mel(
-    rng: np.random.Generator, span: np.ndarray, gain: float, noise: float, masks: int
+    rng: np.random.Generator,
+    span: np.ndarray,
+    gain: float,
+    noise: float,
+    masks: int,
+    warp: float = 0.0,
 ) -> np.ndarray:
     """Distorts a log-mel span as recordings differ.
 
@@ -126,11 +157,14 @@ def augment_mel(
       gain: standard deviation of the loudness, nats of power (0.23 nats are 1 dB).
       noise: loudest added stationary noise, nats above `MEL_FLOOR`; half of the samples get none.
       masks: bands and moments taken out, each at most this many (SpecAugment, arXiv 1904.08779).
+      warp: standard deviation of the logarithm of `warp_frequencies`' factor.
 
     Returns:
       (L, 80) float32, not below the floor.
     """
     out = span
+    if warp:
+        out = warp_frequencies(out, math.exp(rng.normal(0, warp)))
     if gain:
         # What is at the floor is silence, which no gain makes audible.
         out = np.where(out <= MEL_FLOOR + 1e-6, out, out + np.float32(rng.normal(0, gain)))

@@ -67,6 +67,21 @@ def test_mel_augmentation_keeps_silence_silent_and_changes_speech():
     np.testing.assert_array_equal(speech, original)  # it belongs to the store
 
 
+def test_warping_moves_a_formant_by_the_factor():
+    centres = windows.mel_frequencies()
+    spacing = audio.SAMPLE_RATE / 512  # of the filterbank's columns
+    peaks = audio.mel_filterbank().argmax(1) * spacing
+    assert np.abs(peaks - centres).max() <= spacing
+    bump = -((np.log(centres / 1500.0) / 0.2) ** 2)
+    span = np.tile(bump.astype(np.float32), (5, 1))
+    warped = windows.warp_frequencies(span, 1.2)
+    assert warped.dtype == np.float32 and warped.shape == span.shape
+    assert abs(centres[warped[0].argmax()] / 1500.0 - 1.2) < 0.05
+    np.testing.assert_allclose(windows.warp_frequencies(span, 1.0), span, atol=1e-5)
+    silence = np.full((5, 80), windows.MEL_FLOOR, np.float32)
+    np.testing.assert_allclose(windows.warp_frequencies(silence, 0.8), silence, rtol=1e-6)
+
+
 def test_similarity_keeps_shapes():
     rng = np.random.default_rng(1)
     points = rng.uniform(size=(3, 131, 2)).astype(np.float32)
