@@ -1,4 +1,4 @@
-"""Two CPU cores train this from nothing in a quarter of an hour: 64 px, to see how it all works.
+"""A small model that two CPU cores train from nothing quickly: 64 px, to see how it all works.
 
     uv run train.py --config=configs/demo_64.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 

@@ -115,10 +115,20 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike, dtype: str = "flo
     """
     from talkjax import weights  # needs safetensors, which training itself does not
 
-    config = read_config(workdir)
+    config = without_paths(read_config(workdir))
     params, trained, step = load_run(workdir)
     config = {**config, "trained": trained, "trained_steps": step}
     weights.save_params(out, params, config, np.dtype(dtype))
+
+
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without what names files of the machine it was trained on."""
+    blank = {"data": {"dir": "", "latents": ""}, "autoencoder": {"weights": ["", ""]}}
+    blank["init_from"] = dict.fromkeys(config.get("init_from", {}), "")
+    for part, fields in blank.items():
+        if part in config:
+            config = {**config, part: {**config[part], **fields}}
+    return config
 
 
 def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[str]]:

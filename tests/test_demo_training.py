@@ -1,6 +1,6 @@
-"""README's quarter of an hour: a corpus, a model trained on it from nothing, a face that speaks.
+"""README's commands: a corpus, a model trained on it from nothing, a face that speaks.
 
-    uv run pytest -m slow tests/test_demo_training.py
+uv run pytest -m slow tests/test_demo_training.py
 """
 
 import json

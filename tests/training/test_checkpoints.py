@@ -204,6 +204,21 @@ def test_export_in_half_the_size(tmp_path):
     assert_equal(params["autoencoder"], rounded)
 
 
+def test_an_export_names_no_files_of_the_machine():
+    config = {
+        "data": {"dir": "/data/shards", "latents": "/data/latents", "window": 25},
+        "autoencoder": {"kind": "taesd", "weights": ["/w/encoder", "/w/decoder"]},
+        "init_from": {"landmark": "/runs/landmark"},
+    }
+    plain = runs.without_paths(config)
+    assert plain["data"] == {"dir": "", "latents": "", "window": 25}
+    assert plain["autoencoder"] == {"kind": "taesd", "weights": ["", ""]}
+    assert plain["init_from"] == {"landmark": ""}
+    assert config["data"]["dir"] == "/data/shards" and runs.without_paths({"seed": 0}) == {
+        "seed": 0
+    }
+
+
 def test_nothing_to_export(tmp_path):
     with pytest.raises(UserError, match="no run"):
         runs.export(tmp_path, tmp_path / "out")
