@@ -1,11 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from talkjax.models import light_autoencoder
-from talkjax.models.autoencoder import sample_latent
 
 
 def test_unfolding_undoes_folding():
@@ -42,28 +40,13 @@ def test_sees_a_patch_and_not_the_whole_image():
     np.testing.assert_array_equal(plain[:, 112:, 112:], changed[:, 112:, 112:])
 
 
-def test_learns_through_sampled_latents():
-    """The untrained posterior is narrow enough for the means to get through."""
-    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny", 4))
-    flat = jax.random.uniform(jax.random.key(0), (64, 1, 1, 3), minval=-1.0)
-    images = jnp.broadcast_to(flat, (64, 8, 8, 3))
+def test_an_untrained_posterior_lets_the_means_through():
+    """Where its noise drowns them, training never begins (posterior collapse)."""
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("small"))
+    images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3), minval=-1.0)
     params = model.init(jax.random.key(1), images)["params"]
-    optimizer = optax.sgd(0.1, momentum=0.9)
-
-    def loss_fn(params, key):
-        latent = sample_latent(key, *model.apply({"params": params}, images, method="encode"))
-        return jnp.abs(model.apply({"params": params}, latent, method="decode") - images).mean()
-
-    @jax.jit
-    def step(carry, key):
-        params, state = carry
-        loss, gradient = jax.value_and_grad(loss_fn)(params, key)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(params, updates), state), loss
-
-    keys = jax.random.split(jax.random.key(2), 150)
-    _, losses = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    assert losses[-10:].mean() < 0.4 * losses[0]
+    mean, logvar = model.apply({"params": params}, images, method="encode")
+    assert jnp.exp(0.5 * logvar).mean() < mean.std()
 
 
 def test_wrong_sizes_are_refused():
