@@ -12,15 +12,14 @@ What was generated stays in --work; started again, an interrupted evaluation goe
 """
 
 import dataclasses
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags
 
-from talkjax import errors
+from talkjax import commands
 from talkjax.errors import UserError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "What `train.py --export` wrote.")
@@ -159,19 +158,6 @@ def landmarks() -> None:
         print(f"wrote {_OUT.value}")
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; a mistake there ends the program with one line and exit code 2."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _terminate(*unused: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # runs the cleaning up of half-written files
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
-    app.run(lambda argv: sys.exit(errors.run_main(main, argv)), flags_parser=parse_flags)
+    commands.exit_on_sigterm()
+    app.run(lambda argv: sys.exit(commands.run_main(main, argv)), flags_parser=commands.parse_flags)

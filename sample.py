@@ -12,14 +12,13 @@ out/demo.mp4, with a contact sheet beside it.
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from talkjax import errors
+from talkjax import commands
 from talkjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
-_SIGTERM_EXIT = 128 + 15
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,10 +184,6 @@ def write_sheet(
         ) from error
 
 
-def _terminate(*unused: object) -> NoReturn:
-    sys.exit(_SIGTERM_EXIT)  # runs the cleaning up of half-written files
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(errors.run_main(main, sys.argv))
+    commands.exit_on_sigterm()
+    sys.exit(commands.run_main(main, sys.argv))

@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from talkjax import errors
+from talkjax import commands
 from talkjax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
@@ -145,4 +145,4 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(errors.run_main(main, argv)), flags_parser=parse_flags)
+    app.run(lambda argv: sys.exit(commands.run_main(main, argv)), flags_parser=parse_flags)

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     c.loss.velocity_weight = 0.5
     c.loss.min_snr_gamma = 5.0
     c.loss.margin_weight = 0.2  # of latent cells outside of the mask
+    c.loss.mouth_weight = 0.0  # how much more the mouth counts, in pixels and in latents
     c.loss.landmark_jitter = 0.002  # crop units, stage diffusion
     c.joint = ConfigDict()
     c.joint.end_to_end = True  # ablation no_end_to_end
@@ -75,6 +76,7 @@ def get_config() -> ConfigDict:
     c.data.audio_noise = 5.0
     c.data.audio_masks = 2
     c.data.audio_warp = 0.1
+    c.data.audio_equalizer = 0.5
     c.data.drop_landmarks = 0.1
     c.data.drop_reference = 0.1
     c.data.memory_limit = 4 << 30

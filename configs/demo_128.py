@@ -39,6 +39,7 @@ def get_config(stage: str = "diffusion") -> ConfigDict:
     c.landmark = {"features": 160, "layers": 4, "heads": 4, "dropout": 0.1}
     c.diffusion.schedule = "cosine"
     c.diffusion.prediction = "v"
+    c.loss.mouth_weight = 4.0
     c.data.frames = 2
     c.ema_decay = 0.999
     c.checkpoint.every = 250

@@ -26,8 +26,11 @@ def get_config(stage: str = "diffusion") -> ConfigDict:
     c = demo_128.get_config(stage)
     c.steps, c.batch_size, c.optimizer.learning_rate, c.optimizer.warmup_steps = STAGES[stage]
     c.autoencoder.kind = "taesd"
+    c.loss.mouth_weight = 0.0
     c.denoiser.channels = (96, 192)
     c.data.frames = 4
-    c.data.audio_warp = 0.0  # one person has one voice
+    # One person has one voice.
+    c.data.audio_warp = 0.0
+    c.data.audio_equalizer = 0.0
     c.checkpoint.every = 500
     return c

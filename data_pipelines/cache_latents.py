@@ -21,7 +21,8 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_pipelines import latents, records, windows
-from talkjax.errors import UserError, run_main
+from talkjax.commands import run_main
+from talkjax.errors import UserError
 
 Encode = Callable[[np.ndarray], np.ndarray]
 Box = tuple[float, float, float, float]

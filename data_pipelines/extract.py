@@ -6,6 +6,7 @@ map it as well.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -120,7 +121,7 @@ def extract_video(
     for number, part in enumerate(parts):
         name = clip_id if len(parts) == 1 else f"{clip_id}#{number}"
         clips.append(
-            _record(
+            make_record(
                 name, times[part], mesh_points[part], transforms[number], found[part],
                 jpegs[number], mel, audio_end, reader.info.fps,
             )
@@ -213,10 +214,30 @@ def _crops(reader, buffered, parts, transforms, options) -> list[list[bytes]]:
     return out
 
 
-def _record(
-    clip_id, times, points, transforms, found, jpegs, mel, audio_end, fps
+def make_record(
+    clip_id: str,
+    times: np.ndarray,
+    points: np.ndarray,
+    transforms: np.ndarray,
+    found: np.ndarray,
+    jpegs: Sequence[bytes],
+    mel: np.ndarray,
+    audio_end: float,
+    fps: float,
 ) -> records.ClipRecord:
-    """Puts one part together on clocks that start at a whole mel frame near its first picture."""
+    """Puts one part together on clocks that start at a whole mel frame near its first picture.
+
+    Args:
+      clip_id: its id.
+      times: (N,) seconds of its frames.
+      points: (N, 468 or more, 2 or 3) FaceMesh points, px.
+      transforms: (N, 2, 3), see `rigid.fit_transforms`.
+      found: (N,) bool, False where the points were interpolated.
+      jpegs: its N crops.
+      mel: (M, 80) log-mel of the whole source.
+      audio_end: seconds of sound in the whole source.
+      fps: of the source.
+    """
     landmarks = rigid.apply_transforms(topology.select(points), transforms)
     first_mel = round(times[0] * audio.MEL_RATE)
     zero = first_mel / audio.MEL_RATE

@@ -32,7 +32,9 @@ from tqdm import tqdm
 
 from data_pipelines import clip_cache, records
 from data_pipelines.extract import ExtractOptions
-from talkjax.errors import UserError, run_main
+from data_pipelines.workers import cores
+from talkjax.commands import run_main
+from talkjax.errors import UserError
 from talkjax.media import tracking
 
 SPLITS = ("train", "validation", "test")
@@ -254,12 +256,6 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "none"
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what a container or a scheduler left to this process
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     """The command; `values` are the flags of `define_flags`."""
     if len(argv) > 1:
@@ -278,7 +274,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     )
     if options.max_seconds < options.min_seconds:
         raise UserError("--max_seconds is less than --min_seconds; give a larger one")
-    workers = values.workers or _cores()
+    workers = values.workers or cores()
     summary = prepare(
         values.source, values.out, options, workers=workers, holdout=values.holdout,
         holdout_fraction=values.holdout_fraction, timeout=values.timeout, limit=values.limit,

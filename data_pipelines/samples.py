@@ -32,7 +32,8 @@ class LoaderOptions:
         long enough: the neighbouring tick would give half of the answer away.
       geometry_scale, geometry_rotation, geometry_shift: deviations (log, radians, crop units) of
         the landmark jitter; stage `landmark` only, since images would not move along.
-      audio_gain, audio_noise, audio_masks, audio_warp: see `windows.augment_mel`.
+      audio_gain, audio_noise, audio_masks, audio_warp, audio_equalizer: see
+        `windows.augment_mel`.
       drop_landmarks, drop_reference: chances of dropping a condition (guidance).
       memory_limit: bytes of decoded clips that may be held; what does not fit is read each time.
       num_workers: worker processes; 0 for threads only, which is enough for data held in memory.
@@ -55,6 +56,7 @@ class LoaderOptions:
     audio_noise: float = 5.0
     audio_masks: int = 2
     audio_warp: float = 0.0
+    audio_equalizer: float = 0.0
     drop_landmarks: float = 0.1
     drop_reference: float = 0.1
     memory_limit: int = 4 << 30
@@ -135,8 +137,9 @@ class Sampler:
     reference_landmarks (R, 131, 2). Image part: target_latent, masked_latent (F, h, w, c) and
     reference_latent (h, w, c) normalised, or target (F, H, W, 3) and reference (H, W, 3) uint8;
     frame_landmarks (F, 131, 2), image_reference_landmarks (131, 2), frame_tick (F,),
-    keep_landmarks, keep_reference. Stage autoencoder: target (H, W, 3) uint8. Floats are float32,
-    landmarks in unit-crop coordinates, frame_tick in ticks from the window's first.
+    keep_landmarks, keep_reference. Stage autoencoder: target (H, W, 3) uint8 and frame_landmarks
+    (131, 2). Floats are float32, landmarks in unit-crop coordinates, frame_tick in ticks from the
+    window's first.
     """
 
     def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
@@ -240,6 +243,7 @@ class Sampler:
                 options.audio_noise,
                 options.audio_masks,
                 options.audio_warp,
+                options.audio_equalizer,
             )
             if not options.has_images:
                 jitter = windows.random_similarity(
@@ -272,7 +276,7 @@ class Sampler:
             "keep_reference": drops[1] >= options.drop_reference,
         }
         if self.cache is None:
-            images = [self.image(record, f)["target"] for f in (*frames, reference_frame)]
+            images = [self._region(record, f) for f in (*frames, reference_frame)]
             return sample | {"target": np.stack(images[:-1]), "reference": images[-1]}
         rows = np.searchsorted(self.cache.frames(position, record.clip_id), frames)
         row = np.searchsorted(self.cache.frames(position, record.clip_id), reference_frame)
@@ -283,11 +287,15 @@ class Sampler:
         }
 
     def image(self, record: records.ClipRecord, frame: int) -> dict[str, np.ndarray]:
-        """One frame's region, {"target": (H, W, 3) uint8}."""
+        """One frame: target (H, W, 3) uint8, frame_landmarks (131, 2) float32."""
+        points = record.frame_landmarks[frame]
+        return {"target": self._region(record, frame), "frame_landmarks": points}
+
+    def _region(self, record: records.ClipRecord, frame: int) -> np.ndarray:
         try:
             crop = windows.decode_jpeg(record.frames[frame])
         except (ValueError, OSError) as error:
             raise UserError(
                 f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare again"
             ) from error
-        return {"target": np.ascontiguousarray(windows.cut_box(crop, self.options.region))}
+        return np.ascontiguousarray(windows.cut_box(crop, self.options.region))

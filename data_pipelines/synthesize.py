@@ -20,17 +20,17 @@ import importlib.util
 import json
 import os
 import pathlib
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags
 from tqdm import tqdm
 
-from talkjax.errors import UserError, run_main
+from data_pipelines.workers import cores
+from talkjax.commands import exit_on_sigterm, parse_flags, run_main
+from talkjax.errors import UserError
 
 FORMAT = "talkjax-corpus"
 VERSION = 1  # raise it whenever the same plan gives other pictures or sounds
@@ -308,7 +308,7 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     check_installed()
     from data_pipelines.synthetic.plan import Settings
 
-    workers = values.workers or _cores()
+    workers = values.workers or cores()
     report = synthesize(
         values.out, values.identities, values.clips, values.seed,
         test_identities=values.test_identities,
@@ -323,12 +323,6 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     if values.sheet:
         draw_sheet(values.out, values.sheet)
         print(f"wrote {values.sheet}")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what a container or a scheduler left to this process
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def define_flags() -> flags.FlagValues:
@@ -346,21 +340,8 @@ def define_flags() -> flags.FlagValues:
     return flags.FLAGS
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; a mistake there ends the program with one line and exit code 2."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _terminate(*unused: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # ends the processes
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
+    exit_on_sigterm()
     flag_values = define_flags()
     app.run(
         functools.partial(run_main, functools.partial(main, values=flag_values)),

@@ -141,6 +141,19 @@ def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
     return span[:, low] * (1 - share) + span[:, low + 1] * share
 
 
+def random_equalizer(rng: np.random.Generator, deviation: float) -> np.ndarray:
+    """A smooth gain of each mel bin, as of another microphone or timbre: (80,) float32, nats.
+
+    The first four cosines over the bins, the slowest (a tilt from dark to bright) the strongest;
+    at any bin the standard deviation is `deviation` (FilterAugment, arXiv 2107.13260, is similar).
+    """
+    order = np.arange(1, 5)
+    amounts = rng.normal(0, 1, 4) / order
+    waves = np.cos(np.pi * order[:, None] * (np.arange(NUM_MELS) + 0.5) / NUM_MELS)
+    scale = deviation / math.sqrt(0.5 * (1 / order**2).sum())
+    return (scale * amounts @ waves).astype(np.float32)
+
+
 def augment_mel(
     rng: np.random.Generator,
     span: np.ndarray,
@@ -148,6 +161,7 @@ def augment_mel(
     noise: float,
     masks: int,
     warp: float = 0.0,
+    equalizer: float = 0.0,
 ) -> np.ndarray:
     """Distorts a log-mel span as recordings differ.
 
@@ -158,6 +172,7 @@ def augment_mel(
       noise: loudest added stationary noise, nats above `MEL_FLOOR`; half of the samples get none.
       masks: bands and moments taken out, each at most this many (SpecAugment, arXiv 1904.08779).
       warp: standard deviation of the logarithm of `warp_frequencies`' factor.
+      equalizer: deviation of `random_equalizer`, nats of power.
 
     Returns:
       (L, 80) float32, not below the floor.
@@ -165,9 +180,10 @@ def augment_mel(
     out = span
     if warp:
         out = warp_frequencies(out, math.exp(rng.normal(0, warp)))
-    if gain:
+    if gain or equalizer:
+        change = np.float32(rng.normal(0, gain)) + random_equalizer(rng, equalizer)
         # What is at the floor is silence, which no gain makes audible.
-        out = np.where(out <= MEL_FLOOR + 1e-6, out, out + np.float32(rng.normal(0, gain)))
+        out = np.where(out <= MEL_FLOOR + 1e-6, out, out + change)
     if noise and rng.random() < 0.5:
         level = MEL_FLOOR + rng.uniform(0, noise) + rng.normal(0, 0.5, NUM_MELS)
         out = np.logaddexp(out, level.astype(np.float32))
@@ -227,6 +243,8 @@ def cut_box(crop: np.ndarray, box: tuple[float, float, float, float]) -> np.ndar
 
 def decode_jpeg(data: bytes) -> np.ndarray:
     """Decodes one crop to (H, W, 3) uint8 RGB with OpenCV or, without it, Pillow."""
+    if not data:
+        raise ValueError("it is empty: speech without pictures trains the stage landmark alone")
     try:
         import cv2
     except ImportError:

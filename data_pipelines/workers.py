@@ -17,6 +17,13 @@ from typing import Any
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # what a container or a scheduler left to this process
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class JobError(Exception):
     """What a job's result is when there is none: `kind` is "crash", "timeout" or "error"."""
 

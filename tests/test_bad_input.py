@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import sample
-from talkjax import errors
+from talkjax import commands
 from talkjax.sampling import sampler as sampler_module
 from tests.media_files import Sound, cut, make_media, tone, write_wav
 from tests.sampling import fakes
@@ -59,7 +59,7 @@ def arguments(good, folder, **changes):
 
 def run(argv, capsys):
     """(exit code, stderr)."""
-    code = errors.run_main(sample.main, [str(a) for a in argv])
+    code = commands.run_main(sample.main, [str(a) for a in argv])
     captured = capsys.readouterr()
     assert captured.out == ""
     return code, captured.err
@@ -258,7 +258,7 @@ def test_help_needs_no_jax(repository):
 _SLOW = """
 import signal, sys, time
 import sample
-from talkjax import errors
+from talkjax import commands
 from talkjax.sampling import sampler
 from tests.sampling import fakes
 
@@ -271,7 +271,7 @@ class Mesh(fakes.ScriptedMesh):
 
 sampler.face_mesh = lambda face: Mesh()
 signal.signal(signal.SIGTERM, sample._terminate)
-sys.exit(errors.run_main(sample.main, sys.argv))
+sys.exit(commands.run_main(sample.main, sys.argv))
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("train", "sample", "evaluate")
-CORE = {"talkjax.errors"}
+CORE = {"talkjax.errors", "talkjax.commands"}
 WEIGHTS = {
     "talkjax.weights",
     "talkjax.runs",
@@ -21,6 +21,7 @@ WEIGHTS = {
 # Package or module -> what of this project it may import (besides itself).
 ALLOWED = {
     "talkjax.errors": set(),
+    "talkjax.commands": {"talkjax.errors"},
     "talkjax.pictures": set(),
     "talkjax.models": CORE,
     "talkjax.diffusion": CORE | {"talkjax.models"},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sample
-from talkjax import errors
+from talkjax import commands
 from talkjax.media.video import VideoReader
 from talkjax.metrics import run_sheet
 from talkjax.sampling import bundled
@@ -45,7 +45,7 @@ def here(assets, monkeypatch, tmp_path):
 
 def run(*arguments):
     fast = ["--steps=1", "--batch=8", "--quiet"]
-    return errors.run_main(sample.main, ["sample.py", *fast, *map(str, arguments)])
+    return commands.run_main(sample.main, ["sample.py", *fast, *map(str, arguments)])
 
 
 def test_bare(here, capsys):

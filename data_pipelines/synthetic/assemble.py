@@ -1,19 +1,14 @@
 """All meshes and textures of one avatar as the flat arrays the renderer wants."""
 
-import functools
-
 import cv2
 import numpy as np
 
-from data_pipelines.synthetic import face_model, glasses, hair, head, mouth
+from data_pipelines.synthetic import face_model, geometry, glasses, hair, head, mouth
 from data_pipelines.synthetic.expression import JAW_ANGLE, smoothstep
 from data_pipelines.synthetic.raster import MATERIAL_FIELDS
-from talkjax.media.topology import POSE
 
 FACE, EYE, LINING = "face", "eye", "lining"
-_STEPS = 2
 _NECK_STREAM = 0x4EC4
-_RIM_CORNERS = (78, 308, 33, 133, 362, 263)
 # Strength and log2 exponent of the highlight; light's wrap in R, G, B; two-sided.
 _SURFACES = {
     FACE: (0.34, 4, 0.40, 0.22, 0.16, 0),
@@ -27,43 +22,6 @@ _SURFACES = {
     LINING: (0.25, 5, 0.5, 0.3, 0.3, 1),
     glasses.FRAME: (0.6, 6, 0.2, 0.2, 0.2, 1),
 }
-
-
-@functools.cache
-def topology():
-    """What all identities share: the refined head's matrix, triangles, open rims."""
-    model = face_model.load()
-    back, triangles, jaw = head.extend(model.points)
-    count = face_model.SURFACE + len(back)
-    triangles = np.concatenate([model.triangles, triangles]).astype(np.int32)
-    matrix, refined = face_model.refine(triangles, count, _STEPS, _RIM_CORNERS)
-    rims = _rims(refined)
-    uv = model.uv[: face_model.SURFACE]
-    whole = np.concatenate([uv, face_model.texture_coordinates(back)])
-    # Where the back of the head passes the texture's edge, behind the ears, it is clamped.
-    whole = face_model.control_points(matrix, whole)
-    return matrix.astype(np.float64), refined, rims, (matrix @ whole), jaw
-
-
-def _rims(triangles):
-    """Open boundaries as closed loops of vertices, in the order mouth, left eye, right eye."""
-    edge, _, count = face_model.edges(triangles)
-    follow = {}
-    for a, b in edge[count == 1].tolist():
-        follow.setdefault(a, []).append(b)
-        follow.setdefault(b, []).append(a)
-    loops = []
-    for start in (78, 33, 263):
-        loop, last = [start], None
-        while True:
-            here = loop[-1]
-            step = [v for v in follow[here] if v != last]
-            last = here
-            if (step[0] == start and len(loop) > 2) or (len(step) == 1 and step[0] == start):
-                break
-            loop.append(step[0])
-        loops.append(np.array(loop))
-    return loops
 
 
 class _Atlas:
@@ -124,33 +82,24 @@ def _occlusion(matrix, jaw):
     return 1 - dark[:, None] * np.array([0.85, 1.0, 1.05])
 
 
-def pose_support() -> np.ndarray:
-    """Indices of the control points on which eyes, brows, nose and the rim's upper half depend."""
-    matrix = topology()[0]
-    return np.unique(matrix[list(POSE)].nonzero()[1])
-
-
 class Assembly:
     """The avatar's mesh.
 
     Args:
-      points: (478, 3) the identity's face at rest.
+      look: the identity's `Look`.
+      face: its geometry.
+      textures: its `Textures`.
       unit: pixels of the interocular distance; textures are shrunk to match.
 
     Attributes:
-      control: (N, 3) control points at rest, and `jaw_extra`, what `Expression` wants of them.
       uv, tint, fringe, follow, triangles, material, materials, atlas: see `raster`.
       casting: (C, 3) the triangles that cast shadows.
     """
 
-    def __init__(self, look, shape, points, textures, unit):
-        self.matrix, refined, self.rims, uv, jaw = topology()
-        self.jaw_extra = jaw
-        back, _, _ = head.extend(points, shape.skull)
-        rest = np.concatenate([points[: face_model.SURFACE], back])
-        self.control = face_model.control_points(self.matrix, rest)
-        self.face_count = self.matrix.shape[0]
-        surface = self.matrix @ self.control
+    def __init__(self, look, face: geometry.FaceGeometry, textures, unit):
+        self.matrix, refined, self.rims, uv, jaw = geometry.topology()
+        shape, points = face.shape, face.points
+        surface = self.matrix @ face.control
         rng = np.random.default_rng(shape.seed + 1)
         self.seam = (points[13] + points[14]) / 2
         atlas = _Atlas()
@@ -189,7 +138,7 @@ class Assembly:
             ), *inner, *linings,
             *(eye["part"] for eye in self.eyes), *parts,
         ]  # fmt: skip
-        close = np.zeros(len(rest))
+        close = np.zeros(len(face.control))
         close[[*face_model.UPPER_SEAM, *face_model.LOWER_SEAM, *face_model.CORNERS]] = 1.0
         close[[*face_model.UPPER_ROWS[2], *face_model.LOWER_ROWS[2]]] = 0.30
         close = self.matrix @ close

@@ -6,12 +6,10 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from data_pipelines.synthetic import face_model, raster, shadow
-from data_pipelines.synthetic.assemble import Assembly, pose_support
-from data_pipelines.synthetic.expression import Expression
-from data_pipelines.synthetic.shape import Shape, close_lips, neutral_points
-
-PIVOT = np.array([0.0, 0.95, 1.25])  # about which the head turns
+from data_pipelines.synthetic import raster, shadow
+from data_pipelines.synthetic.assemble import Assembly
+from data_pipelines.synthetic.geometry import FaceGeometry, place, project, to_landmarks
+from data_pipelines.synthetic.shape import Shape
 
 _MAP = 112  # side of the shadow map, texels
 _MAP_CENTRE, _MAP_REACH = np.array([0.0, 0.45, 0.7]), 2.7
@@ -130,15 +128,6 @@ def _direction(angles):
     )
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """(3, 3) rotation of the head: first roll, then pitch, then yaw."""
-    cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
-    turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])  # the nose (-z) goes to +x
-    nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])  # and to +y
-    tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return turn @ nod @ tilt
-
-
 def _number(pose: Pose) -> int:
     """A number that differs from frame to frame and depends on nothing but the pose."""
     values = [np.ravel(np.asarray(getattr(pose, f.name), np.float64)) for f in fields(pose)]
@@ -160,12 +149,8 @@ class Avatar:
 
     def __init__(self, look, shape: Shape, textures, background, light, camera, size: int = 256):
         self.size, self.camera = size, camera
-        self.points = neutral_points(face_model.load(), shape)
-        self.assembly = Assembly(look, shape, self.points, textures, camera.scale * size)
-        mean = close_lips(face_model.load().points)
-        self.expression = Expression(
-            self.assembly.control, mean, self.assembly.jaw_extra, pose_support(), shape.droop
-        )
+        self.face = FaceGeometry(shape)
+        self.assembly = Assembly(look, self.face, textures, camera.scale * size)
         self._lights(light)
         rng = np.random.default_rng(camera.seed)
         background = to_linear(np.asarray(background, np.float32))
@@ -213,26 +198,6 @@ class Avatar:
         above, below = light.ambient_power * cool * 1.15, light.ambient_power * warm * 0.55
         self.ambient = np.array([above, below], np.float32)
 
-    def place(self, points: np.ndarray, follow, pose: Pose) -> np.ndarray:
-        """Points of the neutral head's frame to the camera's, in interocular units."""
-        turned = (points - PIVOT) @ rotation(pose.yaw, pose.pitch, pose.roll).T + PIVOT
-        if follow is not None:
-            still = points - np.array([0, 0.02 * pose.breath, 0])
-            turned = still + follow[:, None] * (turned - still)
-        return turned + np.array([pose.x, pose.y, pose.z])
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) points in the camera's frame to (N, 3): x, y in pixels and 1 / distance."""
-        camera, size = self.camera, self.size
-        inverse = 1 / (points[:, 2] + camera.distance)
-        out = np.empty(points.shape, np.float32)
-        out[:, 0] = points[:, 0] * inverse * (camera.scale * size * camera.distance)
-        out[:, 1] = points[:, 1] * inverse * (camera.scale * size * camera.distance)
-        out[:, 0] += camera.centre[0] * size
-        out[:, 1] += camera.centre[1] * size
-        out[:, 2] = inverse
-        return out
-
     def render(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
         """Draws one frame; the same pose always gives the same frame.
 
@@ -241,10 +206,9 @@ class Avatar:
           frame's edge), z at x's scale.
         """
         mesh = self.assembly
-        moved = self.expression.move(pose.visemes, pose.blink, pose.brow)
-        local, landmarks = mesh.deform(moved, self.expression, pose)
-        world = self.place(local, mesh.follow, pose)
-        screen = self.project(world)
+        local, landmarks = mesh.deform(self.face.move(pose), self.face.expression, pose)
+        world = place(local, mesh.follow, pose)
+        screen = project(world, self.camera, self.size)
         raster.vertex_normals(world.astype(np.float32), mesh.triangles, self._normal)
         arguments = (mesh.triangles, mesh.material, mesh.materials, mesh.atlas)
         raster.scan(screen, mesh.uv, mesh.fringe, *arguments, self._depth, self._index)
@@ -258,7 +222,5 @@ class Avatar:
         shift = np.array(divmod(_number(pose) % self.size**2, self.size))
         frame = np.empty((self.size, self.size, 3), np.uint8)
         raster.develop(linear, self.curve, self.noise, shift, frame)
-        placed = self.place(landmarks, None, pose)
-        exact = self.project(placed)
-        exact[:, 2] = (placed[:, 2] - pose.z) * self.camera.scale * self.size
-        return frame, exact
+        placed = place(landmarks, None, pose)
+        return frame, to_landmarks(placed, pose, self.camera, self.size)

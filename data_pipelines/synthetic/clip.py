@@ -27,6 +27,7 @@ from data_pipelines.synthetic import (
     sidecar,
     visemes,
 )  # fmt: skip
+from data_pipelines.synthetic.geometry import FaceGeometry
 from data_pipelines.synthetic.plan import ClipPlan, Settings, stream
 from talkjax.media.video_writer import VideoWriter
 
@@ -175,6 +176,18 @@ def _record(samples: np.ndarray, rate: int, plan: ClipPlan) -> np.ndarray:
     if plan.snr_db is not None:
         samples = acoustics.add_noise(samples, rate, rng, plan.snr_db)
     return np.clip(samples, -1, 1).astype(np.float32)
+
+
+def follow(plan: ClipPlan, settings: Settings, performance: Performance) -> np.ndarray:
+    """The landmarks of a clip of which no picture is drawn.
+
+    Returns:
+      (T, 468, 3) float32 as in `sidecar.Truth`, without the irises.
+    """
+    rng = stream(plan.identity_key, _LOOK)
+    face = FaceGeometry(shape.sample_shape(rng, look.sample_look(rng)))
+    camera = avatar.sample_camera(stream(plan.clip_key, _CAMERA))
+    return np.stack([face.landmarks(pose, camera, settings.size) for pose in performance.poses])
 
 
 def make_clip(

@@ -12,12 +12,13 @@ import _ctypes
 import ctypes
 import functools
 import pathlib
+import tempfile
 import threading
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.synthetic.voices import Voice
+from data_pipelines.synthetic.voices import DRAWN, Voice
 from talkjax.errors import UserError
 
 STRESS = "ˈˌ"
@@ -145,6 +146,9 @@ class _Library:
     def synthesize(self, text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[str, int]]]:
         """(S,) int16 sound and the phonemes' first samples."""
         data = text.encode()
+        if voice.timbre:
+            lines = "\n".join(("language variant", f"name {DRAWN}", *voice.timbre, ""))
+            (self.variants / DRAWN).write_text(lines, encoding="ascii")
         # The library itself goes on without a variant that it does not find.
         if voice.variant and not (self.variants / voice.variant).is_file():
             raise ValueError(f"espeak-ng has no variant {voice.variant}")
@@ -181,6 +185,22 @@ def _paths() -> tuple[str, str]:
     return str(espeakng_loader.get_library_path()), str(espeakng_loader.get_data_path())
 
 
+@functools.cache
+def _own_data() -> tempfile.TemporaryDirectory:
+    """A copy of the data by links, into which variants can be written; gone with the process."""
+    source = pathlib.Path(_paths()[1])
+    folder = tempfile.TemporaryDirectory(prefix="talkjax-espeak-")
+    variants = pathlib.Path(folder.name) / "voices" / "!v"
+    variants.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name != "voices":
+            (pathlib.Path(folder.name) / path.name).symlink_to(path)
+    for path in (source / "voices").iterdir():
+        if path.name != variants.name:
+            (variants.parent / path.name).symlink_to(path)
+    return folder
+
+
 def speak(text: str, voice: Voice) -> Speech:
     """Says a text. The same text and voice give the same samples, in every process.
 
@@ -193,7 +213,8 @@ def speak(text: str, voice: Voice) -> Speech:
       ValueError: there is no such voice, or nothing in the text can be said.
     """
     with _LOCK:
-        library = _Library(*_paths())
+        path, data = _paths()
+        library = _Library(path, _own_data().name if voice.timbre else data)
         try:
             sound, events = library.synthesize(text, voice)
         finally:

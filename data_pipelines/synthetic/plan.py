@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.synthetic.sentences import sample_sentence
-from data_pipelines.synthetic.voices import Voice, sample_voice
+from data_pipelines.synthetic.voices import Voice, draw_voice, sample_voice
 
 SPLITS = ("train", "test")
 PAUSES = ("none", "start", "middle", "end")
@@ -22,6 +22,7 @@ _ROOM_SHARE = 0.3
 _NOISE_SHARE = 0.25
 _SNR_DB = (18.0, 35.0)
 _BRISK = 1.1  # seconds of a short sentence
+_DRAWN = 2  # where a split's number is in a key
 _PLAN, _VOICE = 0, 1  # what a stream of random numbers is for; `stream` takes further numbers
 
 
@@ -112,10 +113,30 @@ def plan(
     ]
 
 
-def _clip(seed: int, split: str, identity: int, clip: int, settings: Settings) -> ClipPlan:
-    identity_key = (seed, SPLITS.index(split), identity)
+def plan_speech(clips: int, seed: int, settings: Settings | None = None) -> list[ClipPlan]:
+    """Plans clips for the training split that are heard and not seen.
+
+    Args:
+      clips: how many, each with a face and a drawn voice (`voices.draw_voice`) of its own.
+      seed: not negative.
+      settings: how long the clips are.
+
+    Returns:
+      The clips; their sentences are the training split's.
+    """
+    return [
+        _clip(seed, "train", identity, 0, settings or Settings(), drawn=True)
+        for identity in range(clips)
+    ]
+
+
+def _clip(
+    seed: int, split: str, identity: int, clip: int, settings: Settings, drawn: bool = False
+) -> ClipPlan:
+    identity_key = (seed, _DRAWN if drawn else SPLITS.index(split), identity)
     clip_key = (*identity_key, 1 + clip)
-    voice = sample_voice(stream(identity_key, _VOICE), split)
+    rng = stream(identity_key, _VOICE)
+    voice = draw_voice(rng) if drawn else sample_voice(rng, split)
     rng = stream(clip_key, _PLAN)
     pause = str(rng.choice(PAUSES, p=_PAUSE_SHARES))
     pause_seconds = round(float(rng.uniform(1.0, 2.0)), 2) if pause != "none" else 0.0
@@ -124,7 +145,7 @@ def _clip(seed: int, split: str, identity: int, clip: int, settings: Settings) -
     count = 2 + math.ceil(settings.seconds / _BRISK)
     sentences = tuple(sample_sentence(rng, voice.language, split) for _ in range(count))
     return ClipPlan(
-        clip_id=f"{split}_{identity:05d}_{clip:03d}",
+        clip_id=f"{'speech' if drawn else split}_{identity:05d}_{clip:03d}",
         split=split,
         identity=identity,
         identity_key=identity_key,

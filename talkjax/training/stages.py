@@ -23,6 +23,7 @@ PREVIEW_STEPS = 10
 PREVIEW_IMAGES = 8
 LEFT_EYE = slice(42, 58)  # within the 74 pose points, as media.topology orders them
 RIGHT_EYE = slice(58, 74)
+LIPS = slice(91, 131)  # within all 131
 
 
 def build(config: Mapping[str, Any]) -> Stage:
@@ -48,7 +49,7 @@ def build(config: Mapping[str, Any]) -> Stage:
 
 def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """L1 on pixels and edges; where latents are distributions, a KL term and a sampled latent."""
-    kl_weight = config["autoencoder"]["kl_weight"]
+    kl_weight, mouth_weight = config["autoencoder"]["kl_weight"], config["loss"]["mouth_weight"]
     model = nets.autoencoder
 
     def init(key: jax.Array, batch: Batch) -> Params:
@@ -64,9 +65,12 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
             kl = (kl_divergence(mean, logvar)).mean() / mean[0].size
             encoded = sample_latent(stream(key, "posterior"), mean, logvar)
         decoded = model.apply(variables, encoded, method="decode")
+        area = losses.mouth_area(
+            batch["frame_landmarks"][:, LIPS], nets.region, images.shape[1:3], mouth_weight
+        )
         mse = jnp.square(jnp.clip(decoded, -1, 1) - images).mean()
         metrics = {"psnr": 10 * jnp.log10(4.0 / (mse + 1e-12)), "kl": kl}
-        return losses.reconstruction_loss(images, decoded) + kl_weight * kl, metrics
+        return losses.reconstruction_loss(images, decoded, area) + kl_weight * kl, metrics
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         del key
@@ -212,7 +216,10 @@ def _diffusion_terms(
     else:
         weights = schedules.min_snr_weights(nets.schedule, "eps", t, gamma)
     mask = jnp.asarray(nets.mask)
-    area = mask + config["loss"]["margin_weight"] * (1 - mask)
+    # Where the mouth is, not where a prediction has it: the prediction must not choose its weight.
+    lips = _flat(batch["frame_landmarks"])[:, LIPS]
+    area = losses.mouth_area(lips, nets.region, x0.shape[1:3], config["loss"]["mouth_weight"])
+    area = area * (mask + config["loss"]["margin_weight"] * (1 - mask))[None]
     loss = losses.diffusion_loss(output, target, weights, area)
     estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
     l1 = (jnp.abs(estimate - x0).mean(-1) * mask[None]).sum() / (mask.sum() * x0.shape[0])

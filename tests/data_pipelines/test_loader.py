@@ -60,6 +60,7 @@ def test_autoencoder_batches(shards):
     options = loader.LoaderOptions(stage="autoencoder", batch_size=4)
     batch = next(iter(loader.train_dataset(shards, options, seed=0)))
     assert batch["target"].shape == (4, 20, 28, 3) and batch["target"].dtype == np.uint8
+    assert batch["frame_landmarks"].shape == (4, 131, 2)
 
 
 def test_references_come_from_outside_and_frames_from_inside(shards):

@@ -122,7 +122,7 @@ def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
     script.write_text(
         "import functools, sys\n"
         "from data_pipelines import extract, prepare\n"
-        "from talkjax.errors import run_main\n"
+        "from talkjax.commands import run_main\n"
         "from tests.data_pipelines.synthetic import make_fake_work\n"
         "def main(_):\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=30.0)\n"

@@ -82,6 +82,19 @@ def test_warping_moves_a_formant_by_the_factor():
     np.testing.assert_allclose(windows.warp_frequencies(silence, 0.8), silence, rtol=1e-6)
 
 
+def test_equalizer_is_smooth_and_as_strong_as_asked():
+    rng = np.random.default_rng(2)
+    curves = np.stack([windows.random_equalizer(rng, 0.8) for _ in range(2000)])
+    assert curves.shape == (2000, 80) and curves.dtype == np.float32
+    assert abs(curves.std() - 0.8) < 0.05 and abs(curves.mean()) < 0.05
+    assert np.abs(np.diff(curves)).max() < 0.5  # neighbours change together
+    np.testing.assert_array_equal(windows.random_equalizer(rng, 0.0), 0)
+    speech = rng.normal(-3, 2, (112, 80)).astype(np.float32)
+    out = windows.augment_mel(rng, speech, gain=0.0, noise=0.0, masks=0, equalizer=1.0)
+    np.testing.assert_allclose(np.ptp(out - speech, axis=0), 0, atol=1e-4)  # constant in time
+    assert np.ptp(out - speech, axis=1).min() > 0.3
+
+
 def test_similarity_keeps_shapes():
     rng = np.random.default_rng(1)
     points = rng.uniform(size=(3, 131, 2)).astype(np.float32)

@@ -80,7 +80,8 @@ def test_every_stage_has_finite_loss_metrics_and_pictures(stage_name):
     data = batch()
     if stage_name == "autoencoder":
         rng = np.random.default_rng(0)
-        data = {"target": rng.integers(0, 255, (2, 48, 64, 3), np.uint8)}
+        target = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
+        data = {"target": target, "frame_landmarks": data["frame_landmarks"][:, 0]}
     params = awake(jax.jit(stage.init)(jax.random.key(0), data))
     assert {prefix.split("/")[0] for prefix in stage.trainable} <= params.keys()
     loss, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
@@ -114,6 +115,42 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     first, _ = jax.jit(stage.loss_fn)(params, pixels, jax.random.key(0))
     second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
     np.testing.assert_allclose(first, second, rtol=1e-4)
+
+
+def test_the_mouth_counts_more_where_it_is():
+    lips = np.array([[[0.4, 0.6], [0.5, 0.7]], [[0.6, 0.8], [0.8, 0.9]]], np.float32)
+    area = np.asarray(losses.mouth_area(lips, (0.5, 0.25, 1.0, 1.0), (50, 75), 4.0))
+    assert area.shape == (2, 50, 75) and area.min() >= 1 and 4.9 < area.max() <= 5
+    for one, (x, y) in zip(area, ((0.45, 0.65), (0.7, 0.85)), strict=True):
+        row, column = np.unravel_index(one.argmax(), one.shape)
+        assert (
+            abs(0.5 + (row + 0.5) / 100 - y) < 0.01 and abs(0.25 + (column + 0.5) / 100 - x) < 0.01
+        )
+    np.testing.assert_array_equal(losses.mouth_area(lips, (0.5, 0.25, 1, 1), (50, 75), 0.0), 1)
+
+
+def test_losses_weigh_errors_by_place():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (2, 8, 6, 3)).astype(np.float32)
+    area = np.ones((2, 8, 6), np.float32)
+    plain = np.abs(images).mean() + 0.5 * sum(
+        np.abs(np.diff(images, axis=a)).mean() for a in (1, 2)
+    )
+    loss = losses.reconstruction_loss(images, np.zeros_like(images), area)
+    np.testing.assert_allclose(loss, plain, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.reconstruction_loss(images, np.zeros_like(images), 3 * area), plain, rtol=1e-5
+    )
+    # The same error costs more where there is more weight, in either loss.
+    wrong, heavy = images.copy(), area.copy()
+    wrong[:, 2:4, 2:4] += 0.5
+    heavy[:, 2:4, 2:4] = 5
+    ones = np.ones(2, np.float32)
+    for loss in (
+        lambda a: losses.reconstruction_loss(images, wrong, a),
+        lambda a: losses.diffusion_loss(images, wrong, ones, a),
+    ):
+        assert loss(heavy) > 2 * loss(area)
 
 
 def test_predicted_landmarks_are_read_at_each_frames_own_time():

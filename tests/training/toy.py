@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs import base
-from talkjax import errors
+from talkjax import commands
 from talkjax.training import loop
 from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
@@ -123,4 +123,4 @@ def main(argv) -> None:
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("DEVICES", "2")))
-    sys.exit(errors.run_main(main, sys.argv[1:]))
+    sys.exit(commands.run_main(main, sys.argv[1:]))

@@ -52,7 +52,14 @@ def test_the_same_pose_gives_the_same_frame(person):
 
 
 def test_identities_differ():
-    assert np.abs(make(1).points - make(2).points).max() > 0.02
+    assert np.abs(make(1).face.points - make(2).face.points).max() > 0.02
+
+
+def test_landmarks_need_no_picture(person):
+    pose = avatar.Pose(yaw=0.2, z=0.3, visemes=visemes(jaw=0.6, part=1), blink=0.4)
+    alone = person.face.landmarks(pose, person.camera, person.size)
+    assert alone.shape == (468, 3)
+    np.testing.assert_allclose(alone, person.render(pose)[1][:468], atol=1e-4)
 
 
 def test_landmarks_lie_within_the_frame(person):

@@ -78,3 +78,15 @@ def test_streams_are_independent():
     assert planning.stream(key, 2).random() == planning.stream(key, 2).random()
     values = {planning.stream(k, p).random() for k in (key, (*key, 1)) for p in range(5)}
     assert len(values) == 10
+
+
+def test_speech_without_pictures_has_a_voice_for_every_clip():
+    clips = planning.plan_speech(60, 3)
+    assert clips[:20] == planning.plan_speech(20, 3)
+    assert len({c.voice for c in clips}) == len({c.clip_id for c in clips}) == 60
+    # Nothing of it is in a corpus of the same seed; its sentences are the training split's.
+    corpus = plan(60, 1, 3, 30)
+    assert not {c.clip_key for c in clips} & {c.clip_key for c in corpus}
+    assert not {c.voice for c in clips} & {c.voice for c in corpus}
+    test = {s for c in plan(300, 2, 3, 300) for s in c.sentences}
+    assert not test & {s for c in clips for s in c.sentences}

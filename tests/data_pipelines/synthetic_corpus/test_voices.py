@@ -30,3 +30,33 @@ def test_every_variant_exists():
 def test_unknown_split():
     with pytest.raises(ValueError, match="split"):
         voices.sample_voice(np.random.default_rng(0), "validation")
+
+
+def test_drawn_voices_differ_and_repeat():
+    rng = np.random.default_rng(0)
+    drawn = [voices.draw_voice(rng) for _ in range(200)]
+    assert len({v.timbre for v in drawn}) == 200
+    assert {v.language for v in drawn} == set(voices.LANGUAGES)
+    assert {v.variant for v in drawn} == {voices.DRAWN}
+    assert not {voices.DRAWN} & {*voices.VARIANTS["train"], *voices.VARIANTS["test"]}
+    pitches = [int(v.timbre[0].split()[1]) for v in drawn]
+    assert min(pitches) < 80 and max(pitches) > 150
+    assert voices.draw_voice(np.random.default_rng(0)) == drawn[0]
+
+
+def test_a_drawn_voice_is_heard():
+    low = voices.Voice("en", voices.DRAWN, timbre=("pitch 60 80",))
+    high = voices.Voice("en", voices.DRAWN, timbre=("pitch 180 240",))
+    heard = [espeak.speak("A long road", voice) for voice in (low, high, low)]
+    first, other, again = heard
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert [p.symbol for p in first.phonemes] == [p.symbol for p in other.phonemes]
+
+    def pitch(speech):
+        sound = speech.samples[len(speech.samples) // 4 : len(speech.samples) // 2]
+        spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 16)) ** 2
+        loops = np.fft.irfft(spectrum)[: speech.rate // 50]
+        shortest = speech.rate // 400
+        return speech.rate / (shortest + loops[shortest:].argmax())
+
+    assert pitch(other) > 1.7 * pitch(first)

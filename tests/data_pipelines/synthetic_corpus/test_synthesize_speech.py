@@ -1,0 +1,55 @@
+"""Speech with landmarks alone: real clips, few of them."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import loader, records, synthesize_speech
+from data_pipelines.synthetic import clip, sidecar
+from data_pipelines.synthetic.plan import Settings, plan_speech
+from talkjax.errors import UserError
+from talkjax.media import topology
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    out = tmp_path_factory.mktemp("speech")
+    report = synthesize_speech.synthesize_speech(out, 3, 5, 1.5, workers=1)
+    assert report["clips"] == report["made"] == 3 and report["seconds"] > 4
+    return out
+
+
+def test_what_is_said_and_what_is_seen_are_those_of_a_real_clip(speech, tmp_path):
+    """The same plan, drawn: the record has the sidecar's landmarks and the video's sound."""
+    p, settings = plan_speech(1, 5, Settings(seconds=1.5))[0], Settings(seconds=1.5, size=64)
+    (tmp_path / p.split).mkdir()
+    clip.make_clip(p, settings, tmp_path)
+    truth = sidecar.load(tmp_path / p.split / f"{p.clip_id}.mp4")
+    record = records.ShardReader(speech, "train").read(0)
+    assert record.clip_id == p.clip_id and record.num_frames == len(truth.times)
+    points = topology.select(truth.landmarks) * 4  # that picture is a quarter as large
+    points = np.einsum("tij,tkj->tki", record.transforms[..., :2], points)
+    points += record.transforms[:, None, :, 2]
+    np.testing.assert_allclose(record.frame_landmarks, points, atol=1e-4)
+    opening = topology.mouth_opening(record.landmarks)
+    loud = record.mel[: 4 * record.num_ticks].reshape(-1, 4 * 80).mean(1)
+    assert np.corrcoef(opening, loud)[0, 1] > 0.2 and opening.max() > 0.1
+
+
+def test_only_the_landmark_stage_can_use_it(speech):
+    options = loader.LoaderOptions(stage="landmark", batch_size=2)
+    batch = next(iter(loader.train_dataset(speech, options, seed=0)))
+    assert batch["content"].shape == (2, 25, 57, 2)
+    with pytest.raises(UserError, match="cannot be decoded"):
+        next(iter(loader.train_dataset(speech, loader.LoaderOptions(stage="autoencoder"), seed=0)))
+
+
+def test_it_goes_on_and_refuses_other_flags(speech):
+    assert synthesize_speech.synthesize_speech(speech, 3, 5, 1.5, workers=1)["made"] == 0
+    (speech / ".cache" / "speech_00001_000.npz").unlink()
+    before = records.ShardReader(speech, "train").read(1)
+    assert synthesize_speech.synthesize_speech(speech, 4, 5, 1.5, workers=1)["made"] == 2
+    after = records.ShardReader(speech, "train").read(1)
+    np.testing.assert_array_equal(before.mel, after.mel)
+    assert records.list_splits(speech) == {"train": 4}
+    with pytest.raises(UserError, match="another --seed"):
+        synthesize_speech.synthesize_speech(speech, 3, 6, 1.5, workers=1)
