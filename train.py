@@ -102,7 +102,7 @@ def make_data(config: Any) -> Any:
     Raises:
       UserError: `config.data.dir` is not set; the batch does not split over the processes.
     """
-    from data_pipelines import loader
+    from data_pipelines import loader, records
 
     if not config.data.dir:
         raise UserError("no data: set --config.data.dir to a folder made by data_pipelines.prepare")
@@ -123,7 +123,11 @@ def make_data(config: Any) -> Any:
     def make(split: str) -> Any:
         if split == "train":
             return loader.train_dataset(config.data.dir, options, config.seed, **here)
-        return loader.eval_dataset(config.data.dir, options, split, **here)
+        held_out = config.eval.dir or config.data.dir
+        # Choices are made on a validation split, where there is one; the test split is for the end.
+        if split not in records.list_splits(held_out):
+            split = "test"
+        return loader.eval_dataset(held_out, options, split, **here)
 
     return make
 

@@ -110,4 +110,5 @@ def get_config() -> ConfigDict:
     c.log = ConfigDict({"every": 50})
     c.checkpoint = ConfigDict({"every": 1000, "keep_latest": 2, "keep_best": 1})
     c.eval = ConfigDict({"every": 2000, "batches": 16, "pictures": 8})  # every=0: never
+    c.eval.dir = ""  # held-out data, if not in data.dir; split `validation`, or else `test`
     return c

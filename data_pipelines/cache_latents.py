@@ -313,9 +313,10 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     region, mask = _floats("region", values.region), _floats("mask", values.mask)
     records.find_dataset(values.data)  # before seconds go into loading weights
     logging.set_verbosity(logging.WARNING)  # JAX tells of every accelerator that is not there
+    splits = values.splits or list(records.list_splits(values.data))
     encode, encoder_id = load_encoder(values.encoder, values.decoder)
     index = cache_latents(
-        values.data, encode, encoder_id, values.splits, values.out,
+        values.data, encode, encoder_id, splits, values.out,
         region=region, mask=mask, stride=values.stride, batch=values.batch,
     )  # fmt: skip
     rows = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
@@ -333,7 +334,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string("encoder", None, "Autoencoder weights: a file or a talkjax folder.")
     flags.DEFINE_string("decoder", None, "TAESD decoder file, if not beside the encoder.")
     flags.DEFINE_string("out", None, "Folder of the latents; beside the shards by default.")
-    flags.DEFINE_list("splits", ["train", "test"], "Splits to encode.")
+    flags.DEFINE_list("splits", None, "Splits to encode; all by default.")
     flags.DEFINE_integer("stride", 1, "Encode every so-manieth frame.")
     flags.DEFINE_integer("batch", 32, "Images a call of the encoder.")
     flags.DEFINE_list("region", ["0.375", "0.0625", "1", "0.9375"], "Unit-square y0,x0,y1,x1.")

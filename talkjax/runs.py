@@ -123,7 +123,8 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike, dtype: str = "flo
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """A config without what names files of the machine it was trained on."""
-    blank = {"data": {"dir": "", "latents": ""}, "autoencoder": {"weights": ["", ""]}}
+    blank = {"data": {"dir": "", "latents": ""}, "eval": {"dir": ""}}
+    blank["autoencoder"] = {"weights": ["", ""]}
     blank["init_from"] = dict.fromkeys(config.get("init_from", {}), "")
     for part, fields in blank.items():
         if part in config:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import train as train_script
+from configs import demo_128
+from data_pipelines import loader, records
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/person_128.py"
 
@@ -49,3 +53,26 @@ def test_mistakes_end_with_one_line_and_exit_code_2(arguments, words):
     assert words in lines[0]
     assert "Traceback" not in done.stderr
     assert not (ROOT / "out" / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("splits", "elsewhere", "expected"),
+    [
+        (["train", "test"], "", ("A", "test")),
+        (["train", "validation", "test"], "", ("A", "validation")),
+        (["validation"], "B", ("B", "validation")),
+    ],
+)
+def test_where_a_run_looks_how_it_does_on_held_out_data(monkeypatch, splits, elsewhere, expected):
+    asked = []
+    monkeypatch.setattr(records, "list_splits", lambda folder: dict.fromkeys(splits, 9))
+    monkeypatch.setattr(loader, "train_dataset", lambda folder, *_, **k: asked.append(folder))
+    monkeypatch.setattr(
+        loader, "eval_dataset", lambda folder, options, split, **k: asked.append((folder, split))
+    )
+    config = demo_128.get_config("landmark")
+    config.data.dir, config.eval.dir = "A", elsewhere
+    make = train_script.make_data(config)
+    make("train")
+    make("validation")
+    assert asked == ["A", expected]

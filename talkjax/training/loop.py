@@ -24,10 +24,10 @@ from talkjax.training import checkpoints, metrics, sharding, state, step
 from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
 
-# (split) -> batches of this process: for "train" endless, with get_state and set_state; for "test"
-# one pass, the same whenever iterated.
+# (split) -> batches of this process: for "train" endless, with get_state and set_state; for
+# "validation", which stands for any held-out data, one pass, the same whenever iterated.
 MakeData = Callable[[str], Iterable[dict[str, np.ndarray]]]
-EVAL_ONLY = ("clip", "start", "weight")  # what the test split's batches have besides
+EVAL_ONLY = ("clip", "start", "weight")  # what held-out batches have besides
 
 
 def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: MakeData) -> bool:
@@ -223,11 +223,11 @@ def _evaluation(
     writer: metrics.Writer,
     say: Callable[..., None],
 ) -> Callable[[state.TrainState, int], dict[str, float] | None]:
-    """Builds (state, step) -> mean metrics on the test split; writes them, and pictures, down."""
+    """Builds (state, step) -> mean metrics on held-out data; writes them, and pictures, down."""
     if not config.eval.every:
         return lambda *_: None
     rows = sharding.batch_sharding(mesh)
-    data = make_data("test")
+    data = make_data("validation")
     eval_fn = stage.eval_fn or stage.loss_fn
     run = step.make_eval_step(eval_fn, seed=config.seed, mesh=mesh, shardings=shardings)
     draw = None
@@ -259,7 +259,7 @@ def _evaluation(
                     pictures.write_png(path, pictures.grid(columns), " | ".join(columns))
         _close(iterator)
         if not count:
-            raise UserError("the test split is empty; prepare one or set --config.eval.every=0")
+            raise UserError("the held-out split is empty; prepare one or set --config.eval.every=0")
         scores = {name: total / count for name, total in totals.items()}
         writer.write({"step": done, **{f"eval_{name}": x for name, x in scores.items()}})
         say(f"step {done}: " + ", ".join(f"eval_{name} {x:.4g}" for name, x in scores.items()))

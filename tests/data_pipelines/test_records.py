@@ -32,6 +32,23 @@ def test_shards_give_back_what_went_in(tmp_path):
     np.testing.assert_array_equal(reader.lengths(), [30, 31, 32])
 
 
+def test_any_amount_of_data_becomes_shards_in_order(tmp_path, monkeypatch):
+    """TFDS's own writer needs TensorFlow for more than it keeps in memory: it must not be used."""
+    from tensorflow_datasets.core import shuffle
+
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
+    monkeypatch.setattr(builder, "SHARD_BYTES", 600_000)
+    originals = [make_record(f"c{i}", ticks=30 + i) for i in range(12)]
+    data = write_shards(tmp_path, {"train": originals, "test": originals[:1]})
+    reader = records.ShardReader(data, "train")
+    assert 2 < len(reader.paths) < 12 and len(records.ShardReader(data, "test").paths) == 1
+    for i, original in enumerate(originals):
+        assert_same(reader.read(i), original)
+    assert records.list_splits(data) == {"train": 12, "test": 1}
+    theirs = builder.TalkjaxClips(data_dir=str(data)).as_data_source(split="train")
+    assert [theirs[i]["clip_id"].decode() for i in range(12)] == [r.clip_id for r in originals]
+
+
 def test_our_parser_agrees_with_tfds(tmp_path):
     data = write_shards(tmp_path, {"train": [make_record(ticks=30)]})
     theirs = builder.TalkjaxClips(data_dir=str(data)).as_data_source(split="train")[0]

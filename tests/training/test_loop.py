@@ -164,7 +164,7 @@ def test_data_that_ends_is_an_error(tmp_path):
     c = toy.config()
 
     def make(split):
-        data = toy.make_data(c)("test")
+        data = toy.make_data(c)("validation")
         return data
 
     with pytest.raises(UserError, match="ended at step 4"):

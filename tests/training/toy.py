@@ -87,7 +87,7 @@ def make_data(c, slow=0.0):
 
     def make(split):
         index, count = jax.process_index(), jax.process_count()
-        data = grain.MapDataset.range(64).seed(c.seed + (split == "test")).random_map(sample)
+        data = grain.MapDataset.range(64).seed(c.seed + (split != "train")).random_map(sample)
         # However many processes share them, a step's samples are the same ones.
         data = data.shuffle()[index::count].repeat() if split == "train" else data[index::count]
         data = data.batch(c.batch_size // count, drop_remainder=True).map(wait)
