@@ -139,10 +139,10 @@ def apply_transforms(points: np.ndarray, transforms: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nkj->nki", linear, points) + shift[:, None, :]
 
 
-def invert(transform: np.ndarray) -> np.ndarray:
-    """The (2, 3) inverse of a (2, 3) transform."""
-    linear = np.linalg.inv(transform[:, :2])
-    return np.concatenate([linear, -linear @ transform[:, 2:]], 1)
+def invert(transforms: np.ndarray) -> np.ndarray:
+    """The inverses of (..., 2, 3) transforms, of the same shape."""
+    linear = np.linalg.inv(transforms[..., :2])
+    return np.concatenate([linear, -linear @ transforms[..., 2:]], -1)
 
 
 def fit_affine(rigid: np.ndarray) -> np.ndarray:
@@ -176,8 +176,7 @@ def pose_shape(points: np.ndarray, maps: np.ndarray) -> np.ndarray:
     Returns:
       (74, 2) template coordinates.
     """
-    back = np.stack([invert(one) for one in maps])
-    return apply_transforms(points, back).mean(0)
+    return apply_transforms(points, invert(maps)).mean(0)
 
 
 def steady_pose(
@@ -199,7 +198,7 @@ def steady_pose(
     shape = pose_shape(landmarks[used, : topology.NUM_POSE].astype(np.float64), in_crop[used])
     # Smoothed in the frame's coordinates: the crop's own motion would come back otherwise.
     transforms = np.asarray(transforms, np.float64)
-    in_frame = compose(np.stack([invert(one) for one in transforms]), in_crop)
+    in_frame = compose(invert(transforms), in_crop)
     times = np.asarray(times, np.float64)
     smoothed = smooth(in_frame.reshape(-1, 6), times, sigma=MOTION_SECONDS).reshape(-1, 2, 3)
     motion = compose(transforms, smoothed)
