@@ -256,7 +256,7 @@ def test_help_needs_no_jax(repository):
 
 
 _SLOW = """
-import signal, sys, time
+import sys, time
 import sample
 from talkjax import commands
 from talkjax.sampling import sampler
@@ -270,7 +270,7 @@ class Mesh(fakes.ScriptedMesh):
         return super().detect(rgb)
 
 sampler.face_mesh = lambda face: Mesh()
-signal.signal(signal.SIGTERM, sample._terminate)
+commands.exit_on_sigterm()
 sys.exit(commands.run_main(sample.main, sys.argv))
 """
 

@@ -134,6 +134,8 @@ def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
     process = subprocess.Popen(
         [sys.executable, script], env=os.environ | {"PYTHONPATH": os.getcwd()},
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Tests that a shell started in the background ignore it, and so would their children.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not log.is_file() or len(begun(log)) < 2:
