@@ -3,8 +3,9 @@
     uv run train.py --config=configs/demo_128.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
 STAGE is autoencoder, landmark, diffusion or joint; nothing but data of `data_pipelines.synthesize`
-is needed. README has the command lines (of demo_64). The bundled weights come from several runs
-with other flags than the defaults below; docs/results.md has those, and what they gave.
+(and `synthesize_speech`, stage landmark) is needed. README has the command lines (of demo_64). The
+bundled weights come from several runs with other flags than the defaults below; docs/results.md has
+those, and what they gave.
 """
 
 from ml_collections import ConfigDict

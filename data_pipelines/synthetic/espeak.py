@@ -9,11 +9,13 @@ millisecond.
 """
 
 import _ctypes
+import contextlib
 import ctypes
 import functools
 import pathlib
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,20 +187,21 @@ def _paths() -> tuple[str, str]:
     return str(espeakng_loader.get_library_path()), str(espeakng_loader.get_data_path())
 
 
-@functools.cache
-def _own_data() -> tempfile.TemporaryDirectory:
-    """A copy of the data by links, into which variants can be written; gone with the process."""
+@contextlib.contextmanager
+def _data(voice: Voice) -> Iterator[str]:
+    """The library's data: its own, or a copy by links into which a drawn timbre can be written."""
     source = pathlib.Path(_paths()[1])
-    folder = tempfile.TemporaryDirectory(prefix="talkjax-espeak-")
-    variants = pathlib.Path(folder.name) / "voices" / "!v"
-    variants.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.name != "voices":
-            (pathlib.Path(folder.name) / path.name).symlink_to(path)
-    for path in (source / "voices").iterdir():
-        if path.name != variants.name:
-            (variants.parent / path.name).symlink_to(path)
-    return folder
+    if not voice.timbre:
+        yield str(source)
+        return
+    # Anew for each sentence, a millisecond: worker processes are ended without cleaning up.
+    with tempfile.TemporaryDirectory(prefix="talkjax-espeak-") as folder:
+        variants = pathlib.Path(folder) / "voices" / "!v"
+        variants.mkdir(parents=True)
+        for path in (*source.iterdir(), *(source / "voices").iterdir()):
+            if path.name not in ("voices", variants.name):
+                (pathlib.Path(folder) / path.relative_to(source)).symlink_to(path)
+        yield folder
 
 
 def speak(text: str, voice: Voice) -> Speech:
@@ -212,9 +215,8 @@ def speak(text: str, voice: Voice) -> Speech:
       UserError: espeak-ng is not installed or cannot be loaded.
       ValueError: there is no such voice, or nothing in the text can be said.
     """
-    with _LOCK:
-        path, data = _paths()
-        library = _Library(path, _own_data().name if voice.timbre else data)
+    with _LOCK, _data(voice) as data:
+        library = _Library(_paths()[0], data)
         try:
             sound, events = library.synthesize(text, voice)
         finally:
