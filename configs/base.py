@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
 
     # -- what is trained
-    c.stage = "diffusion"  # autoencoder, landmark, diffusion or joint
+    c.stage = "diffusion"  # autoencoder, landmark, diffusion, joint or sync
     c.seed = 0
     c.steps = 100_000
     c.batch_size = 64  # of all devices together

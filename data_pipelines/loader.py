@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipelines import windows
 from data_pipelines.samples import LoaderOptions, Sampler
+from data_pipelines.sync_samples import SyncSampler
 from talkjax.errors import UserError
 
 
@@ -41,7 +42,7 @@ def train_dataset(
     Raises:
       UserError: no data, no usable clip, NaN or Inf in a clip (named), latents of other settings.
     """
-    sampler = Sampler(data_dir, split, options)
+    sampler = _sampler(data_dir, split, options)
     usable = len(sampler) - len(sampler) % process_count  # epochs of equal length everywhere
     if not usable:
         raise UserError(
@@ -55,6 +56,11 @@ def train_dataset(
         .batch(options.batch_size, drop_remainder=True)
     )
     return _to_iter_dataset(dataset, options)
+
+
+def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) -> Sampler:
+    kind = SyncSampler if options.stage == "sync" else Sampler
+    return kind(data_dir, split, options)
 
 
 def slots_of_process(
@@ -86,7 +92,7 @@ def eval_dataset(
     Raises:
       UserError: as `train_dataset`.
     """
-    sampler = Sampler(data_dir, split, options)
+    sampler = _sampler(data_dir, split, options)
     plan = _eval_plan(sampler)
     if not plan:
         raise UserError(f"{sampler.store.name} has no window with usable image frames")

@@ -10,7 +10,7 @@ from data_pipelines import latents as latents_lib
 from data_pipelines import records, windows
 from talkjax.errors import UserError
 
-STAGES = ("autoencoder", "landmark", "diffusion", "joint")
+STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
 _BYTES_PER_TICK = 4 * (2 * records.NUM_LANDMARKS * 2 + records.MELS_PER_TICK * records.NUM_MELS)
 _log = logging.getLogger(__name__)
 
@@ -21,9 +21,10 @@ class LoaderOptions:
 
     Attributes:
       stage: decides which parts a batch has: `landmark` the audio and landmark part, `diffusion`
-        the image part, `joint` both, `autoencoder` single images.
+        the image part, `joint` both, `autoencoder` single images, `sync` what `sync_samples` says.
       batch_size: samples a batch *of this process*.
       window: T, ticks of a window.
+      sound_margin: ticks of sound on either side of a window (stage `sync` only).
       references: R, landmark references a sample.
       frames: F, image frames a window (unused by `landmark` and `autoencoder`).
       region: unit-square (y0, x0, y1, x1) of the crop that the image models see.
@@ -59,6 +60,7 @@ class LoaderOptions:
     audio_equalizer: float = 0.0
     drop_landmarks: float = 0.1
     drop_reference: float = 0.1
+    sound_margin: int = 0
     memory_limit: int = 4 << 30
     num_workers: int = 0
     num_threads: int = 2
@@ -84,7 +86,8 @@ class LoaderOptions:
     @property
     def needs_pixels(self) -> bool:
         """Whether JPEGs are decoded."""
-        return self.has_images and (self.latents is None or self.stage == "autoencoder")
+        whole = self.latents is None or self.stage in ("autoencoder", "sync")
+        return self.has_images and whole
 
 
 class ClipStore:

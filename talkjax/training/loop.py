@@ -151,8 +151,11 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
                     row = {name: float(x) for name, x in jax.device_get(numbers).items()}
                     row = {"step": done, **row, **clock.lap(done), **costs}
                     costs = {}  # in the first line only
-                    writer.write(row)
+                    warning = stage.watch(row) if stage.watch else None
+                    writer.write(row | ({"warning": warning} if warning else {}))
                     shown.show(row)
+                    if warning and first:
+                        print(f"warning: step {done}: {warning}", file=sys.stderr, flush=True)
                     _check_skipped(row, config.max_skipped_in_a_row)
                 scores = None
                 if config.eval.every and (last or done % config.eval.every == 0) and not stop:

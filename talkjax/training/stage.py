@@ -30,6 +30,7 @@ class Stage:
       pretrained: published weights that replace what `init` gave: {network: params}, numpy.
       trainable: path prefixes ("denoiser", "landmark/head") of what is trained. The rest is frozen:
         no gradient, no optimiser state, no moving average. ("",) is everything.
+      watch: row of `metrics.jsonl` that was just measured -> a warning in one line, or None.
     """
 
     init: Callable[[jax.Array, Batch], Params]
@@ -37,4 +38,5 @@ class Stage:
     preview: Callable[[Params, Batch, jax.Array], dict[str, jax.Array]] | None = None
     trainable: tuple[str, ...] = ("",)
     eval_fn: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]] | None = None
+    watch: Callable[[dict[str, float]], str | None] | None = None
     pretrained: Params = dataclasses.field(default_factory=dict)

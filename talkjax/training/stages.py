@@ -1,8 +1,9 @@
-"""The four training stages (arXiv 2408.05416, section 3.3) as pure functions of arrays.
+"""The training stages (arXiv 2408.05416, section 3.3) as pure functions of arrays.
 
 `autoencoder`; `landmark`; `diffusion` (true landmarks, condition dropout); `joint` (predicted
 landmarks: the diffusion loss flows into the landmark network, its own loss stays as an anchor).
-`build(config)` gives a `Stage`, which is all that the training loop knows.
+The judge of lip sync, stage `sync`, is in `talkjax.training.sync_stage`. `build(config)` gives a
+`Stage`, which is all that the training loop knows.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from talkjax import networks
 from talkjax.diffusion import samplers, schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
 from talkjax.networks import NUM_POSE, Networks, to_float
-from talkjax.training import losses
+from talkjax.training import losses, sync_stage
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
@@ -32,6 +33,8 @@ def build(config: Mapping[str, Any]) -> Stage:
     Raises:
       ValueError: unknown stage.
     """
+    if config["stage"] == "sync":  # none of the networks below
+        return sync_stage.build(config)
     nets = networks.build(config)
     makers: dict[str, Callable[[Mapping[str, Any], Networks], Stage]] = {
         "autoencoder": autoencoder_stage,
@@ -40,7 +43,7 @@ def build(config: Mapping[str, Any]) -> Stage:
         "joint": joint_stage,
     }
     if config["stage"] not in makers:
-        raise ValueError(f"no stage {config['stage']!r}; use one of {', '.join(makers)}")
+        raise ValueError(f"no stage {config['stage']!r}; use one of {', '.join(makers)}, sync")
     return makers[config["stage"]](config, nets)
 
 

@@ -1,0 +1,113 @@
+"""Samples of stage `sync`: a run of pictures of a mouth, and the sound about it.
+
+A sample of W lip windows has W + 4 pictures (`options.window`), one a tick, so that neighbouring
+windows share theirs, and the log-mel frames of the W windows' sounds and of
+`options.sound_margin` more on either side.
+"""
+
+import numpy as np
+
+from data_pipelines import records, windows
+from data_pipelines.samples import Sampler
+from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
+
+_JAW_POINTS = 17
+_NEAR = 0.6  # ticks between a tick and the picture that stands for it
+_SPEECH = 0.5  # of the loudest run: quieter ones are not trained on
+
+
+class SyncSampler(Sampler):
+    """A `Sampler` whose samples hold lips (L, H, W, 3) uint8, mel (F, 80) and shape (W, 80)."""
+
+    def _random_sample(
+        self, position: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray] | None:
+        record = self.store[position]
+        usable = self.usable_frames(position, record)
+        starts = speaking_starts(record, usable, self.options.window)
+        if not len(starts):
+            return None
+        return self.sample_window(position, record, usable, int(rng.choice(starts)), rng)
+
+    def sample_window(
+        self,
+        position: int,
+        record: records.ClipRecord,
+        usable: np.ndarray,
+        start: int,
+        rng: np.random.Generator | None,
+    ) -> dict[str, np.ndarray]:
+        """The run from tick `start`; without `rng` undistorted. Pictures distort in the stage."""
+        options = self.options
+        near, _ = nearest_frames(record.frame_ticks[usable], start + np.arange(options.window))
+        pictures = {frame: self._region(record, frame) for frame in np.unique(usable[near])}
+        mel = sync_span(record.mel, start, options.window - FRAMES + 1, options.sound_margin)
+        if rng is not None:
+            mel = windows.augment_mel(
+                rng,
+                mel,
+                options.audio_gain,
+                options.audio_noise,
+                options.audio_masks,
+                options.audio_warp,
+                options.audio_equalizer,
+            )
+        lips = np.stack([pictures[frame] for frame in usable[near]])
+        return {"lips": lips, "mel": mel, "shape": lip_shapes(record, start, options.window)}
+
+
+def lip_shapes(record: records.ClipRecord, start: int, length: int) -> np.ndarray:
+    """The lips in the middle of each window of a run, in units of their spread over the clip.
+
+    Relative to the clip's mean, so that neither face nor place is left, only what speech does.
+
+    Returns:
+      (length - 4, 80) float32.
+    """
+    lips = record.landmarks[:, records.NUM_POSE + _JAW_POINTS :].reshape(record.num_ticks, -1)
+    lips = lips - lips.mean(0)
+    middle = start + FRAMES // 2 + np.arange(length - FRAMES + 1)
+    return (lips[middle] / max(float(lips.std()), 1e-4)).astype(np.float32)
+
+
+def nearest_frames(frame_ticks: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The frame next to each tick: positions (T,) int64 and how far off they are (T,), in ticks."""
+    right = np.clip(np.searchsorted(frame_ticks, ticks), 1, max(len(frame_ticks) - 1, 1))
+    right = np.minimum(right, len(frame_ticks) - 1)
+    left = np.maximum(right - 1, 0)
+    off = np.abs(np.stack([frame_ticks[left], frame_ticks[right]]) - ticks)
+    return np.where(off[0] <= off[1], left, right), off.min(0)
+
+
+def speaking_starts(record: records.ClipRecord, usable: np.ndarray, length: int) -> np.ndarray:
+    """First ticks of the runs that have a face throughout and something to hear, (S,) int64.
+
+    Over silence lips and sound fit at every lag. Loudness is the mean of the log-mel frames above
+    silence, and a run must have half of what the loudest one of its clip has.
+    """
+    starts = windows.possible_starts(record.num_ticks, length)
+    if not len(usable) or not len(starts):
+        return starts[:0]
+    _, off = nearest_frames(record.frame_ticks[usable], np.arange(record.num_ticks))
+    seen = np.lib.stride_tricks.sliding_window_view(off <= _NEAR, length).all(1)[starts]
+    level = record.mel.mean(1, dtype=np.float64) - windows.MEL_FLOOR
+    total = np.concatenate([[0.0], np.cumsum(level)])
+    first = records.MELS_PER_TICK * starts
+    last = np.minimum(first + records.MELS_PER_TICK * length, len(level))
+    loud = (total[last] - total[first]) / np.maximum(last - first, 1)
+    starts = starts[seen]
+    return starts[loud[seen] >= _SPEECH * loud[seen].max() - 1e-9] if len(starts) else starts
+
+
+def sync_span(mel: np.ndarray, start: int, count: int, margin: int) -> np.ndarray:
+    """The mel frames of lip windows start ... start + count - 1 and of `margin` on either side.
+
+    Returns:
+      (4 (count + 2 margin - 1) + 20, 80); silence beyond the clip.
+    """
+    first = STEPS_PER_FRAME * (start - margin) + FIRST_STEP
+    last = first + STEPS_PER_FRAME * (count + 2 * margin - 1) + STEPS
+    out = np.full((last - first, records.NUM_MELS), windows.MEL_FLOOR, np.float32)
+    a, b = max(first, 0), min(last, len(mel))
+    out[a - first : b - first] = mel[a:b]
+    return out
