@@ -23,6 +23,8 @@ def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
     (root / "videos").mkdir()
     (root / "videos" / "a.mp4").write_bytes(b"no video")
+    (root / "other").mkdir()
+    (root / "other" / "b.mp4").write_bytes(b"no video")
     return root
 
 
@@ -31,6 +33,26 @@ def refusals(places):
     videos = f"--videos={places}/videos"
     return {
         "say what to evaluate: --checkpoint": [],
+        "--truth=DIR go together": [out, f"--generated={places}/videos"],
+        "leave --checkpoint, --data, --videos": [
+            out,
+            videos,
+            f"--generated={places}/videos",
+            f"--truth={places}/videos",
+        ],
+        "is named as one in": [out, f"--generated={places}/videos", f"--truth={places}/other"],
+        "--face_embedding=none.onnx not found": [
+            out,
+            f"--generated={places}/videos",
+            f"--truth={places}/videos",
+            "--face_embedding=none.onnx",
+        ],
+        "as it should": [
+            out,
+            f"--generated={places}/videos",
+            f"--truth={places}/videos",
+            f"--lpips={places}/videos/a.mp4@{'0' * 64}",
+        ],
         "--out=report.json": [checkpoint, videos],
         "there is no folder": [checkpoint, videos, f"--out={places}/none/r.json"],
         "--videos=DIR --holdout=N, or --data": [checkpoint, out],
@@ -44,7 +66,7 @@ def refusals(places):
     }
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(len(refusals(""))))
 def test_mistakes_are_told_in_one_line(number, places, repository):
     expected, arguments = list(refusals(places).items())[number]
     done = run(repository, *arguments)
@@ -74,4 +96,4 @@ def test_the_landmark_network_is_evaluated_on_shards(tmp_path, repository):
     assert done.returncode == 0, done.stderr
     assert "opening_correlation" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["metrics"]["l1"]["clips"] == 2 and len(report["protocol"]["checkpoint"]) == 64
+    assert report["metrics"]["l1"]["n"] == 2 and len(report["protocol"]["checkpoint"]) == 64

@@ -16,15 +16,19 @@ SUFFIXES = (
 )  # fmt: skip
 
 
-def in_folder(folder: str | os.PathLike) -> list[Clip]:
+def in_folder(folder: str | os.PathLike, flag: str = "--videos") -> list[Clip]:
     """All videos under a folder, hidden ones passed over, sorted by relative path.
+
+    Args:
+      folder: to look in.
+      flag: that named it.
 
     Raises:
       UserError: it is no folder, or holds no video.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(f"--videos={folder} is not a folder; give a folder of videos")
+        raise UserError(f"{flag}={folder} is not a folder; give a folder of videos")
     found = [
         path.relative_to(root)
         for path in root.rglob("*")
@@ -32,8 +36,43 @@ def in_folder(folder: str | os.PathLike) -> list[Clip]:
     ]
     names = sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
     if not names:
-        raise UserError(f"no video in {folder}; check --videos")
+        raise UserError(f"no video in {folder}; check {flag}")
     return [Clip(name.as_posix(), root / name) for name in names]
+
+
+def matched(
+    generated: str | os.PathLike, truth: str | os.PathLike
+) -> tuple[dict[str, Path], list[Clip], list[str]]:
+    """Pairs the videos of two folders by relative path, whatever their suffixes.
+
+    Returns:
+      {clip name: generated video}, the originals that have one, and the names (of either folder)
+      that found no partner.
+
+    Raises:
+      UserError: no folder, no video, no pair, or two videos of one name in a folder.
+    """
+    made, originals = (
+        _by_stem(in_folder(folder, flag))
+        for folder, flag in ((generated, "--generated"), (truth, "--truth"))
+    )
+    both = sorted(made.keys() & originals.keys())
+    if not both:
+        raise UserError(
+            f"no video in {generated} is named as one in {truth} (suffixes aside); rename them"
+        )
+    files = {originals[stem].name: made[stem].path for stem in both}
+    unmatched = sorted(made.keys() ^ originals.keys())
+    return files, [originals[stem] for stem in both], unmatched
+
+
+def _by_stem(clips: Sequence[Clip]) -> dict[str, Clip]:
+    found: dict[str, Clip] = {}
+    for clip in clips:
+        other = found.setdefault(clip.name.removesuffix(clip.path.suffix), clip)
+        if other is not clip:
+            raise UserError(f"{other.path} and {clip.path} have one name; leave one of them")
+    return found
 
 
 def listed(clips: Sequence[Clip], path: str | os.PathLike) -> list[Clip]:

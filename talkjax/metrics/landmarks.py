@@ -165,7 +165,7 @@ def evaluate_landmarks(
       seed: of the bootstrap.
 
     Returns:
-      {"metrics": {name: {"value", "low", "high", "clips"}}, "per_clip": {clip: {name: number}}}.
+      {"metrics": {name: {"mean", "ci95", "n"}}, "per_clip": {clip: {name: number}}}.
 
     Raises:
       UserError: no clip.
@@ -199,11 +199,11 @@ def table(result: dict[str, Any]) -> str:
     """One line a metric."""
     lines = []
     for name, entry in result["metrics"].items():
-        if entry["value"] is None:
+        if entry["mean"] is None:
             lines.append(f"{name:24s} n/a")
             continue
-        line = f"{name:24s} {entry['value']:.5f}"
-        if entry["low"] is not None:
-            line += f"  [{entry['low']:.5f}, {entry['high']:.5f}]"
+        line = f"{name:24s} {entry['mean']:.5f}"
+        if entry["ci95"] is not None:
+            line += "  [{:.5f}, {:.5f}]".format(*entry["ci95"])
         lines.append(f"{line}  {METRICS[name]}")
     return "\n".join([f"{len(result['per_clip'])} clips (mean, 95% bootstrap interval)", *lines])

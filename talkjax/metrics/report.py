@@ -1,17 +1,29 @@
-"""The report: one JSON object, and the same as a table for people."""
+"""The report: one JSON object, and the same as a Markdown table and as CSV.
 
+`{"protocol": "1", "rows": {ROW: {METRIC: {"mean", "ci95": [low, high] or null, "n"}}},
+"missing": {METRIC or ROW: why it was not measured}, "failures": [{"clip", "row", "error"}],
+"settings": {all that the numbers depend on, and what rows and metrics mean}}`
+"""
+
+import csv
 import importlib.metadata
+import io
+import os
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from talkjax.metrics import statistics
-from talkjax.metrics.rows import METRICS, MISSING, NEEDS_PARTNER, ROWS, Numbers, expected
+from talkjax.errors import UserError
+from talkjax.metrics import fid, statistics
+from talkjax.metrics.judge import Judged, Numbers
+from talkjax.metrics.protocol import METRICS, PROTOCOL, SETS, expected
 
-PROTOCOL = 1  # raise it whenever a number changes its meaning
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "opencv-python-headless", "av", "librosa", "soxr")
+_PACKAGES = (
+    "jax", "jaxlib", "flax", "numpy", "scipy", "opencv-python-headless", "av", "librosa", "soxr"
+)  # fmt: skip
 
 
 def versions(detector: Mapping[str, str]) -> dict[str, str]:
@@ -26,96 +38,111 @@ def versions(detector: Mapping[str, str]) -> dict[str, str]:
 
 
 def build(
-    per_clip: Mapping[str, Mapping[str, Numbers]],
-    protocol: Mapping[str, Any],
+    judged: Mapping[str, Mapping[str, Judged]],
+    rows: Mapping[str, str],
     missing: Mapping[str, str],
     failures: Sequence[Mapping[str, str]],
+    settings: Mapping[str, Any],
     seed: int = 0,
-    single: bool = False,
 ) -> dict[str, Any]:
     """Puts a report together.
 
     Args:
-      per_clip: {row: {clip: numbers}}.
-      protocol: everything that the numbers depend on.
-      missing: {metric: why it was not computed} of those that could have been.
+      judged: {row: {clip: what was measured}}.
+      rows: {row: description} of those that were asked for.
+      missing: {metric or row: why it was not measured}.
       failures: {"clip", "row", "error"} of clips that could not be measured in a row.
+      settings: everything that the numbers depend on.
       seed: of the bootstrap.
-      single: there was one clip only, so no partner.
-
-    Returns:
-      {"protocol", "rows", "metrics", "failures", "per_clip"}. A row's metric is
-      {"value", "low", "high", "clips"} or {"missing": why}.
     """
-    missing = MISSING | dict(missing)
-    rows = {}
-    for row, description in ROWS.items():
-        clips = per_clip.get(row, {})
-        rows[row] = {"description": description, "clips": len(clips), "metrics": {}}
+    built: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row in missing:
+            continue
+        clips = judged.get(row, {})
+        built[row] = {}
         for name in expected(row):
             if name in missing:
-                entry = {"missing": missing[name]}
-            elif row in NEEDS_PARTNER and single:
-                entry = {"missing": "needs a second clip"}
-            elif not clips:
-                entry = {"missing": "no clip could be measured; see failures"}
+                continue
+            if name in SETS:
+                pairs = [c.features[name] for c in clips.values() if name in c.features]
+                entry = fid.bootstrap([a for a, _ in pairs], [b for _, b in pairs], seed)
             else:
-                statistic = np.median if METRICS[name].median else np.mean
-                values = [numbers.get(name) for numbers in clips.values()]
-                entry = statistics.bootstrap(values, statistic, seed)
-            rows[row]["metrics"][name] = entry
+                entry = statistics.bootstrap([c.numbers.get(name) for c in clips.values()], seed)
+            built[row][name] = entry
     described = {
-        name: {
-            "better": m.better, "description": m.description,
-            "statistic": "median" if m.median else "mean",
-        }
-        for name, m in METRICS.items()
-    }  # fmt: skip
+        name: {"better": m.better, "description": m.description} for name, m in METRICS.items()
+    }
     return {
-        "protocol": dict(protocol),
-        "rows": rows,
-        "metrics": described,
+        "protocol": PROTOCOL,
+        "rows": built,
+        "missing": dict(missing),
         "failures": list(failures),
-        "per_clip": {row: dict(clips) for row, clips in per_clip.items()},
+        "settings": {**settings, "rows": dict(rows), "metrics": described},
     }
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """The report as text: a row a line, values with half the width of their 95% interval."""
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as a Markdown table, a metric a line; means and half their 95% intervals."""
     rows = report["rows"]
-    present = [n for n in METRICS if any("value" in r["metrics"].get(n, {}) for r in rows.values())]
-    lines = [["", "clips", *(METRICS[n].title for n in present)]]
-    for row, content in rows.items():
-        cells = [row, str(content["clips"])]
-        for name in present:
-            cells.append(_cell(content["metrics"].get(name), METRICS[name].digits))
-        lines.append(cells)
+    present = [name for name in METRICS if any(name in row for row in rows.values())]
+    lines = [["", "best", *rows]]
+    for name in present:
+        cells = [_cell(row.get(name), METRICS[name].digits) for row in rows.values()]
+        lines.append([name, METRICS[name].better, *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    whys: dict[str, str] = {}
-    for content in rows.values():
-        for name, entry in content["metrics"].items():
-            if "missing" in entry and name not in present:
-                whys[METRICS[name].title] = entry["missing"]
-    text.append("(value±half of the 95% bootstrap interval over clips; - where it does not apply)")
-    text += [f"missing: {title}: {why}" for title, why in whys.items()]
-    for failure in report["failures"]:
-        text.append(f"failed: {failure['clip']} in {failure['row']}: {failure['error']}")
+    text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    counts = sorted({entry["n"] for row in rows.values() for entry in row.values()})
+    text += ["", f"Protocol {report['protocol']}; means over clips (n up to {(counts or [0])[-1]}) "
+             "± half of the 95% bootstrap interval."]  # fmt: skip
+    for name, weights in report["settings"].get("weights", {}).items():
+        if weights:
+            text.append(f"{name}: {weights['name']} (SHA-256 {weights['sha256'][:12]}).")
+    text += [f"Missing: {name}: {why}." for name, why in report["missing"].items()]
+    text += [f"Failed: {f['clip']} in {f['row']}: {f['error']}" for f in report["failures"]]
     return "\n".join(text)
 
 
 def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
     if entry is None:
-        return "-"
-    if entry.get("value") is None:
+        return ""
+    if entry["mean"] is None:
         return "n/a"
-    text = f"{entry['value']:.{digits}f}"
-    if entry["low"] is None:
+    text = f"{entry['mean']:.{digits}f}"
+    if entry["ci95"] is None:
         return text
-    return f"{text}±{(entry['high'] - entry['low']) / 2:.{digits}f}"
+    return f"{text} ± {np.ptp(entry['ci95']) / 2:.{digits}f}"
+
+
+def per_clip(judged: Mapping[str, Mapping[str, Judged]]) -> str:
+    """CSV: a line for every row and clip; empty where a number is undefined."""
+    names = [name for name in METRICS if name not in SETS]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "clip", *names])
+    for row, clips in judged.items():
+        for clip, one in clips.items():
+            writer.writerow([row, clip, *(_number(one.numbers, name) for name in names)])
+    return out.getvalue()
+
+
+def _number(numbers: Numbers, name: str) -> str:
+    value = numbers.get(name)
+    return "" if value is None else f"{value:.8g}"
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file, complete or not at all.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error

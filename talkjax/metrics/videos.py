@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from talkjax.errors import UserError
-from talkjax.media import audio, crop
+from talkjax.media import audio, container, crop
 from talkjax.metrics import baselines, measure
 from talkjax.metrics.measure import Detector, Measurement
+from talkjax.metrics.protocol import GIVEN_ROWS, NEEDS_MODEL, ROWS
 from talkjax.metrics.workspace import Workspace, safe
 
 SILENCE = "silence"
@@ -52,8 +53,25 @@ class Clip:
     path: Path
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One clip in one row of `talkjax.metrics.protocol`.
+
+    Attributes:
+      path: the file that is measured.
+      truth: what it is compared with.
+      speech: whose sound it should follow.
+      paired: whether file and truth show the same at the same time.
+    """
+
+    path: Path
+    truth: Clip
+    speech: Clip
+    paired: bool
+
+
 class Videos:
-    """Files and measurements of one evaluation.
+    """Files and measurements of one evaluation of a model.
 
     Args:
       workspace: where they are kept.
@@ -73,8 +91,42 @@ class Videos:
     ):
         self.workspace, self.generator, self.detector = workspace, generator, detector
         self.seconds, self.crop_size = seconds, crop_size
+        self.rows = ROWS
         self.measure = functools.lru_cache(64)(self._measure)
         self.wave = functools.lru_cache(64)(self._wave)
+
+    def compare(self, row: str, clip: Clip, partner: Clip) -> Comparison:
+        """What a row compares for a clip; the file is made if it is not there yet.
+
+        Raises:
+          UserError: it cannot be made.
+        """
+        if row == "cross_driven":
+            return Comparison(self.generated(clip, partner), partner, partner, False)
+        if row == "copy_template":
+            return Comparison(self.reencoded(clip), partner, partner, False)
+        if row == "silence":
+            return Comparison(self.generated(clip, clip, silent=True), clip, clip, False)
+        make = {
+            "model": lambda: self.generated(clip, clip),
+            "wrong_audio": lambda: self.generated(clip, partner),
+            "ground_truth": lambda: self.reencoded(clip),
+            "autoencoder": lambda: self.round_trip(clip),
+            "copy_mouth": lambda: self.copied(clip),
+        }[row]
+        return Comparison(make(), clip, clip, True)
+
+    def heard(self, what: Comparison) -> Path:
+        """The file whose sound plays with a comparison's pictures."""
+        return what.speech.path
+
+    def inputs(self, path: Path) -> dict[str, Any]:
+        """What a file is, for whatever is derived from it."""
+        detector = {k: str(v) for k, v in sorted(self.detector.versions.items())}
+        return {
+            "file": self.workspace.hash(path), "measured": [measure.VERSION, detector],
+            "seconds": self.seconds,
+        }  # fmt: skip
 
     def truth(self, clip: Clip) -> Measurement:
         """Measured in the original.
@@ -165,3 +217,52 @@ class Videos:
     ) -> Path:
         inputs = inputs | {"video": self.workspace.hash(template.path), "seconds": self.seconds}
         return self.workspace.get(kind, label, inputs, ".mp4", make)
+
+
+class GivenVideos(Videos):
+    """Files of any other system, one for each clip.
+
+    Args:
+      files: {clip name: its video}.
+      workspace, detector, seconds, crop_size: as of `Videos`.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        workspace: Workspace,
+        detector: Detector,
+        seconds: float,
+        crop_size: int,
+    ):
+        super().__init__(workspace, _Nobody(), detector, seconds, crop_size)
+        self.rows = {k: v for k, v in GIVEN_ROWS.items() if k not in NEEDS_MODEL}
+        self._files = files
+
+    def compare(self, row: str, clip: Clip, partner: Clip) -> Comparison:  # noqa: D102
+        if row == "wrong_audio":
+            return Comparison(self._files[clip.name], partner, partner, False)
+        return super().compare(row, clip, partner)
+
+    def generated(self, template: Clip, speech: Clip, silent: bool = False) -> Path:
+        """The given video of a clip."""
+        if silent or template != speech:
+            raise ValueError("there are videos with each clip's own audio only")
+        return self._files[template.name]
+
+    def heard(self, what: Comparison) -> Path:
+        """A given video's own sound, as its viewers hear it; without one, the clip's."""
+        own = what.paired and what.path in self._files.values()
+        return what.path if own and _has_sound(what.path) else what.speech.path
+
+
+def _has_sound(path: Path) -> bool:
+    with container.open_input(path) as opened:
+        return container.audio_stream(opened) is not None
+
+
+class _Nobody:
+    """The region in which the baselines of given videos look for a reference frame."""
+
+    identity: ClassVar[dict[str, Any]] = {}
+    region = crop.MOUTH_REGION

@@ -97,3 +97,25 @@ def test_a_checkpoint_is_known_by_its_weights(tmp_path):
     newest = checkpoint_hash(tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "5" / "state" / "w").write_text("changed")
     assert checkpoint_hash(tmp_path / "run") == newest
+
+
+def test_videos_of_two_folders_are_paired_by_name(tmp_path):
+    for name in ("made/a.mp4", "made/deep/b.avi", "made/x.mp4", "real/a.mkv", "real/deep/b.mp4",
+                 "real/c.mp4"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    files, found, unmatched = clips.matched(tmp_path / "made", tmp_path / "real")
+    assert [clip.name for clip in found] == ["a.mkv", "deep/b.mp4"]
+    assert files == {
+        "a.mkv": tmp_path / "made" / "a.mp4",
+        "deep/b.mp4": tmp_path / "made" / "deep" / "b.avi",
+    }
+    assert unmatched == ["c", "x"]
+    (tmp_path / "made" / "a.mov").write_bytes(b"")
+    with pytest.raises(UserError, match="have one name"):
+        clips.matched(tmp_path / "made", tmp_path / "real")
+    with pytest.raises(UserError, match="is named as one in"):
+        clips.matched(tmp_path / "made" / "deep", tmp_path / "real")
+    with pytest.raises(UserError, match=r"--generated=.* is not a folder"):
+        clips.matched(tmp_path / "none", tmp_path / "real")

@@ -31,7 +31,7 @@ def test_a_checkpoint_is_evaluated_and_nothing_is_generated_twice(checkpoint, tm
 
     report = evaluate()
     assert not report["failures"]
-    assert all(row["clips"] == 2 for row in report["rows"].values())
+    assert all(row["face_found"]["n"] == 2 for row in report["rows"].values())
     files = sorted(path.name for path in (tmp_path / "work").iterdir())
     assert sum(name.startswith("self-") for name in files) == 2
     assert evaluate()["rows"] == report["rows"]
@@ -62,6 +62,6 @@ def test_the_landmark_network_of_an_export_is_measured(checkpoint, tmp_path):
     result = landmarks.evaluate_landmarks(
         predict, [record("a", 1, 30)], window=window, references=config["data"]["references"]
     )
-    assert result["metrics"]["l1"]["value"] > 0
+    assert result["metrics"]["l1"]["mean"] > 0
     with pytest.raises(UserError):
         landmarks.load_predict(tmp_path)
