@@ -23,6 +23,8 @@ ALLOWED = {
     "talkjax.errors": set(),
     "talkjax.commands": {"talkjax.errors"},
     "talkjax.pictures": set(),
+    "talkjax.torch_files": CORE,
+    "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
     "talkjax.models": CORE,
     "talkjax.diffusion": CORE | {"talkjax.models"},
     "talkjax.media": CORE,
@@ -32,7 +34,9 @@ ALLOWED = {
     "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.media"},
     "talkjax.metrics": CORE | WEIGHTS | {"talkjax.media", "talkjax.pictures", "talkjax.sampling"},
+    "talkjax.user_study": CORE | {"talkjax.media", "talkjax.sampling.summary"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.media"},
+    "talkjax.ablate": CORE | {"talkjax.sampling", "talkjax.metrics", "data_pipelines"},
     "configs": set(),
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")

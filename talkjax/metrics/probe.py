@@ -1,0 +1,184 @@
+"""Does a denoiser use its landmarks and its reference, and where does its warp point?
+
+A model can look well while one of its conditions does nothing. Two measurements on held-out windows
+tell: how much worse the estimate of the mouth gets when a condition is dropped or replaced by a
+wrong one; and how far the place in the reference that a facial point attends to lies from where
+that point is there.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from talkjax.diffusion import schedules
+from talkjax.models import positions, talkformer
+from talkjax.networks import NUM_POSE, Networks
+
+TIMESTEPS = (0.9, 0.6)  # of the schedule: hardly anything of the picture seen, and some of it
+CONDITIONS = (
+    "all", "no landmarks", "another frame's landmarks", "no reference", "another person's reference"
+)  # fmt: skip
+NEEDED = (  # of a batch
+    "target_latent", "masked_latent", "reference_latent", "frame_landmarks",
+    "image_reference_landmarks",
+)  # fmt: skip
+_LIPS = slice(91, 131)
+
+Batch = dict[str, jax.Array]
+
+
+def probe(nets: Networks, params: Any, batches: Iterable[Batch], seed: int = 0) -> dict[str, Any]:
+    """Probes a denoiser.
+
+    Args:
+      nets: of the checkpoint.
+      params: {"denoiser": ...}.
+      batches: of stage "diffusion" with latents, B > 1 of different clips.
+      seed: of the noise.
+
+    Returns:
+      {"x0_l1": {condition: mean |error| of the one-step estimate about the mouth},
+      "warp": {"own" or "other": {block: {"error", "identity", "kernel"}}}}: for a reference of the
+      same person and of another, whose points lie elsewhere, mean distances in crop units from the
+      lip and jaw points of the reference, of where they are attended to, of no warp at all, and of
+      the correspondence that the kernel starts from. {} without reference alignment.
+    """
+    run = jax.jit(functools.partial(_probe, nets))
+    totals: Any = None
+    count = 0
+    for number, batch in enumerate(batches):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        found = jax.device_get(run(params["denoiser"], batch, key))
+        totals = found if totals is None else jax.tree.map(np.add, totals, found)
+        count += 1
+    if not count:
+        raise ValueError("no batch to probe with")
+    return jax.tree.map(lambda x: float(x / count), totals)
+
+
+def _probe(nets: Networks, params: Any, batch: Batch, key: jax.Array) -> dict[str, Any]:
+    first = {k: v[:, 0] for k, v in batch.items() if k in ("target_latent", "masked_latent")}
+    points = batch["frame_landmarks"][:, 0]
+    x0 = first["target_latent"]
+    noise = jax.random.normal(key, x0.shape)
+    near = _near_lips(nets, points)
+    errors = {}
+    for name in CONDITIONS:
+        errors[name] = jnp.zeros(())
+        for share in TIMESTEPS:
+            t = jnp.full((x0.shape[0],), round(share * nets.schedule.steps), jnp.int32)
+            z = schedules.add_noise(nets.schedule, x0, noise, t)
+            output = _denoise(nets, params, batch, points, first["masked_latent"], z, t, name)
+            estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
+            error = (jnp.abs(estimate - x0).mean(-1) * near).sum() / near.sum()
+            errors[name] += error / len(TIMESTEPS)
+    other = {k: jnp.roll(batch[k], 1, 0) for k in ("reference_latent", "image_reference_landmarks")}
+    warp = {
+        name: _warp(nets, params, references, points, x0, first["masked_latent"])
+        for name, references in (("own", batch), ("other", other))
+    }
+    return {"x0_l1": errors, "warp": warp}
+
+
+def _near_lips(nets: Networks, points: jax.Array) -> jax.Array:
+    """(B, h, w): 1 in hidden cells within the lips' bounding box, a cell's width added."""
+    h, w, _ = nets.latent_shape
+    grid = positions.grid_positions(h, w, nets.region).reshape(1, h, w, 2)
+    margin = 1.0 / max(h, w)
+    lips = points[:, _LIPS]
+    low, high = (x[:, None, None] for x in (lips.min(1) - margin, lips.max(1) + margin))
+    inside = ((grid >= low) & (grid <= high)).all(-1)
+    return inside.astype(jnp.float32) * jnp.asarray(nets.mask)[None]
+
+
+def _denoise(
+    nets: Networks,
+    params: Any,
+    batch: Batch,
+    points: jax.Array,
+    masked: jax.Array,
+    z: jax.Array,
+    t: jax.Array,
+    condition: str,
+) -> jax.Array:
+    reference, own = batch["reference_latent"], batch["image_reference_landmarks"]
+    yes = jnp.ones((z.shape[0],), bool)
+    keep_landmarks, keep_reference = yes, yes
+    if condition == "no landmarks":
+        keep_landmarks = ~yes
+    elif condition == "no reference":
+        keep_reference = ~yes
+    elif condition == "another frame's landmarks":
+        # The reference frame's lips and jaw under this frame's pose: the same person's.
+        points = jnp.concatenate([points[:, :NUM_POSE], own[:, NUM_POSE:]], 1)
+    elif condition == "another person's reference":
+        reference, own = jnp.roll(reference, 1, 0), jnp.roll(own, 1, 0)
+    motion = nets.motion_context(params, points, own, keep_landmarks)
+    context = nets.reference_context(params, reference, own)
+    return nets.denoise(params, z, t, masked, motion, context, keep_landmarks, keep_reference)
+
+
+def _warp(
+    nets: Networks,
+    params: Any,
+    references: Batch,
+    points: jax.Array,
+    x0: jax.Array,
+    masked: jax.Array,
+) -> dict[str, dict[str, jax.Array]]:
+    """Where the lip and jaw points of the target are looked for in the reference."""
+    config = nets.denoiser.config.talkformer
+    if not config.reference_align:
+        return {}
+    own = references["image_reference_landmarks"]
+    yes = jnp.ones((points.shape[0],), bool)
+    motion = nets.motion_context(params, points, own, yes)
+    context = nets.reference_context(params, references["reference_latent"], own)
+    t = jnp.full((points.shape[0],), round(0.6 * nets.schedule.steps), jnp.int32)
+    z = schedules.add_noise(nets.schedule, x0, jnp.zeros_like(x0), t)
+    _, state = nets.denoiser.apply(
+        {"params": params}, z, t, masked, jnp.asarray(nets.mask), motion, context, yes, yes,
+        method="denoise", mutable=["intermediates"],
+        capture_intermediates=lambda m, _: isinstance(m, talkformer.KernelAttention),
+    )  # fmt: skip
+    found = {}
+    for name, block in state["intermediates"].items():
+        if "reference" not in block:
+            continue
+        (_, weights), *_ = block["reference"]["attention"]["__call__"]  # (B, H, N, M)
+        level = _level(nets, weights.shape[-1])
+        h, w = level
+        grid = positions.grid_positions(h, w, config.region)
+        content, wanted = points[:, NUM_POSE:], own[:, NUM_POSE:]
+        cell = positions.squared_distance(
+            content, jnp.broadcast_to(grid[None], (points.shape[0], *grid.shape))
+        ).argmin(-1)  # (B, K): the cell that a point lies in
+        at = jnp.take_along_axis(weights.mean(1), cell[..., None], axis=1)  # (B, K, M)
+        inside = grid[cell]
+        offset = content - inside
+        matched = positions.corresponding_points(inside, points, own, config.sigma)
+        places = {
+            "error": at @ grid + offset, "identity": content, "kernel": matched + offset
+        }  # fmt: skip
+        # Points beyond the region have no cell of their own.
+        y0, x0_, y1, x1 = config.region
+        low, high = (jnp.asarray(v, jnp.float32).reshape(1, 1, 2) for v in ((x0_, y0), (x1, y1)))
+        seen = ((content > low) & (content < high) & (wanted > low) & (wanted < high)).all(-1)
+        seen = seen.astype(jnp.float32)
+        found[name] = {
+            key: (jnp.linalg.norm(place - wanted, axis=-1) * seen).sum() / seen.sum()
+            for key, place in places.items()
+        }
+    return found
+
+
+def _level(nets: Networks, cells: int) -> tuple[int, int]:
+    h, w, _ = nets.latent_shape
+    for s in range(len(nets.denoiser.config.channels)):
+        if (h >> s) * (w >> s) == cells:
+            return h >> s, w >> s
+    raise ValueError(f"no resolution has {cells} cells")

@@ -1,0 +1,151 @@
+"""The ablation command: what it runs, its table, what it refuses. The runs are stand-ins."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkjax import ablate
+from talkjax.errors import UserError
+from talkjax.metrics import statistics
+
+CORRELATION = {"full": 0.9, "no_end_to_end": 0.9, "no_motion_align": 0.5}
+
+
+def study(out, **changes):
+    given = {
+        "config": "configs/demo_128.py", "out": out, "data": "shards", "latents": "latents",
+        "autoencoder": "ae", "landmark": "lm", "extra": ("--config.seed=3",),
+        "weights": ("--lpips=l.safetensors",),
+    }  # fmt: skip
+    return ablate.Study(**given | changes)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Records what would be run; an evaluation leaves a report."""
+    calls = []
+
+    def run(title, script, *arguments):
+        calls.append((title, script, arguments))
+        if script == "evaluate.py":
+            flags = dict(a.removeprefix("--").split("=", 1) for a in arguments)
+            write_report(Path(flags["out"]), title.split(":")[0])
+
+    def probe_row(study, export, to):
+        blocks = {"up": {"error": 0.01, "identity": 0.04, "kernel": 0.005}}
+        warp = {} if "no_reference" in str(to) else blocks
+        x0 = {"all": 0.2, "no landmarks": 0.3}
+        to.write_text(json.dumps({"x0_l1": x0, "warp": {"own": warp, "other": warp}}))
+
+    monkeypatch.setattr(ablate, "run", run)
+    monkeypatch.setattr(ablate, "probe_row", probe_row)
+    return calls
+
+
+def write_report(path, row):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = CORRELATION[row] + 0.05 * np.random.default_rng(0).normal(size=8)
+    if row == "no_end_to_end":
+        values += 0.001 * np.array([1, -1, 1, -1, 1, -1, 1, -1])
+    entry = statistics.bootstrap(values)
+    path.write_text(json.dumps({"rows": {"model": {"opening_correlation": entry}}}))
+    with open(path.with_suffix(".csv"), "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "clip", "opening_correlation", "psnr"])
+        writer.writerows(["model", f"c{i}", v, ""] for i, v in enumerate(values))
+
+
+@pytest.fixture
+def made(runs, tmp_path):
+    for row in CORRELATION:
+        (tmp_path / row).mkdir()
+    return ablate.ablate(study(tmp_path), list(CORRELATION)), runs, tmp_path
+
+
+def test_rows_get_the_same_and_differ_in_their_ablation_alone(made):
+    _, calls, out = made
+    flags = {
+        title: {a for a in arguments if "workdir" not in a and "init_from.diffusion" not in a}
+        for title, script, arguments in calls
+        if script == "train.py" and "export" not in title
+    }
+    first, second = flags["full: diffusion"], flags["full: joint"]
+    assert "--config.seed=3" in first & second
+    off = "--config.denoiser.talkformer.motion_align=False"
+    assert flags["no_motion_align: diffusion"] - first == {off}
+    assert flags["no_motion_align: joint"] - second == {off}
+    assert flags["no_end_to_end: diffusion"] == first
+    assert flags["no_end_to_end: joint"] - second == {"--config.joint.end_to_end=False"}
+    by_title = {title: arguments for title, _, arguments in calls}
+    # The stage that they share is trained once.
+    assert f"--workdir={out}/full/diffusion" in by_title["no_end_to_end: diffusion"]
+    assert f"--config.init_from.diffusion={out}/full/diffusion" in by_title["no_end_to_end: joint"]
+    assert f"--workdir={out}/no_motion_align/diffusion" in by_title["no_motion_align: diffusion"]
+    works = {a for _, _, arguments in calls for a in arguments if a.startswith("--work=")}
+    assert works == {f"--work={out}/work"}
+    assert "--lpips=l.safetensors" in by_title["full: evaluation"]
+
+
+def test_the_flags_are_of_a_config_that_exists():
+    from configs import demo_128
+
+    config = demo_128.get_config("joint")
+    for both, joint in ablate.ROWS.values():
+        for flag in (*both, *joint):
+            name, value = flag.removeprefix("--config.").split("=")
+            before = config
+            for part in name.split("."):
+                before = before[part]
+            assert str(before) != value, f"{flag} changes nothing"
+
+
+def test_the_table_tells_what_is_certain(made):
+    text, _, out = made
+    row = next(line for line in text.splitlines() if "opening_correlation" in line)
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:3] == ["model", "opening_correlation", f"{0.9 + _shift():.3f}"]
+    assert not cells[3].endswith("*") and "(-0.001 to +0.001)" in cells[3]
+    assert cells[4].endswith("(-0.400 to -0.400)*")
+    assert (out / "table.md").read_text() == text + "\n"
+    content = json.loads((out / "table.json").read_text())
+    found = content["differences"]["no_motion_align"]["model opening_correlation"]
+    assert found["n"] == 8 and found["mean"] == pytest.approx(-0.4)
+    assert content["probe"]["full"]["x0_l1"]["no landmarks"] == 0.3
+    assert "| warp, own reference | error | 0.0100 |" in text
+
+
+def _shift():
+    return 0.05 * np.random.default_rng(0).normal(size=8).mean()
+
+
+def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablate, "ROOT", tmp_path)
+    (tmp_path / "train.py").write_text("import sys; sys.exit(3)")
+    with pytest.raises(UserError, match="full: diffusion ended with exit code 3"):
+        ablate.ablate(study(tmp_path / "out"), ["full"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say --config"),
+        (["--config=c", "--out=o", "--data=d", "--autoencoder=a"], "say --landmark"),
+        (["--rows=nothing"], "--rows takes full"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--no_such=1"], "Unknown command line flag"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message, repository):
+    rest = ["--config=c", "--out=o", "--data=d", "--autoencoder=a", "--landmark=l"]
+    given = [*arguments, *(rest if "rows" in str(arguments) else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "talkjax.ablate", *given],
+        cwd=repository, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
