@@ -42,11 +42,11 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dot_product": ((f"{_TALK}.positional=dot",), ()),
 }
 WEIGHTS = ("lpips", "face_embedding", "fid", "sync_expert")
-EVALUATED = "model,cross_driven,wrong_audio,silence"
+EVALUATED = "model,cross_driven,wrong_audio"
 TABLE = (
     ("model", "opening_correlation"), ("cross_driven", "opening_correlation"),
     ("model", "articulation"), ("model", "closures"), ("model", "lmd"), ("model", "lse_c"),
-    ("model", "lse_d"), ("wrong_audio", "lse_c"), ("silence", "silence_leak"), ("model", "psnr"),
+    ("model", "lse_d"), ("wrong_audio", "lse_c"), ("model", "psnr"),
     ("model", "ssim"), ("model", "lpips"), ("model", "fid"), ("model", "csim"),
     ("model", "jitter"),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """The command line of evaluate.py: what it refuses, in one line and with exit code 2."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -97,3 +98,37 @@ def test_the_landmark_network_is_evaluated_on_shards(tmp_path, repository):
     assert "opening_correlation" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["metrics"]["l1"]["n"] == 2 and len(report["protocol"]["checkpoint"]) == 64
+
+
+def test_given_videos_are_measured_without_a_model(tmp_path, repository):
+    """The bundled avatar, and the same two frames late, through the real face finder."""
+    from talkjax.media.video import VideoReader, probe
+    from talkjax.media.video_writer import VideoWriter
+
+    assets = repository / "talkjax" / "assets" / "demo"
+    frames = [f.rgb for f in itertools.islice(VideoReader(assets / "template.mp4"), 40)]
+    for name, late in (("real/a.mp4", 0), ("made/a.mkv", 2)):
+        (tmp_path / name).parent.mkdir()
+        with VideoWriter.like(
+            tmp_path / name, probe(assets / "template.mp4"), audio=assets / "speech.flac"
+        ) as writer:
+            for number in range(len(frames)):
+                writer.write(frames[max(0, number - late)], number / 25)
+    done = run(
+        repository, f"--generated={tmp_path}/made", f"--truth={tmp_path}/real",
+        f"--out={tmp_path}/r.json", "--rows=model,ground_truth,copy_mouth",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    rows = report["rows"]
+    assert report["protocol"] == "1" and list(rows) == ["model", "ground_truth", "copy_mouth"]
+    assert rows["model"]["opening_lag_ms"] == {"mean": 80.0, "ci95": None, "n": 1}
+    assert rows["ground_truth"]["opening_lag_ms"]["mean"] == 0
+    assert rows["ground_truth"]["psnr"]["mean"] > rows["model"]["psnr"]["mean"] + 3
+    assert rows["copy_mouth"]["articulation"]["mean"] < 0.3
+    assert rows["model"]["lse_c"]["n"] == 1
+    assert report["settings"]["weights"]["sync_expert"]["name"] == "talkjax sync_demo"
+    assert {"lpips", "fid", "csim", "closures", "silence", "wrong_audio"} <= set(report["missing"])
+    assert (tmp_path / "r.csv").read_text().startswith("row,clip,opening_correlation,")
+    assert (tmp_path / "r.md").read_text() in done.stdout
+    assert [path.name for path in (tmp_path / "r.sheets").iterdir()] == ["best-a.mp4.png"]
