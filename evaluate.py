@@ -29,9 +29,7 @@ from talkjax.errors import UserError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "What `train.py --export` wrote.")
 _GENERATED = flags.DEFINE_string("generated", None, "Folder of another system's videos.")
-_TRUTH = flags.DEFINE_string(
-    "truth", None, "Folder of their originals, of equal names."
-)
+_TRUTH = flags.DEFINE_string("truth", None, "Folder of their originals, of equal names.")
 _DATA = flags.DEFINE_string("data", None, "Folder made by data_pipelines.prepare.")
 _SPLIT = flags.DEFINE_string("split", "test", "Its split.")
 _VIDEOS = flags.DEFINE_string("videos", None, "Folder of the original videos.")

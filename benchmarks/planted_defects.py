@@ -157,8 +157,9 @@ EXPECTED: dict[str, dict[str, Check]] = {
         "lse_c": _below(0.6), "lse_d": _above(1.05), "psnr": _near(0, 0.01),
         "opening_correlation": _near(0, 0.001),
     },
-    # Not FID: the set of pictures of all clips together stays the same.
-    "somebody else": {"csim": _below(0.5), "psnr": _below(0.7)},
+    # Not FID: the set of pictures of all clips together stays the same. Avatars look alike to a
+    # network of real faces: their CSIM falls to 0.7.
+    "somebody else": {"csim": _below(0.8), "psnr": _below(0.7)},
 }  # fmt: skip
 
 
