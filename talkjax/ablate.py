@@ -12,6 +12,7 @@ data, and gets the same steps: stage `diffusion` from nothing, then `joint`. The
 
 import csv
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from talkjax.metrics import probe, report, statistics
 from talkjax.metrics.protocol import METRICS, SETS
 from talkjax.sampling import checkpoint
 from talkjax.sampling.summary import write_json
+from talkjax.training import agreement
 
 ROOT = Path(__file__).resolve().parents[1]
 _TALK = "--config.denoiser.talkformer"
@@ -51,6 +53,7 @@ TABLE = (
     ("model", "jitter"),
 )  # fmt: skip
 _BATCHES, _BATCH = 8, 8  # of the probe
+_GRADIENTS = 24  # training batches whose gradients are compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +147,21 @@ def probe_row(study: Study, export: Path, to: Path) -> None:
     stacked = {k: np.concatenate([w[k] for w in windows]) for k in probe.NEEDED}
     count = len(stacked["target_latent"]) // _BATCH
     batches = [{k: v[i::count][:_BATCH] for k, v in stacked.items()} for i in range(count)]
-    write_json(to, probe.probe(nets, params, batches[:_BATCHES]))
+    found = probe.probe(nets, params, batches[:_BATCHES])
+    if config["joint"]["end_to_end"]:
+        found["gradient"] = gradient(study, config, params)
+    write_json(to, found)
+
+
+def gradient(study: Study, config: dict[str, Any], params: Any) -> dict[str, Any]:
+    """Whether what end-to-end training tells the landmark network is signal."""
+    fields = {k: v for k, v in config["data"].items() if k != "dir"}
+    options = loader.LoaderOptions(
+        **fields | {"latents": study.latents}, stage="joint", region=tuple(config["region"]),
+        batch_size=config["batch_size"],
+    )  # fmt: skip
+    batches = itertools.islice(loader.train_dataset(study.data, options, seed=1), _GRADIENTS)
+    return agreement.landmark_gradients(config, params, batches)
 
 
 def evaluate(study: Study, row: str, export: Path) -> dict[str, Any]:
@@ -216,13 +233,20 @@ def table(out: Path, reports: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append([f"warp, {whose} reference", name, *(
                 _mean_warp(one["warp"][whose], name) for one in probes.values()
             )])  # fmt: skip
+    for part in ("diffusion", "landmark"):
+        for name in ("norm", "norm_of_mean", "cosine_of_halves"):
+            lines.append([f"gradient of the {part} loss", name, *(
+                f"{one['gradient'][part][name]:.3f}" if "gradient" in one else ""
+                for one in probes.values()
+            )])  # fmt: skip
     write_json(out / "table.json", content)
     text = ["| " + " | ".join(line) + " |" for line in lines]
     text.append("")
     text.append(
         f"In brackets the 95% bootstrap interval of the difference from {base} over the same "
         "clips, * where it excludes 0. Errors about the mouth: one-step estimate, latent units; "
-        "warp: crop units, mean over blocks."
+        "warp: crop units, mean over blocks; gradients: in the landmark network "
+        "(`talkjax/training/agreement.py`)."
     )
     return "\n".join(text)
 

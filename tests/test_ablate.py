@@ -40,7 +40,11 @@ def runs(monkeypatch):
         blocks = {"up": {"error": 0.01, "identity": 0.04, "kernel": 0.005}}
         warp = {} if "no_reference" in str(to) else blocks
         x0 = {"all": 0.2, "no landmarks": 0.3}
-        to.write_text(json.dumps({"x0_l1": x0, "warp": {"own": warp, "other": warp}}))
+        found = {"x0_l1": x0, "warp": {"own": warp, "other": warp}}
+        if "no_end_to_end" not in str(to):
+            part = {"norm": 0.4, "norm_of_mean": 0.1, "cosine_of_halves": -0.05}
+            found["gradient"] = {"diffusion": part, "landmark": part}
+        to.write_text(json.dumps(found))
 
     monkeypatch.setattr(ablate, "run", run)
     monkeypatch.setattr(ablate, "probe_row", probe_row)
@@ -117,6 +121,7 @@ def test_the_table_tells_what_is_certain(made):
     assert found["n"] == 8 and found["mean"] == pytest.approx(-0.4)
     assert content["probe"]["full"]["x0_l1"]["no landmarks"] == 0.3
     assert "| warp, own reference | error | 0.0100 |" in text
+    assert "| gradient of the diffusion loss | cosine_of_halves | -0.050 |  | -0.050 |" in text
 
 
 def _shift():

@@ -36,7 +36,8 @@ ALLOWED = {
     "talkjax.metrics": CORE | WEIGHTS | {"talkjax.media", "talkjax.pictures", "talkjax.sampling"},
     "talkjax.user_study": CORE | {"talkjax.media", "talkjax.sampling.summary"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.media"},
-    "talkjax.ablate": CORE | {"talkjax.sampling", "talkjax.metrics", "data_pipelines"},
+    "talkjax.ablate": CORE
+    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "data_pipelines"},
     "configs": set(),
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")

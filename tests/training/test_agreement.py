@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from talkjax.training import agreement, stages
+from tests.training.test_stages import awake, batch, tiny_config
+
+
+def test_signal_agrees_and_noise_does_not():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=4000)
+    same = agreement.agreement(np.tile(signal, (16, 1)))
+    assert same["cosine_of_halves"] == pytest.approx(1)
+    assert same["norm_of_mean"] == pytest.approx(same["norm"]) == np.linalg.norm(signal)
+    noise = rng.normal(size=(16, 4000))
+    alone = agreement.agreement(noise)
+    assert abs(alone["cosine_of_halves"]) < 0.06
+    assert alone["norm_of_mean"] == pytest.approx(alone["norm"] / 4, rel=0.05)
+    # Of equal parts of signal and noise a batch, halves of 8 agree by 1 / (1 + 1 / 8).
+    mixed = agreement.agreement(signal[None] + noise)
+    assert mixed["cosine_of_halves"] == pytest.approx(8 / 9, abs=0.03)
+    assert agreement.cosine(signal, np.zeros(4000)) == 0
+
+
+def test_both_losses_reach_the_landmark_network():
+    import jax
+
+    config = tiny_config("joint")
+    plain = config.to_dict()
+    params = awake(stages.build(plain).init(jax.random.key(0), batch()))
+    batches = [batch(seed) for seed in range(4)]
+    found = agreement.landmark_gradients(plain, params, batches)
+    assert found["batches"] == 4 and -1 <= found["cosine"] <= 1
+    for part in ("diffusion", "landmark"):
+        assert found[part]["norm"] > 0
+    # Without motion alignment and correspondences nothing of the landmarks reaches the denoiser.
+    talk = plain["denoiser"]["talkformer"]
+    plain["denoiser"]["talkformer"] = {**talk, "motion_align": False, "reference_align": False}
+    params = awake(stages.build(plain).init(jax.random.key(0), batch()))
+    cut = agreement.landmark_gradients(plain, params, batches)
+    assert cut["diffusion"]["norm"] == 0 and cut["landmark"]["norm"] > 0
