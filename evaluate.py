@@ -58,7 +58,6 @@ _SYNC = flags.DEFINE_string(
     "that `train.py --export` wrote, 'bundled' (of the synthetic corpus) or 'none'.",
 )  # fmt: skip
 _LANDMARKS_ONLY = flags.DEFINE_bool("landmarks_only", False, "The landmark network on --data.")
-_BUNDLED_SYNC = Path(__file__).resolve().parent / "talkjax" / "assets" / "sync_demo"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -123,6 +122,7 @@ def instruments() -> tuple[Any, dict[str, Any]]:
       UserError: weights that cannot be read, or are not those that were asked for.
     """
     from talkjax.metrics import fid, identity, judge, lpips, sync, weight_files
+    from talkjax.sampling import bundled
 
     files = {
         kind: weight_files.resolve(spec, kind) if spec else None
@@ -139,7 +139,8 @@ def instruments() -> tuple[Any, dict[str, Any]]:
         described["fid"]["name"] = features.name
     expert = None
     if _SYNC.value != "none":
-        expert = sync.SyncExpert.load(_BUNDLED_SYNC if _SYNC.value == "bundled" else _SYNC.value)
+        own = bundled.ASSETS / "sync_demo"
+        expert = sync.SyncExpert.load(own if _SYNC.value == "bundled" else _SYNC.value)
         described["sync_expert"] = {"name": expert.name, "sha256": expert.sha256}
     tools = judge.Instruments(
         perceptual=lpips.metric(files["lpips"].path) if files["lpips"] else None,

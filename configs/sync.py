@@ -3,6 +3,8 @@
     uv run train.py --config=configs/sync.py --workdir=W --config.data.dir=SHARDS
 
 A quarter of SyncNet's widths, 0.6 M parameters. Its data must be in sync: it learns what they show.
+Measured with --config.steps=800 on 649 avatars, some thirteen minutes of two shared CPU cores:
+matching 2.08 (chance 2.77) and accuracy 0.50 (0.18) on validation clips (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -43,8 +43,3 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def masked_psnr(a: np.ndarray, b: np.ndarray, mask: Box = MASK) -> float:
     """`psnr` of two (S, S, 3) crops inside of the mask."""
     return psnr(mask.cut(a), mask.cut(b))
-
-
-def masked_ssim(a: np.ndarray, b: np.ndarray, mask: Box = MASK) -> float:
-    """Mean of `ssim_map` of two (S, S, 3) crops inside of the mask; windows may look beyond."""
-    return float(mask.cut(ssim_map(a, b)).mean())

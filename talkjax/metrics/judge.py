@@ -58,6 +58,7 @@ class Judge:
         """Takes the files and what to measure them with."""
         self.videos, self.instruments = videos, instruments
         self._speech = functools.lru_cache(64)(self._embed_speech)
+        self._faces = functools.lru_cache(64)(self._embed_faces)
 
     def row(self, name: str, clip: Clip, partner: Clip | None) -> Judged:
         """One clip in one row.
@@ -77,15 +78,17 @@ class Judge:
             numbers["silence_leak"] = signals.articulation(opening, truth)
         else:
             numbers |= self._motion(measured, true, what)
-            if self.instruments.expert is not None:
-                numbers |= self._sync(measured, what)
+            sound = videos.heard(what)
+            if self.instruments.expert is not None and sound is not None:
+                numbers |= self._sync(measured, what.path, sound)
         if what.paired:
             numbers["lmd"] = signals.lip_distance(measured.aligned(), true.aligned())
             numbers |= self._pictures(measured, true, what)
         features = {}
         if name not in ("wrong_audio", "copy_template"):
             if self.instruments.embedding is not None:
-                numbers["csim"] = self._csim(clip, what.path, measured)
+                faces = self._faces(what.path), self._faces(clip.path)
+                numbers["csim"] = identity.similarity(*faces)
             if self.instruments.features is not None:
                 features = self._features(clip, what.path)
         curves = {"opening": opening, "truth": truth}
@@ -99,17 +102,17 @@ class Judge:
             "jitter": signals.jitter(measured.aligned(), true.aligned()),
             "opening_lag_ms": signals.best_lag(opening, truth) * 1000 / signals.TICK_RATE,
         }
-        due = closures.read(what.speech.path)
-        if due is not None and what.speech == what.truth:
+        due = closures.read(what.truth.path)
+        if due is not None:
             numbers["closures"] = closures.closed_share(opening, truth, due)
         return numbers
 
     # ---- sync expert
 
-    def _sync(self, measured: Measurement, what: Comparison) -> Numbers:
+    def _sync(self, measured: Measurement, path: Path, sound: Path) -> Numbers:
         expert = self.instruments.expert
-        lips, seen = self._embed_lips(what.path, measured)
-        scores = expert.score(lips, self._speech(self.videos.heard(what)), seen)
+        lips, seen = self._embed_lips(path, measured)
+        scores = expert.score(lips, self._speech(sound), seen)
         return {
             "lse_c": scores.lse_c, "lse_d": scores.lse_d, "av_offset_ms": scores.av_offset_ms
         }  # fmt: skip
@@ -190,11 +193,8 @@ class Judge:
 
     # ---- identity
 
-    def _csim(self, clip: Clip, path: Path, measured: Measurement) -> float:
-        template = self._faces(clip.path, self.videos.truth(clip))
-        return identity.similarity(self._faces(path, measured), template)
-
-    def _faces(self, path: Path, measured: Measurement) -> list[np.ndarray]:
+    def _embed_faces(self, path: Path) -> list[np.ndarray]:
+        measured = self.videos.measure(path)
         seen = np.flatnonzero(np.isfinite(measured.landmarks).all((1, 2)))
         if not len(seen):
             return []

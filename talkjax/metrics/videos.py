@@ -59,14 +59,12 @@ class Comparison:
 
     Attributes:
       path: the file that is measured.
-      truth: what it is compared with.
-      speech: whose sound it should follow.
+      truth: what it is compared with, and whose sound it should follow.
       paired: whether file and truth show the same at the same time.
     """
 
     path: Path
     truth: Clip
-    speech: Clip
     paired: bool
 
 
@@ -102,11 +100,11 @@ class Videos:
           UserError: it cannot be made.
         """
         if row == "cross_driven":
-            return Comparison(self.generated(clip, partner), partner, partner, False)
+            return Comparison(self.generated(clip, partner), partner, False)
         if row == "copy_template":
-            return Comparison(self.reencoded(clip), partner, partner, False)
+            return Comparison(self.reencoded(clip), partner, False)
         if row == "silence":
-            return Comparison(self.generated(clip, clip, silent=True), clip, clip, False)
+            return Comparison(self.generated(clip, clip, silent=True), clip, False)
         make = {
             "model": lambda: self.generated(clip, clip),
             "wrong_audio": lambda: self.generated(clip, partner),
@@ -114,11 +112,11 @@ class Videos:
             "autoencoder": lambda: self.round_trip(clip),
             "copy_mouth": lambda: self.copied(clip),
         }[row]
-        return Comparison(make(), clip, clip, True)
+        return Comparison(make(), clip, True)
 
-    def heard(self, what: Comparison) -> Path:
-        """The file whose sound plays with a comparison's pictures."""
-        return what.speech.path
+    def heard(self, what: Comparison) -> Path | None:
+        """The file whose sound belongs with a comparison's pictures; None if there is none."""
+        return what.truth.path
 
     def inputs(self, path: Path) -> dict[str, Any]:
         """What a file is, for whatever is derived from it."""
@@ -241,7 +239,7 @@ class GivenVideos(Videos):
 
     def compare(self, row: str, clip: Clip, partner: Clip) -> Comparison:  # noqa: D102
         if row == "wrong_audio":
-            return Comparison(self._files[clip.name], partner, partner, False)
+            return Comparison(self._files[clip.name], partner, False)
         return super().compare(row, clip, partner)
 
     def generated(self, template: Clip, speech: Clip, silent: bool = False) -> Path:
@@ -250,10 +248,10 @@ class GivenVideos(Videos):
             raise ValueError("there are videos with each clip's own audio only")
         return self._files[template.name]
 
-    def heard(self, what: Comparison) -> Path:
-        """A given video's own sound, as its viewers hear it; without one, the clip's."""
-        own = what.paired and what.path in self._files.values()
-        return what.path if own and _has_sound(what.path) else what.speech.path
+    def heard(self, what: Comparison) -> Path | None:
+        """A given video's own sound, as its viewers hear it; without one, the clip's, if any."""
+        own = [what.path] if what.paired and what.path in self._files.values() else []
+        return next((path for path in (*own, what.truth.path) if _has_sound(path)), None)
 
 
 def _has_sound(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """The whole evaluation, on clips, a detector and models whose answers are known."""
 
 import csv
-import dataclasses
 import io
 import json
 
@@ -11,7 +10,7 @@ import pytest
 
 from talkjax.errors import UserError
 from talkjax.metrics import baselines, evaluator, measure, protocol, report
-from talkjax.metrics.judge import Instruments, tick_crops
+from talkjax.metrics.judge import Instruments
 from talkjax.metrics.videos import Clip
 from talkjax.metrics.workspace import Workspace
 from tests.metrics.synthetic import LoudGenerator, PatchDetector, make_clip, opening_curve
@@ -31,12 +30,6 @@ def run(clips, folder, generator=None, detector=None, **settings):
         clips, generator or LoudGenerator(), detector or PatchDetector(), folder / "work",
         evaluator.Settings(**settings),
     )  # fmt: skip
-
-
-def given(clips, files, folder, **settings):
-    return evaluator.evaluate_given(
-        files, clips, PatchDetector(), folder / "work", evaluator.Settings(crop_size=64, **settings)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -256,81 +249,6 @@ def test_sheets_and_plots_are_drawn_of_the_best_the_median_and_the_worst(result,
     image = cv2.imread(str(tmp_path / "sheets" / names[0]))
     # Rows of the truth, the model, the autoencoder and the copy, then two plots.
     assert image.shape[0] > 4 * 80 + 600 and image.shape[1] > 8 * 112
-
-
-# ---- given videos -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def late_files(clips, tmp_path_factory):
-    """A perfect system's videos, two frames late."""
-    folder, generator = tmp_path_factory.mktemp("given"), LoudGenerator(late=2)
-    files = {clip.name: folder / f"{clip.path.stem}.mp4" for clip in clips}
-    for clip in clips:
-        generator.generate(video=clip.path, audio=clip.path, out=files[clip.name])
-    return files
-
-
-def test_given_videos_need_no_model(clips, late_files, tmp_path):
-    result = given(clips, late_files, tmp_path)
-    rows = result.report["rows"]
-    assert list(rows) == ["model", "ground_truth", "copy_mouth", "copy_template", "wrong_audio"]
-    for row in protocol.NEEDS_MODEL:
-        assert result.report["missing"][row] == "needs a model to run"
-    assert value(result, "model", "opening_lag_ms") == 80
-    assert value(result, "model", "articulation") == pytest.approx(1, abs=0.15)
-    assert abs(value(result, "wrong_audio", "opening_correlation")) < 0.7
-    assert "psnr" not in rows["wrong_audio"] or rows["wrong_audio"]["psnr"]["n"] == 0
-
-
-def test_given_videos_may_be_of_another_size(clips, late_files, tmp_path):
-    """Other systems write other sizes: crops are then cut by each file's own face."""
-    small = {}
-    for clip in clips[:2]:
-        small[clip.name] = tmp_path / clip.name
-        pictures = (
-            (f.time, np.pad(f.rgb, [(16, 0), (16, 0), (0, 0)], "edge"))
-            for f in measure.frames(clip.path)
-        )
-        with baselines.VideoWriter.like(
-            small[clip.name],
-            dataclasses.replace(baselines.probe(clip.path), width=176, height=176),
-        ) as writer:
-            for time, rgb in pictures:
-                writer.write(rgb, time)
-
-    class Shifted(PatchDetector):
-        def detect(self, rgb):
-            if rgb.shape[0] == 160:
-                return super().detect(rgb)
-            return super().detect(rgb[16:, 16:]) + np.array([16, 16, 0], np.float32)
-
-    made = evaluator.evaluate_given(
-        small, clips[:2], Shifted(), tmp_path / "w", evaluator.Settings(crop_size=64)
-    )
-    assert value(made, "model", "psnr") > 33
-
-
-def test_only_the_rows_that_are_asked_for(clips, late_files, tmp_path):
-    result = given(clips, late_files, tmp_path, rows=("model",))
-    assert list(result.report["rows"]) == ["model"]
-    assert result.report["missing"]["ground_truth"] == "not asked for"
-    with pytest.raises(UserError, match="no row 'none' here"):
-        given(clips, late_files, tmp_path, rows=("none",))
-    with pytest.raises(UserError, match="no row 'silence' here"):
-        given(clips, late_files, tmp_path, rows=("silence",))
-
-
-def test_crops_at_ticks_follow_the_clock_of_the_file(tmp_path):
-    path = make_clip(tmp_path / "a.mkv", 1, 20)
-    measured = measure.measure(path, PatchDetector())
-    crops, seen = tick_crops(path, measured, 64)
-    assert crops.shape == (20, 64, 64, 3) and seen.all()
-    # One second later on the clock, nothing is to be seen for a second.
-    late = dataclasses.replace(measured, times=measured.times + 1.0)
-    shifted, seen = tick_crops(path, late, 64)
-    assert not seen[:24].any() and seen[25:].all() and len(seen) == 45
-    np.testing.assert_array_equal(shifted[25:], crops)
 
 
 def test_the_reference_copy_touches_nothing_outside_of_the_mouth(clips, tmp_path):
