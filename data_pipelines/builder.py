@@ -1,84 +1,61 @@
-"""TFDS builder: packs clip records into sharded ArrayRecord files, without TensorFlow.
+"""TFDS builders `hdtf`, `voxceleb2` and `video_folder`; they need no TensorFlow.
 
-    from data_pipelines.builder import TalkjaxClips
-    TalkjaxClips(data_dir=SHARDS, clips={"train": [npz, ...], "test": [...]}).download_and_prepare()
-    source = TalkjaxClips(data_dir=SHARDS).as_data_source(split="train")
+    import tensorflow_datasets as tfds
+    from data_pipelines.builder import Hdtf
 
-Images are stored as encoded JPEG bytes under a Text feature, since TFDS's own Image feature wants
-TensorFlow or one more decoder to check what it is given. `as_data_source` therefore returns bytes.
+    config = tfds.download.DownloadConfig(manual_dir=HDTF)  # what was downloaded by hand
+    Hdtf(data_dir=DATA).download_and_prepare(download_config=config)
+    source = tfds.builder("hdtf", data_dir=DATA).as_data_source(split="train")
+
+It is the same preparation as that of `python -m data_pipelines.prepare --dataset=hdtf`; extracted
+clips are cached in DATA/.cache, so a run that was stopped goes on. Training reads DATA/hdtf.
 """
 
+import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import records
+from data_pipelines import datasets, preparation, records, shards
+from data_pipelines.datasets import hdtf, video_folder, voxceleb2
+from talkjax.errors import UserError
 
-_DESCRIPTION = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
-
-
-SHARD_BYTES = 256 << 20  # about what a shard holds
-
-
-def features() -> tfds.features.FeaturesDict:
-    """The record of `data_pipelines.records.ClipRecord` in TFDS terms."""
-    points = (None, records.NUM_LANDMARKS, 2)
-    tensor = tfds.features.Tensor
-    return tfds.features.FeaturesDict(
-        {
-            "clip_id": tfds.features.Text(),
-            "frames": tfds.features.Sequence(tfds.features.Text()),
-            "timestamps": tensor(shape=(None,), dtype=np.float32),
-            "frame_landmarks": tensor(shape=points, dtype=np.float32),
-            "transforms": tensor(shape=(None, 2, 3), dtype=np.float32),
-            "face_found": tensor(shape=(None,), dtype=np.bool_),
-            "landmarks": tensor(shape=points, dtype=np.float32),
-            "mel": tensor(shape=(None, records.NUM_MELS), dtype=np.float32),
-            "source_fps": tfds.features.Scalar(np.float32),
-        }
-    )
-
-
-def to_example(path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
-    """Loads one cached record as a (key, TFDS example) pair. A top-level function, so Beam maps it.
-
-    Raises:
-      UserError: the record holds NaN or Inf, or its shapes disagree.
-    """
-    record = records.check_record(records.load_npz(path))
-    example = {key: getattr(record, key) for key in records.ARRAY_KEYS}
-    example |= {
-        "clip_id": record.clip_id,
-        "frames": list(record.frames),
-        "source_fps": np.float32(record.source_fps),
-    }
-    return record.clip_id, example
+_RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
 
 
 class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
-    """Clips of talking faces, from the records that `data_pipelines.prepare` extracts.
+    """Clips of talking faces from records that exist already.
 
     Args:
       clips: split name -> paths of `.npz` records, in the order in which they are to lie in the
         shards; only needed to write the data set.
-      beam: whether to pack with Apache Beam, whose options go into the `DownloadConfig`. The order
-        in the shards is then one of Beam's making.
+      index: the contents of `index.json`, see `preparation.Packing`.
+      lists: SHA-256 of the data set's published lists, for its metadata.
+      beam_options: if there are any, Apache Beam writes the shards.
       **kwargs: as of any TFDS builder (`data_dir`, ...).
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    name = records.DATASET_NAME
+    name = "talkjax_clips"
     # TFDS's own search for this path imports `importlib_resources`, which it does not install.
     code_path = epath.Path(__file__)
+    HOMEPAGE = CITATION = None
 
     def __init__(
-        self, *, clips: Mapping[str, Sequence[str]] | None = None, beam: bool = False, **kwargs
+        self,
+        *,
+        clips: Mapping[str, Sequence[str]] | None = None,
+        index: Mapping[str, Any] | None = None,
+        lists: Mapping[str, str] | None = None,
+        beam_options: Sequence[str] = (),
+        **kwargs,
     ):
-        self._clips, self._beam = dict(clips or {}), beam
+        self._packing = preparation.Packing(dict(clips or {}), dict(index or {}))
+        self._lists, self._beam_options = dict(lists or {}), beam_options
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
 
@@ -86,49 +63,108 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         # The loader shuffles; the order on disk stays that of the names, so that it can be read.
         return tfds.core.DatasetInfo(
             builder=self,
-            description=_DESCRIPTION,
-            features=features(),
-            disable_shuffling=not self._beam,  # Beam knows integer keys alone in an order
+            description=f"{type(self).__doc__.splitlines()[0]}\n\n{_RECORD}",
+            features=shards.features(),
+            disable_shuffling=True,
+            homepage=self.HOMEPAGE,
+            citation=self.CITATION,
+            metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(paths) for split, paths in self._clips.items()}
+    def _split_generators(self, dl_manager):
+        raise NotImplementedError("records are written by _generate_splits")
 
-    def _generate_splits(self, dl_manager, download_config):
-        """Writes the shards; without Beam one record at a time, in the order given.
+    _generate_examples = _split_generators
+
+    def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
+        """Writes shards, in order.
 
         TFDS's own writer sorts all records first: in memory up to 1 GB, beyond that through files
         for which it wants TensorFlow.
         """
-        if self._beam:
+        del dl_manager, download_config
+        return self._write(self._packing, self._lists, self._beam_options)
+
+    def _write(
+        self, packing: preparation.Packing, lists: Mapping[str, str], beam_options
+    ) -> list[tfds.core.SplitInfo]:
+        templates = {name: self._get_filename_template(split_name=name) for name in packing.clips}
+        plans = {
+            name: shards.plan(clips, templates[name].sharded_filepath)
+            for name, clips in packing.clips.items()
+        }
+        shards.write_all([shard for plan in plans.values() for shard in plan], beam_options)
+        if packing.index:
+            records.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
+        self.info.metadata["lists_sha256"] = dict(lists)
+        return [
+            tfds.core.SplitInfo(
+                name=name,
+                shard_lengths=[len(shard.clips) for shard in plan],
+                num_bytes=sum(os.path.getsize(shard.path) for shard in plan),
+                filename_template=templates[name],
+            )
+            for name, plan in plans.items()
+        ]
+
+
+class _Footage(TalkjaxClips, skip_registration=True):
+    """Footage in TFDS's `manual_dir`, which is prepared first unless its clips are given.
+
+    Args:
+      settings: how to prepare; `beam_options` may as well stand in the `DownloadConfig`.
+      **kwargs: as of `TalkjaxClips`.
+    """
+
+    def __init__(self, *, settings: preparation.Settings | None = None, **kwargs):
+        self._settings = settings or preparation.Settings()
+        super().__init__(**kwargs)
+
+    def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
+        if self._packing.clips:
             return super()._generate_splits(dl_manager, download_config)
-        return [self._write_split(split, paths) for split, paths in self._clips.items()]
-
-    def _write_split(self, split: str, paths: Sequence[str]) -> tfds.core.SplitInfo:
-        from array_record.python import array_record_module
-
-        template = self._get_filename_template(split_name=split)
-        total = sum(os.path.getsize(path) for path in paths)
-        shards = np.array_split(np.array(paths), min(len(paths), -(-total // SHARD_BYTES)))
-        num_bytes = 0
-        for number, shard in enumerate(shards):
-            path = template.sharded_filepath(shard_index=number, num_shards=len(shards))
-            # Groups of one record, as TFDS writes them: random access reads no more than it wants.
-            writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
-            for clip in shard:
-                data = self.info.features.serialize_example(to_example(str(clip))[1])
-                writer.write(data)
-                num_bytes += len(data)
-            writer.close()
-        return tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=[len(shard) for shard in shards],
-            num_bytes=num_bytes,
-            filename_template=template,
+        try:
+            source = os.fspath(dl_manager.manual_dir)
+        except AssertionError as error:
+            how = " ".join(self.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise UserError(
+                f"{self.name}: the manual directory is empty or missing; {how}"
+            ) from error
+        root, folder = pathlib.Path(self._data_dir_root), pathlib.Path(self.data_dir)
+        settings = self._settings
+        if download_config.beam_options:
+            settings = dataclasses.replace(settings, beam_options=download_config.beam_options)
+        catalog = datasets.read_catalog(self.name, source, root, settings.lists_sha256)
+        prepared = preparation.run(
+            catalog, source, root / ".cache", settings, folder / "manifest.jsonl"
         )
+        records.write_json(folder / "summary.json", prepared.summary)
+        return self._write(prepared.packing, catalog.lists, settings.beam_options)
 
-    def _generate_examples(self, paths: Sequence[str]):
-        import apache_beam
 
-        return apache_beam.Create(list(paths)) | apache_beam.Map(to_example)
+class VideoFolder(_Footage):
+    """Any folder of videos of talking people."""
+
+    name = "video_folder"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = video_folder.HOW_TO_GET
+
+
+class Hdtf(_Footage):
+    """HDTF: some 400 speeches from YouTube in high definition."""
+
+    name = "hdtf"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = hdtf.HOW_TO_GET
+    HOMEPAGE = hdtf.HOMEPAGE
+    CITATION = hdtf.CITATION
+
+
+class Voxceleb2(_Footage):
+    """VoxCeleb2: a million utterances of 6,112 people, cut from interviews."""
+
+    name = "voxceleb2"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = voxceleb2.HOW_TO_GET
+    HOMEPAGE = voxceleb2.HOMEPAGE
+    CITATION = voxceleb2.CITATION
+
+
+BUILDERS = {cls.name: cls for cls in (VideoFolder, Hdtf, Voxceleb2, TalkjaxClips)}

@@ -3,8 +3,9 @@
     SHARDS/.cache/KEY.json        what came of one video; written last, so it vouches for the rest
     SHARDS/.cache/KEY-0.npz ...   its clip records
 
-KEY is a hash of the video's relative path, size and time of change and of all extraction settings:
-a changed video or setting is extracted anew, everything else is found again.
+KEY is a hash of the clip's id, of its files' sizes and times of change, of the piece that is cut
+out of them and of all extraction settings: what changed is extracted anew, everything else is found
+again.
 """
 
 import contextlib
@@ -15,59 +16,48 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from data_pipelines import records
-from talkjax.errors import UserError
+from data_pipelines import extract, records
+from data_pipelines.datasets.catalog import Clip
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One video to extract: where it is, its id, and its key in the cache."""
+    """A clip to extract and its key in the cache."""
 
-    path: str
-    clip_id: str
+    clip: Clip
     key: str
 
+    @property
+    def clip_id(self) -> str:
+        """The clip's id."""
+        return self.clip.clip_id
 
-def list_jobs(source: str | os.PathLike, out: str | os.PathLike, options) -> list[Job]:
-    """All videos under `source`, sorted by relative path; `out` and hidden folders are passed over.
+
+def make_jobs(clips: Sequence[Clip], options) -> list[Job]:
+    """The jobs of clips, in their order; files that are gone meanwhile are passed over.
 
     Args:
-      source: a folder, searched recursively.
-      out: may lie inside of it.
+      clips: of a `datasets.catalog.Catalog`.
       options: `extract.ExtractOptions`.
-
-    Raises:
-      UserError: not a folder, or no video in it.
     """
-    from data_pipelines import extract
-
-    root, out = pathlib.Path(source), pathlib.Path(out).resolve()
-    if not root.is_dir():
-        raise UserError(f"--source={source} is not a folder; give a folder of videos")
     settings = json.dumps([extract.VERSION, dataclasses.asdict(options)], sort_keys=True)
     jobs = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [
-            d
-            for d in subfolders
-            if not d.startswith(".") and pathlib.Path(folder, d).resolve() != out
-        ]
-        for name in names:
-            if not extract.is_video(name) or name.startswith("."):
-                continue
-            path = os.path.join(folder, name)
-            clip_id = extract.safe_id(os.path.relpath(path, root))
-            with contextlib.suppress(FileNotFoundError):  # a dangling link, or gone meanwhile
-                stat = os.stat(path)
-                identity = f"{clip_id}\0{stat.st_size}\0{stat.st_mtime_ns}\0{settings}"
-                key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-                jobs.append(Job(path, clip_id, key))
-    if not jobs:
-        kinds = ", ".join(sorted(extract.VIDEO_SUFFIXES))
-        raise UserError(f"no video in {source}; files must end in one of {kinds}")
-    return sorted(jobs, key=lambda job: job.clip_id)
+    for clip in clips:
+        with contextlib.suppress(FileNotFoundError):  # a dangling link, for example
+            identity = f"{clip.clip_id}\0{_stamp(clip.path)}\0{settings}"
+            if clip.audio:
+                identity += f"\0{_stamp(clip.audio)}"
+            if clip.interval or clip.box:
+                identity += f"\0{clip.interval}\0{clip.box}"
+            jobs.append(Job(clip, hashlib.sha256(identity.encode()).hexdigest()[:32]))
+    return jobs
+
+
+def _stamp(path: str) -> str:
+    stat = os.stat(path)
+    return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
 def read_outcome(cache: pathlib.Path, job: Job) -> dict | None:
@@ -80,12 +70,17 @@ def read_outcome(cache: pathlib.Path, job: Job) -> dict | None:
     return outcome if sizes == [part["bytes"] for part in outcome["parts"]] else None
 
 
-def write_failure(cache: pathlib.Path, job: Job, reason: str, detail: str, elapsed: float) -> dict:
-    """Notes that a video gives no clip, and why."""
-    outcome = {
-        "source": job.clip_id, "status": "left_out", "reason": reason, "detail": detail,
+def left_out(clip_id: str, reason: str, detail: str, elapsed: float = 0.0) -> dict:
+    """The outcome of a clip that gives nothing."""
+    return {
+        "source": clip_id, "status": "left_out", "reason": reason, "detail": detail,
         "parts": [], "frames": 0, "seconds": 0.0, "elapsed": elapsed,
     }  # fmt: skip
+
+
+def write_failure(cache: pathlib.Path, job: Job, reason: str, detail: str, elapsed: float) -> dict:
+    """Notes that a video gives no clip, and why."""
+    outcome = left_out(job.clip_id, reason, detail, elapsed)
     records.write_json(cache / f"{job.key}.json", outcome)
     return outcome
 
@@ -109,11 +104,12 @@ def make_work(cache: str, options) -> Callable[[Job], dict]:
 
 def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
     """Extracts one video into the cache; returns its outcome. Raises OSError if it cannot write."""
-    from data_pipelines import extract
-
-    start = time.monotonic()
+    clip, start = job.clip, time.monotonic()
     try:
-        extraction = extract.extract_video(job.path, job.clip_id, mesh, options)
+        extraction = extract.extract_video(
+            clip.path, clip.clip_id, mesh, options,
+            audio_path=clip.audio, interval=clip.interval, box=clip.box,
+        )  # fmt: skip
     except extract.LeftOutError as error:
         elapsed = time.monotonic() - start
         return write_failure(cache, job, error.reason, error.detail, elapsed)
@@ -121,17 +117,17 @@ def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
         elapsed = time.monotonic() - start
         return write_failure(cache, job, "error", f"{type(error).__name__}: {error}", elapsed)
     parts = []
-    for number, clip in enumerate(extraction.clips):
+    for number, record in enumerate(extraction.clips):
         path = cache / f"{job.key}-{number}.npz"
-        records.save_npz(path, clip)
+        records.save_npz(path, record)
         parts.append(
             {
-                "clip_id": clip.clip_id,
+                "clip_id": record.clip_id,
                 "file": path.name,
                 "bytes": path.stat().st_size,
-                "frames": clip.num_frames,
-                "ticks": clip.num_ticks,
-                "frames_interpolated": int((~clip.face_found).sum()),
+                "frames": record.num_frames,
+                "ticks": record.num_ticks,
+                "frames_interpolated": int((~record.face_found).sum()),
             }
         )
     outcome = {

@@ -1,7 +1,6 @@
 """One video file -> clip records: landmarks, leak-safe crops, log-mel.
 
-Nothing here knows of folders, caches or processes; `prepare.py` calls it, and a Beam pipeline can
-map it as well.
+Nothing here knows of folders, caches or processes; `clip_cache.py` calls it.
 """
 
 import dataclasses
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from data_pipelines import records
+from data_pipelines.cut import Box, CutReader, cut_wave
 from talkjax.errors import UserError
 from talkjax.media import audio, crop, rigid, topology, tracking
 from talkjax.media.video import VideoReader
@@ -74,7 +74,14 @@ class Extraction:
 
 
 def extract_video(
-    path: str | os.PathLike, clip_id: str, mesh, options: ExtractOptions
+    path: str | os.PathLike,
+    clip_id: str,
+    mesh,
+    options: ExtractOptions,
+    *,
+    audio_path: str | os.PathLike | None = None,
+    interval: tuple[float, float] | None = None,
+    box: Box | None = None,
 ) -> Extraction:
     """Extracts the clips of one video.
 
@@ -86,11 +93,18 @@ def extract_video(
       clip_id: its id.
       mesh: a `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
       options: see `ExtractOptions`.
+      audio_path: a file with its sound, by default the video's own.
+      interval: (start, end) seconds, or None for the whole video.
+      box: the part of the picture, or None for all of it.
 
     Raises:
       LeftOutError: nothing of it can be used.
     """
-    reader, wave = _open(path)
+    reader, wave = _open(path, audio_path)
+    if interval:
+        wave = cut_wave(wave, interval)
+    if interval or box:
+        reader = CutReader(reader, interval, box)
     times, mesh_points, found, cuts, buffered = _track(reader, mesh, options)
     if not found.any():
         raise LeftOutError("no_face", f"none in {len(times)} frames")
@@ -135,21 +149,23 @@ def extract_video(
     )
 
 
-def _open(path: str | os.PathLike) -> tuple[VideoReader, np.ndarray]:
+def _open(
+    path: str | os.PathLike, audio_path: str | os.PathLike | None
+) -> tuple[VideoReader, np.ndarray]:
     try:
         reader = VideoReader(path)
     except UserError as error:
         raise LeftOutError("unreadable", str(error)) from error
-    if not reader.info.has_audio:
+    if audio_path is None and not reader.info.has_audio:
         raise LeftOutError("no_audio", "it has no audio stream")
     try:
-        wave = audio.load_audio(path)
+        wave = audio.load_audio(audio_path or path)
     except UserError as error:
         raise LeftOutError("bad_audio", str(error)) from error
     return reader, wave
 
 
-def _track(reader: VideoReader, mesh, options: ExtractOptions):
+def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
     """First pass: (N,) times, (N, 478, 3) points, (N,) found, (N,) cuts, frames or None."""
     mesh.reset()
     detector = tracking.CutDetector()

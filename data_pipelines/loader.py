@@ -16,7 +16,7 @@ import os
 import grain
 import numpy as np
 
-from data_pipelines import windows
+from data_pipelines import records, windows
 from data_pipelines.samples import LoaderOptions, Sampler
 from data_pipelines.sync_samples import SyncSampler
 from talkjax.errors import UserError
@@ -30,7 +30,12 @@ def train_dataset(
     process_count: int = 1,
     split: str = "train",
 ) -> grain.IterDataset:
-    """Endless shuffled batches; within an epoch every slot of footage goes to one process.
+    """Endless shuffled batches; every epoch has every slot of footage once.
+
+    A step's samples are the same however many processes share them: the slots of all epochs and
+    what is random in them make one sequence of samples, cut into batches, and of every
+    `process_count` batches in a row, which are one batch of the whole run, each process takes its
+    own. So the iterator's state is the same in all of them, and for any number of them.
 
     Args:
       data_dir: what `data_pipelines.prepare` made.
@@ -40,22 +45,12 @@ def train_dataset(
       split: the split.
 
     Raises:
-      UserError: no data, no usable clip, NaN or Inf in a clip (named), latents of other settings.
+      UserError: no data, no usable clip, too many damaged records, latents of other settings.
     """
     sampler = _sampler(data_dir, split, options)
-    usable = len(sampler) - len(sampler) % process_count  # epochs of equal length everywhere
-    if not usable:
-        raise UserError(
-            f"{sampler.store.name} has less footage than there are processes ({process_count}); "
-            "add clips or use fewer processes"
-        )
-    dataset = (
-        slots_of_process(len(sampler), usable, seed, process_index, process_count)
-        .repeat()
-        .random_map(sampler, seed=sample_seed(seed, process_index))
-        .batch(options.batch_size, drop_remainder=True)
-    )
-    return _to_iter_dataset(dataset, options)
+    samples = slot_order(len(sampler), seed).random_map(sampler, seed=_sample_seed(seed))
+    share = dict(process_index=process_index, process_count=process_count)
+    return _to_iter_dataset(batches_of_process(samples, options.batch_size, **share), options)
 
 
 def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) -> Sampler:
@@ -63,17 +58,21 @@ def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) ->
     return kind(data_dir, split, options)
 
 
-def slots_of_process(
-    count: int, usable: int, seed: int, process_index: int, process_count: int
+def slot_order(count: int, seed: int) -> grain.MapDataset:
+    """Slots for ever, shuffled anew in each epoch of `count`."""
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+
+
+def batches_of_process(
+    samples: grain.MapDataset, batch_size: int, process_index: int, process_count: int
 ) -> grain.MapDataset:
-    """The slots that one process sees in an epoch; `usable` of `count` are dealt out."""
-    order = grain.MapDataset.range(count).seed(seed).shuffle()
-    return order[process_index:usable:process_count]
+    """Rows [p B/P, (p+1) B/P) of every batch of B = `process_count` x `batch_size` samples."""
+    return samples.batch(batch_size, drop_remainder=True)[process_index::process_count]
 
 
-def sample_seed(seed: int, process_index: int) -> int:
-    """The order is common to all processes; what happens inside of a sample must not be."""
-    return int(np.random.SeedSequence([seed, process_index]).generate_state(1)[0])
+def _sample_seed(seed: int) -> int:
+    """What is drawn inside of samples must not go the way of the order, which has `seed`."""
+    return int(np.random.SeedSequence([seed, 0]).generate_state(1)[0])
 
 
 def eval_dataset(
@@ -99,25 +98,25 @@ def eval_dataset(
     group = options.batch_size * process_count
     padded = -(-len(plan) // group) * group
 
-    dataset = (
-        grain.MapDataset.range(padded)[process_index::process_count]
-        .map(_EvalSampler(sampler, plan))
-        .batch(options.batch_size, drop_remainder=True)
-    )
-    return _to_iter_dataset(dataset, options)
+    samples = grain.MapDataset.range(padded).map(_EvalSampler(sampler, plan))
+    share = dict(process_index=process_index, process_count=process_count)
+    return _to_iter_dataset(batches_of_process(samples, options.batch_size, **share), options)
 
 
 def _eval_plan(sampler: Sampler) -> list[tuple[int, int]]:
-    """(position of the clip, first tick) of every window."""
+    """(position of the clip, first tick) of every window; damaged records have none."""
     options, plan = sampler.options, []
     for position in map(int, sampler.clips):
+        try:
+            record = sampler.store[position]
+        except records.DamagedRecordError:
+            continue  # the store has told
         if options.stage == "autoencoder":
-            usable = sampler.usable_frames(position, sampler.store[position])
+            usable = sampler.usable_frames(position, record)
             plan += [(position, int(f)) for f in usable[:: options.window]]
             continue
         starts = windows.covering_starts(int(sampler.store.lengths[position]), options.window)
         if options.has_images:
-            record = sampler.store[position]
             ticks = record.frame_ticks[sampler.usable_frames(position, record)]
             inside, outside = windows.count_frames(ticks, starts, options.window, 0)
             starts = starts[(inside > 0) & (outside > 0)]

@@ -1,72 +1,52 @@
-"""Prepares any folder of videos for training.
+"""Prepares footage for training: any folder of videos, or a data set by its name.
 
     python -m data_pipelines.prepare --source=VIDEOS --out=SHARDS --holdout=60
+    python -m data_pipelines.prepare --dataset=hdtf --source=HDTF --out=SHARDS
 
 Finds and follows a face in every video, cuts leak-safe crops, computes log-mels and packs all of it
 into ArrayRecord shards. A run that was stopped, by whatever, is started again with the same
 command and goes on. Afterwards SHARDS holds
 
-    talkjax_clips/VERSION/   the shards, a TFDS data set
+    DATASET/VERSION/         the shards, a TFDS data set
     manifest.jsonl           one line per video: kept or left out, and why
     summary.json             the counts
     .cache/                  extracted clips; may be deleted when no more videos will be added
 
-Splits: if every video lies under a folder `train`, `validation` or `test` of SOURCE, those are the
-splits; else the last `--holdout` of the kept videos by name are `test`.
+Splits of a folder: if every video lies under a folder `train`, `validation` or `test` of SOURCE,
+those are the splits; else the last `--holdout` of the kept videos by name are `test`. Named data
+sets have splits of their own; docs/data.md has them, and how SOURCE is to look.
 """
 
-import collections
-import contextlib
 import functools
-import hashlib
-import io
-import json
 import os
 import pathlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from absl import app, flags, logging
-from tqdm import tqdm
+from absl import app, flags
 
-from data_pipelines import clip_cache, records
+from data_pipelines import datasets, packing, preparation, records
 from data_pipelines.extract import ExtractOptions
+from data_pipelines.preparation import Settings
 from data_pipelines.workers import cores
 from talkjax.commands import run_main
 from talkjax.errors import UserError
 from talkjax.media import tracking
 
-SPLITS = ("train", "validation", "test")
-
 
 def prepare(
     source: str | os.PathLike,
     out: str | os.PathLike,
-    options: ExtractOptions,
-    *,
-    workers: int,
-    holdout: int | None = None,
-    holdout_fraction: float = 0.1,
-    timeout: float = 1800.0,
-    limit: int | None = None,
-    beam_options: Sequence[str] = (),
-    make_work: Callable = clip_cache.make_work,
+    settings: Settings,
+    dataset: str = "video_folder",
 ) -> dict:
     """Extracts and packs a folder; see the module's docstring for the files.
 
     Args:
-      source: folder of videos.
+      source: folder of the footage.
       out: folder of the shards.
-      options: of the extraction.
-      workers: processes.
-      holdout: number of videos for the test split, or None to go by `holdout_fraction`.
-      holdout_fraction: share of the kept videos.
-      timeout: seconds after which a video's extraction is given up.
-      limit: only the first so many videos by name.
-      beam_options: if there are any, Apache Beam extracts and packs with them (and `workers` and
-        `timeout` are the runner's affair); see `beam_extract`.
-      make_work: prepares a worker process, see `clip_cache.make_work`.
+      settings: see `preparation.Settings`.
+      dataset: one of `datasets.CATALOGS`.
 
     Returns:
       The contents of `summary.json`.
@@ -75,25 +55,16 @@ def prepare(
       UserError: nothing to prepare, nothing kept, or `out` cannot be written.
     """
     started = time.monotonic()
-    jobs = clip_cache.list_jobs(source, out, options)[:limit]
+    catalog = datasets.read_catalog(dataset, source, out, settings.lists_sha256)
     out = pathlib.Path(out)
-    cache = out / ".cache"
+    packing.claim(out, dataset)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        probe = cache / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-        found = _extraction(jobs, cache, options, workers, timeout, beam_options, make_work)
-        outcomes, timing = _collect(jobs, found)
-        splits = assign_splits(outcomes, holdout, holdout_fraction)
-        summary = _write_manifest(out, outcomes, splits) | timing
-        summary["source"] = str(pathlib.Path(source).resolve())
-        if not summary["clips"]:
-            raise UserError(
-                f"none of the {len(jobs)} videos in {source} can be used "
-                f"({_listed(summary['left_out'])}); {out / 'manifest.jsonl'} says more"
-            )
-        summary["packed_again"] = pack(out, outcomes, splits, options.crop_size, beam_options)
+        manifest = out / "manifest.jsonl"
+        done = preparation.run(catalog, source, out / ".cache", settings, manifest)
+        summary = done.summary
+        summary["packed_again"] = packing.pack(
+            out, done.packing, dataset, catalog.lists, settings.beam_options
+        )
         summary["elapsed_seconds"] = round(time.monotonic() - started, 2)
         records.write_json(out / "summary.json", summary)
     except OSError as error:
@@ -102,158 +73,6 @@ def prepare(
             "another --out (what is done is kept)"
         ) from error
     return summary
-
-
-def _extraction(jobs, cache, options, workers, timeout, beam_options, make_work) -> Iterator:
-    if not beam_options:
-        return clip_cache.extract_all(jobs, cache, options, workers, timeout, make_work)
-    try:
-        from data_pipelines import beam_extract
-    except ImportError as error:
-        raise UserError("Apache Beam is not installed; `pip install talkjax[beam]`") from error
-    return beam_extract.extract_all(jobs, cache, options, beam_options, make_work)
-
-
-def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:
-    outcomes, frames, new, begun = {}, 0, 0, time.monotonic()
-    with tqdm(total=len(jobs), desc="preparing", unit="clip", smoothing=0.05) as bar:
-        for outcome, cached in found:
-            outcomes[outcome["source"]] = outcome
-            if not cached:
-                new, frames = new + 1, frames + outcome["frames"]
-                rate = frames / (time.monotonic() - begun)
-                bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
-            bar.update()
-    seconds = time.monotonic() - begun
-    timing = {
-        "videos_extracted_now": new,
-        "frames_extracted_now": frames,
-        "frames_per_second": round(frames / seconds, 1) if frames else None,
-    }
-    return [outcomes[job.clip_id] for job in jobs], timing
-
-
-def assign_splits(
-    outcomes: Sequence[dict], holdout: int | None, holdout_fraction: float
-) -> dict[str, str]:
-    """Gives every kept video its split, by source name (see the module's docstring).
-
-    Raises:
-      UserError: as many videos are held out as there are.
-    """
-    kept = [o["source"] for o in outcomes if o["parts"]]
-    folders = {name: name.split("/")[0] for name in kept if "/" in name}
-    if len(folders) == len(kept) and set(folders.values()) <= set(SPLITS) and holdout is None:
-        return folders
-    if holdout is None:
-        holdout = max(1, round(len(kept) * holdout_fraction)) if holdout_fraction else 0
-        holdout = min(holdout, max(0, len(kept) - 1))
-    elif kept and not 0 <= holdout < len(kept):
-        raise UserError(
-            f"--holdout={holdout} leaves nothing to train on: {len(kept)} videos were kept; "
-            "hold out fewer or add videos"
-        )
-    return {n: "test" if i >= len(kept) - holdout else "train" for i, n in enumerate(kept)}
-
-
-def _write_manifest(out: pathlib.Path, outcomes: Sequence[dict], splits: dict[str, str]) -> dict:
-    lines, left_out = [], collections.Counter()
-    totals = {split: {"videos": 0, "clips": 0, "frames": 0, "seconds": 0.0} for split in SPLITS}
-    for outcome in outcomes:
-        line = outcome | {"split": splits.get(outcome["source"])}
-        lines.append(json.dumps(line, allow_nan=False))
-        if not outcome["parts"]:
-            left_out[outcome["reason"]] += 1
-            continue
-        total = totals[line["split"]]
-        total["videos"] += 1
-        total["clips"] += len(outcome["parts"])
-        total["frames"] += sum(part["frames"] for part in outcome["parts"])
-        total["seconds"] = round(total["seconds"] + outcome["seconds"], 3)
-    text = "\n".join(lines) + "\n"
-    records.write_atomically(out / "manifest.jsonl", lambda file: file.write(text.encode()))
-    return {
-        "videos": len(outcomes),
-        "kept": sum(total["videos"] for total in totals.values()),
-        "left_out": dict(left_out.most_common()),
-        "clips": sum(total["clips"] for total in totals.values()),
-        "splits": {name: total for name, total in totals.items() if total["clips"]},
-    }
-
-
-def pack(
-    out: pathlib.Path,
-    outcomes: Sequence[dict],
-    splits: dict[str, str],
-    crop_size: int,
-    beam_options: Sequence[str] = (),
-) -> bool:
-    """Writes the shards unless they hold just these clips already; returns whether it did."""
-    cache, names, ticks, paths = out / ".cache", {}, {}, {}
-    digest = hashlib.sha256()
-    for outcome in outcomes:
-        for part in outcome["parts"]:
-            split = splits[outcome["source"]]
-            names.setdefault(split, []).append(part["clip_id"])
-            ticks.setdefault(split, []).append(part["ticks"])
-            paths.setdefault(split, []).append(os.fspath(cache / part["file"]))
-            digest.update(f"{split}\0{part['clip_id']}\0{part['file']}\n".encode())
-    final = out / records.DATASET_NAME
-    index = {"fingerprint": digest.hexdigest(), "crop_size": crop_size}
-    try:
-        found = json.loads((records.find_dataset(out) / "index.json").read_text())
-        if found["fingerprint"] == index["fingerprint"]:
-            return False
-    except (UserError, OSError, ValueError, KeyError):
-        pass
-    # Built beside, then swapped in: whoever reads `out` finds the old shards or the new ones.
-    staging, old = out / ".packing", out / ".packed_before"
-    for leftover in (staging, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    _build(staging, paths, beam_options)
-    if beam_options:  # which has put them into an order of its own
-        for split in names:
-            reader = records.ShardReader(staging, split)
-            found = [(c.clip_id, c.num_ticks) for c in reader.scan()]
-            names[split], ticks[split] = map(list, zip(*found, strict=True))
-    index |= {"clips": names, "ticks": ticks}
-    records.write_json(records.find_dataset(staging) / "index.json", index)
-    if final.exists():
-        os.rename(final, old)
-    os.rename(staging / records.DATASET_NAME, final)
-    for leftover in (staging, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    return True
-
-
-def _build(
-    data_dir: pathlib.Path, paths: dict[str, list[str]], beam_options: Sequence[str]
-) -> None:
-    import tensorflow_datasets as tfds
-
-    from data_pipelines.builder import TalkjaxClips
-
-    config = tfds.download.DownloadConfig()
-    if beam_options:
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        config.beam_options = PipelineOptions(list(beam_options))
-    tfds.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        # It prints that it downloads, which it does not.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder = TalkjaxClips(
-                data_dir=os.fspath(data_dir), clips=paths, beam=bool(beam_options)
-            )
-            builder.download_and_prepare(download_config=config)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "none"
 
 
 def main(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -275,23 +94,29 @@ def main(argv: Sequence[str], values: flags.FlagValues) -> None:
     if options.max_seconds < options.min_seconds:
         raise UserError("--max_seconds is less than --min_seconds; give a larger one")
     workers = values.workers or cores()
-    summary = prepare(
-        values.source, values.out, options, workers=workers, holdout=values.holdout,
-        holdout_fraction=values.holdout_fraction, timeout=values.timeout, limit=values.limit,
-        beam_options=values.beam_option,
+    settings = Settings(
+        extract=options, workers=workers, timeout=values.timeout, limit=values.limit,
+        holdout=values.holdout, holdout_fraction=values.holdout_fraction,
+        lists_sha256=values.lists_sha256, beam_options=values.beam_option,
     )  # fmt: skip
+    summary = prepare(values.source, values.out, settings, values.dataset)
     for name, total in summary["splits"].items():
         print(f"{name}: {total['clips']} clips, {total['frames']} frames, {total['seconds']:.0f} s")
-    print(f"left out: {_listed(summary['left_out'])}; see {values.out}/manifest.jsonl")
+    left_out = preparation.list_counts(summary["left_out"])
+    print(f"left out: {left_out}; see {values.out}/manifest.jsonl")
     if summary["frames_per_second"]:
+        where = "Apache Beam" if values.beam_option else f"{workers} processes"
         print(
             f"{summary['frames_extracted_now']} frames extracted at "
-            f"{summary['frames_per_second']} frames/s on {workers} processes"
+            f"{summary['frames_per_second']} frames/s on {where}"
         )
 
 
 def define_flags() -> flags.FlagValues:
     """The command's flags, which exist only when it runs: other commands have some alike."""
+    names = list(datasets.CATALOGS)
+    flags.DEFINE_enum("dataset", names[0], names, "What SOURCE holds; see docs/data.md.")
+    flags.DEFINE_string("lists_sha256", None, "A file of `sha256sum` to check the lists with.")
     flags.DEFINE_string("source", None, "Folder of videos, searched recursively.")
     flags.DEFINE_string("out", None, "Folder for the shards, the manifest and the cache.")
     flags.DEFINE_integer("crop_size", 128, "Side of the face crops, px.", lower_bound=16)

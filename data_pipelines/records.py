@@ -20,7 +20,6 @@ import numpy as np
 from talkjax.errors import UserError
 from talkjax.media import rigid
 
-DATASET_NAME = "talkjax_clips"
 TICKS_PER_SECOND = 25  # the landmark clock
 MELS_PER_TICK = 4  # log-mel frames are at 100 Hz
 NUM_POSE = 74
@@ -36,6 +35,10 @@ _FLOAT_SHAPES = {
     "mel": (NUM_MELS,),
 }
 ARRAY_KEYS = (*_FLOAT_SHAPES, "face_found")
+
+
+class DamagedRecordError(UserError):
+    """A record that cannot be used, named; the loader leaves it out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,73 +270,115 @@ def decode_record(raw: bytes, with_frames: bool) -> ClipRecord:
 
 
 def find_dataset(data_dir: str | os.PathLike) -> pathlib.Path:
-    """Returns the folder with the shards: `data_dir` itself or its `talkjax_clips/VERSION`."""
+    """Returns the folder with the shards: `data_dir` or its newest `VERSION` or `NAME/VERSION`."""
     root = pathlib.Path(data_dir)
-    found = sorted(root.glob(f"{DATASET_NAME}/*.*.*/dataset_info.json"), key=_version_key)
     if (root / "dataset_info.json").is_file():
         return root
+    found = [
+        path.parent
+        for pattern in ("*", "[!.]*/*")
+        for path in root.glob(f"{pattern}/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
+    ]
     if not found:
         raise UserError(
             f"no prepared data in {root}; make it with "
             f"`python -m data_pipelines.prepare --source=VIDEOS --out={root}`"
         )
-    return found[-1].parent
-
-
-def _version_key(path: pathlib.Path) -> list[int]:
-    return [int(n) for n in re.findall(r"\d+", path.parent.name)]
+    names = sorted({folder.parent.name for folder in found})
+    if len(names) > 1:
+        raise UserError(f"{root} holds {', '.join(names)}; name one of them: {root / names[0]}")
+    return max(found, key=lambda folder: [int(n) for n in folder.name.split(".")])
 
 
 def list_splits(data_dir: str | os.PathLike) -> dict[str, int]:
     """Returns the number of clips of each split."""
+    return {name: sum(lengths) for name, lengths in _shard_lengths(data_dir).items()}
+
+
+def _shard_lengths(data_dir: str | os.PathLike) -> dict[str, list[int]]:
     info = json.loads((find_dataset(data_dir) / "dataset_info.json").read_text())
-    return {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
+    return {s["name"]: [int(length) for length in s["shardLengths"]] for s in info["splits"]}
+
+
+def _open_shards(paths: list[pathlib.Path]) -> Any:
+    import grain  # slow to import, and not needed by preparation
+
+    try:
+        return grain.sources.ArrayRecordDataSource([os.fspath(path) for path in paths])
+    except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
+        raise UserError(
+            f"cannot read the shard {paths[0]} ({_one_line(error)}); prepare again"
+        ) from error
 
 
 class ShardReader:
     """Random access to the records of one split. Threads may share it; it can be pickled."""
 
     def __init__(self, data_dir: str | os.PathLike, split: str):
-        import grain  # slow to import, and not needed by preparation
-
         self.directory = find_dataset(data_dir)
         self.split = split
-        splits = list_splits(self.directory)
+        splits = _shard_lengths(self.directory)
         if split not in splits:
             raise UserError(
                 f"{self.directory} has no split {split!r}; it has {', '.join(sorted(splits))}"
             )
-        self.paths = sorted(self.directory.glob(f"{DATASET_NAME}-{split}.array_record-*-of-*"))
+        self.paths = sorted(self.directory.glob(f"*-{split}.array_record-*-of-*"))
         if not self.paths:
             raise UserError(f"the shards of split {split!r} are missing in {self.directory}")
         try:
-            self._source = grain.sources.ArrayRecordDataSource([os.fspath(p) for p in self.paths])
-        except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
-            raise UserError(
-                f"cannot read the shards in {self.directory} ({error}); prepare again"
-            ) from error
-        if len(self._source) != splits[split]:
+            self._source = _open_shards(self.paths)
+        except UserError:
+            for path in self.paths:  # which one is it?
+                _open_shards([path])
+            raise
+        self._ends = np.cumsum(splits[split])
+        if len(self._source) != self._ends[-1]:
             raise UserError(
                 f"{self.directory}: {len(self._source)} clips of split {split!r} where "
-                f"dataset_info.json says {splits[split]}; prepare again"
+                f"dataset_info.json says {self._ends[-1]}; prepare again"
             )
 
     def __len__(self) -> int:
         return len(self._source)
 
     def read(self, position: int, with_frames: bool = True) -> ClipRecord:
-        """Reads record `position` in [0, len); `with_frames=False` leaves the JPEGs out."""
-        return decode_record(self._source[position], with_frames)
+        """Reads record `position` in [0, len); `with_frames=False` leaves the JPEGs out.
+
+        Raises:
+          DamagedRecordError: names the file, the place in it, and the clip if that is known.
+        """
+        try:
+            return decode_record(self._source[position], with_frames)
+        except (RuntimeError, UserError) as error:  # the C++ reader raises bare RuntimeErrors
+            shard = int(np.searchsorted(self._ends, position, "right"))
+            row = position - (self._ends[shard - 1] if shard else 0)
+            raise DamagedRecordError(
+                f"record {row} of {self.paths[shard]}: {_one_line(error)}"
+            ) from error
 
     def scan(self) -> Iterator[ClipRecord]:
         """Reads all records in order, without their frames."""
         return (self.read(i, with_frames=False) for i in range(len(self)))
 
     def lengths(self) -> np.ndarray:
-        """Returns (len,) int64, the ticks of every record, from `index.json` or by reading all."""
+        """The ticks of every record, (len,) int64, from `index.json` or by reading all.
+
+        Read, a damaged record has 0.
+        """
         path = self.directory / "index.json"
         if path.is_file():
             ticks = json.loads(path.read_text())["ticks"].get(self.split, [])
             if len(ticks) == len(self):
                 return np.asarray(ticks, np.int64)
-        return np.array([record.num_ticks for record in self.scan()], np.int64)
+        return np.array([self._num_ticks(position) for position in range(len(self))], np.int64)
+
+    def _num_ticks(self, position: int) -> int:
+        try:
+            return self.read(position, with_frames=False).num_ticks
+        except DamagedRecordError:
+            return 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

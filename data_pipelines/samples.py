@@ -36,6 +36,7 @@ class LoaderOptions:
       audio_gain, audio_noise, audio_masks, audio_warp, audio_equalizer: see
         `windows.augment_mel`.
       drop_landmarks, drop_reference: chances of dropping a condition (guidance).
+      max_damaged: share of a split's records that may be damaged; one always may.
       memory_limit: bytes of decoded clips that may be held; what does not fit is read each time.
       num_workers: worker processes; 0 for threads only, which is enough for data held in memory.
       num_threads: reading threads of each process.
@@ -61,6 +62,7 @@ class LoaderOptions:
     drop_landmarks: float = 0.1
     drop_reference: float = 0.1
     sound_margin: int = 0
+    max_damaged: float = 0.01
     memory_limit: int = 4 << 30
     num_workers: int = 0
     num_threads: int = 2
@@ -96,9 +98,11 @@ class ClipStore:
     A pickled store travels without its memory and fills it anew (once in every worker process).
     """
 
-    def __init__(self, data_dir: str | os.PathLike, split: str, with_frames: bool, limit: int):
+    def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
         self._reader = records.ShardReader(data_dir, split)
-        self._with_frames, self._limit = with_frames, limit
+        self._with_frames, self._limit = options.needs_pixels, options.memory_limit
+        self._max_damaged = options.max_damaged
+        self._damaged: set[int] = set()
         self.lengths = self._reader.lengths()
         self.name = f"{data_dir} ({split})"
         self._fill()
@@ -109,7 +113,10 @@ class ClipStore:
         frames = self._with_frames and whole <= self._limit
         held = frames or arrays <= self._limit
         count = len(self._reader) if held else 0
-        self._held = [self._read(i, frames) for i in range(count)]
+        self._held = [self._read_or_none(i, frames) for i in range(count)]
+        if not held:
+            for position in map(int, np.flatnonzero(self.lengths == 0)):
+                self._read_or_none(position, False)  # damaged: count it
 
     def __getstate__(self):
         return {k: v for k, v in vars(self).items() if k != "_held"}
@@ -122,15 +129,42 @@ class ClipStore:
         return len(self._reader)
 
     def __getitem__(self, position: int) -> records.ClipRecord:
-        """The record; with its frames only if the store was made with them."""
-        if self._held:
-            record = self._held[position]
-            if record.frames is not None or not self._with_frames:
-                return record
+        """The record; with its frames only if the store was made with them.
+
+        Raises:
+          DamagedRecordError: it is damaged; `count_damaged` knows of it.
+        """
+        record = self._held[position] if self._held else None
+        if record is not None and (record.frames is not None or not self._with_frames):
+            return record
         return self._read(position, self._with_frames)
 
     def _read(self, position: int, frames: bool) -> records.ClipRecord:
-        return records.with_steady_pose(self._reader.read(position, frames))
+        try:
+            return records.with_steady_pose(self._reader.read(position, frames))
+        except records.DamagedRecordError as error:
+            self.count_damaged(position, error)
+            raise
+
+    def _read_or_none(self, position: int, frames: bool) -> records.ClipRecord | None:
+        try:
+            return self._read(position, frames)
+        except records.DamagedRecordError:
+            return None
+
+    def count_damaged(self, position: int, error: records.DamagedRecordError) -> None:
+        """Tells of a damaged record, once in a process; raises UserError if there are too many."""
+        if position in self._damaged:
+            return
+        self._damaged.add(position)
+        found, allowed = len(self._damaged), max(1, int(self._max_damaged * len(self)))
+        if found > allowed or found == len(self):
+            raise UserError(
+                f"{self.name}: {found} of {len(self)} records are damaged, where "
+                f"max_damaged={self._max_damaged:g} allows {allowed}; prepare the data again (the "
+                f"last one: {error})"
+            ) from error
+        _log.warning("%s; left out (%d of at most %d)", error, found, allowed)
 
 
 class Sampler:
@@ -147,7 +181,7 @@ class Sampler:
 
     def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
         self.options = options
-        self.store = ClipStore(data_dir, split, options.needs_pixels, options.memory_limit)
+        self.store = ClipStore(data_dir, split, options)
         self.cache = None
         if options.has_images and not options.needs_pixels:
             self.cache = latents_lib.LatentCache(options.latents, split)
@@ -164,10 +198,10 @@ class Sampler:
                 f"no clip of {self.store.name} is longer than the window of {options.window} "
                 "ticks; prepare longer clips or shorten the window"
             )
-        if len(self.clips) < len(ticks):
+        if short := np.count_nonzero(ticks[ticks > 0] <= least):
             _log.warning(
                 "%s: %d of %d clips are too short for windows of %d ticks and are not used",
-                self.store.name, len(ticks) - len(self.clips), len(ticks), options.window,
+                self.store.name, short, len(ticks), options.window,
             )  # fmt: skip
         # A clip comes up as often as it has windows, so that every second counts the same.
         slots = np.maximum(1, np.round(ticks[self.clips] / options.window).astype(np.int64))
@@ -178,10 +212,20 @@ class Sampler:
         return int(self._slot_ends[-1])
 
     def __call__(self, slot: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One random sample of the clip that a slot belongs to."""
+        """One random sample of the clip that a slot belongs to.
+
+        In the place of a damaged record the next one is taken: that goes by the slot alone, so it
+        is the same after a resumption and in every process.
+        """
         position = self.clips[np.searchsorted(self._slot_ends, slot, "right")]
         for _ in range(20):
-            sample = self._random_sample(int(position), rng)
+            try:
+                sample = self._random_sample(int(position), rng)
+            except records.DamagedRecordError as error:
+                self.store.count_damaged(int(position), error)
+                after = np.searchsorted(self.clips, position, "right")
+                position = self.clips[after % len(self.clips)]
+                continue
             if sample is not None:
                 return sample
             position = rng.choice(self.clips)  # a clip whose frames cannot be used (no face)
@@ -298,7 +342,7 @@ class Sampler:
         try:
             crop = windows.decode_jpeg(record.frames[frame])
         except (ValueError, OSError) as error:
-            raise UserError(
+            raise records.DamagedRecordError(
                 f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare again"
             ) from error
         return np.ascontiguousarray(windows.cut_box(crop, self.options.region))

@@ -23,7 +23,9 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
-from data_pipelines import prepare, records
+from data_pipelines import records
+from data_pipelines.packing import pack
+from data_pipelines.preparation import make_packing
 from data_pipelines.synthesize import check_installed
 from data_pipelines.workers import cores
 from talkjax.commands import exit_on_sigterm, parse_flags, run_main
@@ -75,7 +77,7 @@ def synthesize_speech(
                 bar.update(len(job))
         outcomes = [_outcome(cache, p.clip_id) for p in plans]
         splits = {o["source"]: "train" for o in outcomes}
-        prepare.pack(out, outcomes, splits, crop_size=0)
+        pack(out, make_packing(outcomes, splits, cache, crop_size=0))
     except OSError as error:
         raise UserError(
             f"cannot write to {out}: {error.strerror or error}; make room there or choose "
@@ -107,7 +109,7 @@ def _claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
 
 
 def _outcome(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
-    """What `prepare.pack` wants to know of a clip."""
+    """What `make_packing` wants to know of a clip."""
     ticks = len(records.load_npz(cache / f"{clip_id}.npz").landmarks)
     return {
         "source": clip_id,

@@ -9,6 +9,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -62,12 +63,24 @@ def _place(error: Exception) -> str:
     return f"{os.path.basename(last.filename)}:{last.lineno}"
 
 
+@contextlib.contextmanager
+def _single_threaded():
+    saved = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ |= dict.fromkeys(_ONE_THREAD, "1")  # read when a child imports numpy
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
 class _Process:
     def __init__(self, make_work):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make_work), daemon=True)
-        self.process.start()
+        with _single_threaded():
+            self.process.start()
         theirs.close()
         self.job, self.deadline, self.ready = None, None, False
 
@@ -108,8 +121,6 @@ def run_jobs(
       Exception: what `make_work` raised, and any OSError of a job (the disk is full, the folder is
         gone): such things would fail every further job as well.
     """
-    saved = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ |= dict.fromkeys(_ONE_THREAD, "1")  # read when the children import numpy
     queue, pool = list(reversed(jobs)), []
     try:
         while queue or any(worker.job for worker in pool):
@@ -132,8 +143,43 @@ def run_jobs(
     finally:
         for worker in pool:
             worker.end()
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+class Worker:
+    """One process for one job after the other, for callers that are handed jobs singly.
+
+    Args:
+      make_work, timeout: as of `run_jobs`.
+    """
+
+    def __init__(self, make_work: Callable[[], Callable[[Any], Any]], timeout: float):
+        self._make_work, self._timeout, self._process = make_work, timeout, None
+
+    def run(self, job: Any) -> Any:
+        """Does a job; its result or a `JobError`, and raises, as in `run_jobs`."""
+        if self._process is None:
+            self._process = _Process(self._make_work)
+        process = self._process
+        while True:
+            if process.ready and process.job is None:
+                process.give(job, self._timeout)
+            ends = [process.pipe, process.process.sentinel]
+            result = _look_at(process, multiprocessing.connection.wait(ends, timeout=1.0))
+            if isinstance(result, JobError) and result.kind != "error":
+                self.close()
+            if result is not None:
+                process.job = None
+                return result
+
+    def close(self) -> None:
+        """Ends the process; a further job starts a new one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+    def __del__(self):
+        if not sys.is_finalizing():  # else its end of the pipe closes by itself, and it ends
+            self.close()
 
 
 def _look_at(worker: _Process, signalled: list) -> Any:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import extract, records, windows
+from data_pipelines.cut import Box
 from talkjax.media import audio, rigid, topology
 from tests.data_pipelines.synthetic import FakeMesh, make_video
 
@@ -97,6 +98,36 @@ def test_reasons(tmp_path):
     assert reason(make_video(tmp_path / "lost.mkv", black=range(10, 20))) == "face_lost"
     assert reason(make_video(tmp_path / "quiet.mkv", seconds=0.3)) == "audio_too_short"
     assert reason(make_video(tmp_path / "one.mkv"), face="1") == "face_choice"
+
+
+def test_a_piece_is_extracted_as_if_it_were_a_file(tmp_path):
+    whole = make_video(tmp_path / "a.mkv", frames=80, black=range(80))
+    box = Box(32, 0, 64, 64)  # the corner that tells FakeMesh of a face lies outside
+    result = extract.extract_video(whole, "id", FakeMesh(), OPTIONS, interval=(1.0, 2.6), box=box)
+    (clip,) = result.clips
+    assert result.frames == clip.num_frames == 40 and clip.timestamps[0] == 0
+    mel = audio.log_mel(audio.load_audio(whole)[16000:41600])
+    np.testing.assert_array_equal(clip.mel[:155], mel[:155])
+    with pytest.raises(extract.LeftOutError, match="no_face"):
+        extract.extract_video(whole, "id", FakeMesh(), OPTIONS, interval=(1.0, 2.6))
+    for piece, message in (
+        ({"interval": (4.0, 6.0)}, "unreadable: the video ends before second 4"),
+        (
+            {"box": Box(200, 0, 64, 64)},
+            "unreadable: the listed crop 64x64 at .200, 0. lies outside",
+        ),
+        ({"interval": (2.9, 6.0), "box": box}, "too_short"),
+        ({"audio_path": tmp_path / "none.m4a"}, "bad_audio"),
+    ):
+        with pytest.raises(extract.LeftOutError, match=message):
+            extract.extract_video(whole, "id", FakeMesh(), OPTIONS, **piece)
+
+
+def test_boxes_scale_with_the_picture_and_end_at_its_edge():
+    rgb = np.arange(40 * 80 * 3).reshape(40, 80, 3)
+    np.testing.assert_array_equal(Box(20, 10, 30, 20, 0).crop(rgb), rgb[10:30, 20:50])
+    np.testing.assert_array_equal(Box(20, 10, 30, 20, 20).crop(rgb), rgb[20:40, 40:80])
+    np.testing.assert_array_equal(Box(20, 10, 30, 20, 80).crop(rgb), rgb[5:15, 10:25])
 
 
 def test_names_of_any_bytes_become_valid_ids():

@@ -96,16 +96,35 @@ def test_jitter_moves_all_points_of_a_sample_together(shards):
         assert (residual < 1e-6).all()
 
 
-def test_processes_share_an_epoch_without_overlap():
-    for epoch in range(2):
-        parts = [loader.slots_of_process(20, 18, 0, i, 3) for i in range(3)]
-        slots = [int(p[i]) for p in parts for i in range(6 * epoch, 6 * epoch + 6)]
-        assert len(set(slots)) == 18
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_in_an_epoch_the_processes_see_every_slot_once(processes):
+    count, rows = 20, 2  # three times two rows do not divide an epoch: batches span its end
+    order = loader.slot_order(count, seed=0)
+    shares = [loader.batches_of_process(order, rows, p, processes) for p in range(processes)]
+    steps = 5 * count // processes // rows
+    dealt = np.stack([[share[step] for share in shares] for step in range(steps)])
+    epochs = dealt.reshape(-1)[: 3 * count].reshape(3, count)  # (step, process, row) in order
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert len({id(share) for share in shares}) == processes
+    seen = [set(dealt[: count // processes // rows, p].reshape(-1)) for p in range(processes)]
+    assert len(set().union(*seen)) == sum(map(len, seen))  # disjoint within the epoch
 
 
-def test_processes_draw_different_augmentations(shards):
-    rngs = [loader.sample_seed(0, index) for index in range(4)]
-    assert len(set(rngs)) == 4
+@pytest.mark.parametrize("options", [LANDMARK, JOINT], ids=["landmark", "joint"])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_step_has_the_same_samples_for_any_number_of_processes(shards, options, processes):
+    whole = dataclasses.replace(options, batch_size=6)
+    part = dataclasses.replace(options, batch_size=6 // processes)
+    alone = iter(loader.train_dataset(shards, whole, 5))
+    together = [iter(loader.train_dataset(shards, part, 5, p, processes)) for p in range(processes)]
+    for _ in range(8):  # over the end of an epoch: there are some thirty slots
+        rows = [next(iterator) for iterator in together]
+        joined = {name: np.concatenate([r[name] for r in rows]) for name in rows[0]}
+        assert_equal(joined, next(alone))
+    # A run may go on with another number of processes.
+    states = [iterator.get_state() for iterator in (alone, *together)]
+    assert all(state == states[0] for state in states)
 
 
 @pytest.mark.parametrize("options", [LANDMARK, JOINT], ids=["landmark", "joint"])
@@ -179,16 +198,11 @@ def test_evaluation_covers_clips_once_and_pads(shards):
 
 
 def test_evaluation_is_divided_between_processes(shards):
-    parts = [list(loader.eval_dataset(shards, JOINT, "test", i, 2)) for i in range(2)]
-    assert len(parts[0]) == len(parts[1])
-    pairs = [
-        (int(c), int(s))
-        for part in parts
-        for b in part
-        for c, s, w in zip(b["clip"], b["start"], b["weight"], strict=True)
-        if w
-    ]
-    assert len(pairs) == len(set(pairs))
+    whole = dataclasses.replace(JOINT, batch_size=8)
+    parts = [loader.eval_dataset(shards, JOINT, "test", p, 2) for p in range(2)]
+    batches = list(loader.eval_dataset(shards, whole, "test"))
+    for batch, *rows in zip(batches, *parts, strict=True):
+        assert_equal({name: np.concatenate([r[name] for r in rows]) for name in rows[0]}, batch)
 
 
 def test_nan_in_a_record_names_the_clip(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines import clip_cache, extract, prepare, records
+from data_pipelines import clip_cache, datasets, extract, preparation, prepare, records
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import begun, make_fake_work, make_video
 
@@ -19,7 +19,8 @@ OPTIONS = extract.ExtractOptions(crop_size=32)
 def run(source, out, log=None, options=OPTIONS, workers=2, **kwargs):
     work = functools.partial(make_fake_work, log=log)
     kwargs = {"holdout": 1} | kwargs
-    return prepare.prepare(source, out, options, workers=workers, make_work=work, **kwargs)
+    settings = preparation.Settings(extract=options, workers=workers, make_work=work, **kwargs)
+    return prepare.prepare(source, out, settings)
 
 
 def manifest(out):
@@ -89,13 +90,13 @@ def test_after_sigkill_nothing_finished_is_done_again(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import functools\n"
-        "from data_pipelines import extract, prepare\n"
+        "from data_pipelines import extract, prepare, preparation\n"
         "from tests.data_pipelines.synthetic import make_fake_work\n"
         "if __name__ == '__main__':\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=0.3)\n"
         "    options = extract.ExtractOptions(crop_size=32)\n"
-        f"    prepare.prepare({str(source)!r}, {str(out)!r}, options,\n"
-        "                    workers=1, holdout=1, make_work=work)\n"
+        "    settings = preparation.Settings(options, workers=1, holdout=1, make_work=work)\n"
+        f"    prepare.prepare({str(source)!r}, {str(out)!r}, settings)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
@@ -106,7 +107,8 @@ def test_after_sigkill_nothing_finished_is_done_again(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(1.5)  # its child finishes the clip in hand, sees the closed pipe and ends
-    jobs = clip_cache.list_jobs(source, out, OPTIONS)
+    clips = datasets.read_catalog("video_folder", source, out).clips
+    jobs = clip_cache.make_jobs(clips, OPTIONS)
     finished = [j.clip_id for j in jobs if clip_cache.read_outcome(out / ".cache", j)]
     assert 2 <= len(finished) < 6
     first = begun(log)
@@ -121,13 +123,13 @@ def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import functools, sys\n"
-        "from data_pipelines import extract, prepare\n"
+        "from data_pipelines import prepare, preparation\n"
         "from talkjax.commands import run_main\n"
         "from tests.data_pipelines.synthetic import make_fake_work\n"
         "def main(_):\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=30.0)\n"
         f"    prepare.prepare({str(videos)!r}, {str(tmp_path / 'out')!r},\n"
-        "                    extract.ExtractOptions(), workers=2, make_work=work)\n"
+        "                    preparation.Settings(workers=2, make_work=work))\n"
         "if __name__ == '__main__':\n"
         "    sys.exit(run_main(main, []))\n"
     )
@@ -153,7 +155,10 @@ def test_splits():
     def kept(*names):
         return [{"source": n, "parts": [1]} for n in names]
 
-    assign = prepare.assign_splits
+    def assign(outcomes, holdout, holdout_fraction):
+        settings = preparation.Settings(holdout=holdout, holdout_fraction=holdout_fraction)
+        return preparation.assign_splits(outcomes, {}, settings)
+
     assert assign(kept("test/a", "train/b", "train/c"), None, 0.1) == {
         "test/a": "test", "train/b": "train", "train/c": "train",
     }  # fmt: skip
@@ -203,7 +208,8 @@ def test_the_output_may_lie_inside_of_the_source(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    jobs = clip_cache.list_jobs(tmp_path, tmp_path / "out", OPTIONS)
+    clips = datasets.read_catalog("video_folder", tmp_path, tmp_path / "out").clips
+    jobs = clip_cache.make_jobs(clips, OPTIONS)
     assert [job.clip_id for job in jobs] == ["a.mkv", "b.mkv"]
     assert len({job.key for job in jobs}) == 2
 
@@ -218,27 +224,3 @@ def test_real_footage(shared_data, tmp_path):
     assert done.returncode == 0, done.stderr
     clip = records.ShardReader(tmp_path / "out", "test").read(0)
     assert clip.num_frames == 75 and np.isfinite(clip.landmarks).all()
-
-
-def test_beam_gives_the_same_clips(videos, tmp_path):
-    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
-    source, plain, beamed = (tmp_path / name for name in ("in", "plain", "beam"))
-    source.mkdir()
-    for name in ("a", "b", "sub/c", "sub/d"):
-        os.link(videos / f"{name}.mkv", source / f"{name[-1]}.mkv")
-    run(source, plain)
-    summary = run(source, beamed, beam_options=["--runner=DirectRunner"])
-    assert summary["videos_extracted_now"] == 4 and summary["packed_again"]
-    for split in ("train", "test"):
-        one, other = (
-            {clip.clip_id: clip for clip in records.ShardReader(out, split).scan()}
-            for out in (plain, beamed)
-        )
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name].landmarks, other[name].landmarks)
-    again = run(source, beamed, beam_options=["--runner=DirectRunner"])
-    assert again["videos_extracted_now"] == 0 and not again["packed_again"]
-    index = json.loads((records.find_dataset(beamed) / "index.json").read_text())
-    in_shards = [clip.clip_id for clip in records.ShardReader(beamed, "train").scan()]
-    assert index["clips"] == {"train": in_shards, "test": ["d.mkv"]}

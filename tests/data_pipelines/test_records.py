@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from data_pipelines import builder, records
+from data_pipelines import builder, records, shards
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -37,7 +37,7 @@ def test_any_amount_of_data_becomes_shards_in_order(tmp_path, monkeypatch):
     from tensorflow_datasets.core import shuffle
 
     monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 0)
-    monkeypatch.setattr(builder, "SHARD_BYTES", 600_000)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 600_000)
     originals = [make_record(f"c{i}", ticks=30 + i) for i in range(12)]
     data = write_shards(tmp_path, {"train": originals, "test": originals[:1]})
     reader = records.ShardReader(data, "train")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from data_pipelines.workers import JobError, run_jobs
+from data_pipelines.workers import JobError, Worker, run_jobs
 
 
 def work(job):
@@ -67,3 +67,20 @@ def test_the_environment_is_put_back(monkeypatch):
     run([("ok", 1)], workers=1)
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert run([]) == {}
+
+
+def test_a_worker_that_is_handed_jobs_singly_outlives_them():
+    worker = Worker(make_good, timeout=60.0)
+    try:
+        assert worker.run(("ok", 1)) == ("1", 1)
+        first = worker._process.process.pid
+        assert worker.run(("raise", "odd")).kind == "error"
+        assert worker._process.process.pid == first
+        assert worker.run(("die", 9)).kind == "crash"
+        assert worker.run(("ok", 2)) == ("1", 2) and worker._process.process.pid != first
+        with pytest.raises(OSError, match="No space left"):
+            worker.run(("disk", 1))
+    finally:
+        worker.close()
+    with pytest.raises(RuntimeError, match="no face finder"):
+        Worker(functools.partial(make_bad, "no face finder"), 60.0).run(("ok", 1))

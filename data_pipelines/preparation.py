@@ -1,0 +1,249 @@
+"""The preparation behind every data set: catalog -> extracted clips, their splits, their fate.
+
+`prepare.py` is the command around it, `builder.py` the TFDS builders.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines import clip_cache, records
+from data_pipelines.datasets.catalog import Catalog
+from data_pipelines.extract import ExtractOptions
+from data_pipelines.workers import cores
+from talkjax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to prepare.
+
+    Attributes:
+      extract: of the extraction.
+      workers: processes; 0 for one per core.
+      timeout: seconds after which a clip's extraction is given up.
+      limit: only the first so many clips by name.
+      holdout: number of videos for the test split, or None to go by `holdout_fraction`; only for
+        data sets without splits of their own.
+      holdout_fraction: share of the kept videos.
+      lists_sha256: see `datasets.read_catalog`.
+      beam_options: if there are any, Apache Beam extracts and packs with them, on as many workers
+        as they say; see `fleet`.
+      make_work: prepares a worker process, see `clip_cache.make_work`.
+    """
+
+    extract: ExtractOptions = ExtractOptions()  # noqa: RUF009, it is frozen
+    workers: int = 0
+    timeout: float = 1800.0
+    limit: int | None = None
+    holdout: int | None = None
+    holdout_fraction: float = 0.1
+    lists_sha256: str | os.PathLike | None = None
+    beam_options: Sequence[str] = ()
+    make_work: Callable = clip_cache.make_work
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """What goes into the shards.
+
+    Attributes:
+      clips: split -> paths of `.npz` records, in order.
+      index: what `index.json` beside the shards says: ids and ticks by split, crop size, and a
+        fingerprint that tells whether shards hold just these clips.
+    """
+
+    clips: dict[str, list[str]]
+    index: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What came of a catalog.
+
+    Attributes:
+      packing: what to write into shards.
+      summary: the counts, for `summary.json`.
+    """
+
+    packing: Packing
+    summary: dict[str, Any]
+
+
+def run(
+    catalog: Catalog,
+    source: str | os.PathLike,
+    cache: pathlib.Path,
+    settings: Settings,
+    manifest: pathlib.Path,
+) -> Prepared:
+    """Extracts what is not in the cache yet and writes `manifest.jsonl`, even if nothing is kept.
+
+    Args:
+      catalog: see `datasets.read_catalog`.
+      source: its folder, for messages and `summary.json`.
+      cache: a folder, made if need be.
+      settings: see `Settings`.
+      manifest: the file that tells of every clip, absent ones too, what came of it.
+
+    Raises:
+      UserError: nothing kept, or what `assign_splits` and Apache Beam raise.
+      OSError: a folder cannot be written.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    probe = cache / f".probe-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+    jobs = clip_cache.make_jobs(catalog.clips[: settings.limit], settings.extract)
+    outcomes, timing = _collect(jobs, _extraction(jobs, cache, settings))
+    splits = assign_splits(
+        outcomes, {job.clip_id: job.clip.split for job in jobs}, settings, catalog.dataset
+    )
+    absent = [clip_cache.left_out(a.clip_id, a.reason, a.detail) for a in catalog.absent]
+    counts = _write_manifest(manifest, outcomes + absent, splits)
+    summary = {"dataset": catalog.dataset, "source": str(pathlib.Path(source).resolve())}
+    summary |= counts | timing | {"lists_sha256": catalog.lists}
+    if not summary["clips"]:
+        raise UserError(
+            f"none of the {len(jobs)} videos in {source} can be used "
+            f"({list_counts(summary['left_out'])}); {manifest} says more"
+        )
+    packing = make_packing(outcomes, splits, cache, settings.extract.crop_size)
+    return Prepared(packing, summary)
+
+
+def _extraction(jobs, cache: pathlib.Path, settings: Settings) -> Iterator:
+    options, timeout, make = settings.extract, settings.timeout, settings.make_work
+    if not settings.beam_options:
+        workers = settings.workers or cores()
+        return clip_cache.extract_all(jobs, cache, options, workers, timeout, make)
+    try:
+        from data_pipelines import fleet
+    except ImportError as error:
+        raise UserError("Apache Beam is not installed; `pip install talkjax[beam]`") from error
+    return fleet.extract_all(jobs, cache, options, timeout, settings.beam_options, make)
+
+
+def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:
+    outcomes, frames, new, begun = {}, 0, 0, time.monotonic()
+    with tqdm(total=len(jobs), desc="preparing", unit="clip", smoothing=0.05) as bar:
+        for outcome, cached in found:
+            outcomes[outcome["source"]] = outcome
+            if not cached:
+                new, frames = new + 1, frames + outcome["frames"]
+                rate = frames / (time.monotonic() - begun)
+                bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+            bar.update()
+    seconds = time.monotonic() - begun
+    timing = {
+        "videos_extracted_now": new,
+        "frames_extracted_now": frames,
+        "frames_per_second": round(frames / seconds, 1) if frames else None,
+    }
+    return [outcomes[job.clip_id] for job in jobs], timing
+
+
+def assign_splits(
+    outcomes: Sequence[dict],
+    own: dict[str, str | None],
+    settings: Settings,
+    dataset: str = "video_folder",
+) -> dict[str, str]:
+    """Gives every kept clip its split, by id.
+
+    The data set's own; where it has none and every video lies in a folder `train`, `validation` or
+    `test`, that; else the last ones by name are `test`.
+
+    Args:
+      outcomes: of the extraction.
+      own: id -> the data set's split or None.
+      settings: `holdout` and `holdout_fraction` are read.
+      dataset: its name, for messages.
+
+    Raises:
+      UserError: as many videos are held out as there are, or any of a data set with own splits.
+    """
+    kept = [o["source"] for o in outcomes if o["parts"]]
+    holdout = settings.holdout
+    if any(own.get(name) for name in kept):
+        if holdout is not None:
+            raise UserError(f"--holdout: {dataset} has splits of its own; leave the flag out")
+        return {name: own[name] for name in kept}
+    folders = {name: name.split("/")[0] for name in kept if "/" in name}
+    if len(folders) == len(kept) and set(folders.values()) <= set(SPLITS) and holdout is None:
+        return folders
+    if holdout is None:
+        share = settings.holdout_fraction
+        holdout = max(1, round(len(kept) * share)) if share else 0
+        holdout = min(holdout, max(0, len(kept) - 1))
+    elif kept and not 0 <= holdout < len(kept):
+        raise UserError(
+            f"--holdout={holdout} leaves nothing to train on: {len(kept)} videos were kept; "
+            "hold out fewer or add videos"
+        )
+    return {n: "test" if i >= len(kept) - holdout else "train" for i, n in enumerate(kept)}
+
+
+def _write_manifest(
+    path: pathlib.Path, outcomes: Sequence[dict], splits: dict[str, str]
+) -> dict[str, Any]:
+    lines, left_out = [], collections.Counter()
+    totals = {split: {"videos": 0, "clips": 0, "frames": 0, "seconds": 0.0} for split in SPLITS}
+    for outcome in outcomes:
+        line = outcome | {"split": splits.get(outcome["source"])}
+        lines.append(json.dumps(line, allow_nan=False))
+        if not outcome["parts"]:
+            left_out[outcome["reason"]] += 1
+            continue
+        total = totals[line["split"]]
+        total["videos"] += 1
+        total["clips"] += len(outcome["parts"])
+        total["frames"] += sum(part["frames"] for part in outcome["parts"])
+        total["seconds"] = round(total["seconds"] + outcome["seconds"], 3)
+    text = "\n".join(lines) + "\n"
+    records.write_atomically(path, lambda file: file.write(text.encode()))
+    return {
+        "videos": len(outcomes),
+        "kept": sum(total["videos"] for total in totals.values()),
+        "left_out": dict(left_out.most_common()),
+        "clips": sum(total["clips"] for total in totals.values()),
+        "splits": {name: total for name, total in totals.items() if total["clips"]},
+    }
+
+
+def make_packing(
+    outcomes: Sequence[dict], splits: dict[str, str], cache: pathlib.Path, crop_size: int
+) -> Packing:
+    """What the shards of outcomes are to hold.
+
+    Args:
+      outcomes: of the extraction; of each, "source" and "parts" are read.
+      splits: source -> split.
+      cache: where the parts' files lie.
+      crop_size: px, 0 if there are no pictures.
+    """
+    names, ticks, paths, digest = {}, {}, {}, hashlib.sha256()
+    for outcome in outcomes:
+        for part in outcome["parts"]:
+            split = splits[outcome["source"]]
+            names.setdefault(split, []).append(part["clip_id"])
+            ticks.setdefault(split, []).append(part["ticks"])
+            paths.setdefault(split, []).append(os.fspath(cache / part["file"]))
+            digest.update(f"{split}\0{part['clip_id']}\0{part['file']}\n".encode())
+    index = {"fingerprint": digest.hexdigest(), "crop_size": crop_size}
+    return Packing(paths, index | {"clips": names, "ticks": ticks})
+
+
+def list_counts(counts: dict[str, int]) -> str:
+    """{"no_face": 2} -> "2 no_face"."""
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "none"
