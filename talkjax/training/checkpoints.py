@@ -1,22 +1,27 @@
 """Checkpoints of a run, and starting one stage from another's.
 
 A run's directory holds `config.json` (what it was started with) and `checkpoints/STEP/`, each with
-the items "state" (the whole TrainState) and "data" (the state of every process's iterator),
-written in the background and complete or absent. `talkjax.runs` reads weights out of them.
+the items "state" (the whole TrainState), "data" (the state of every process's iterator) and
+"fingerprint" (of the state: storage checks no sums), written in the background and complete or
+absent. `talkjax.runs` reads weights out of them. One that cannot be restored any more is renamed
+`STEP.damaged`: it is kept for whoever can use it, and its step may be saved again.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from talkjax import runs
@@ -28,8 +33,9 @@ from talkjax.training.stage import Params
 # what is computed. (Data that moved is still the same data.)
 MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
-    "autoencoder.weights", "data.dir", "data.latents",
-    "data.memory_limit", "data.num_threads", "data.prefetch",
+    "autoencoder.weights", "autoencoder.remat", "denoiser.remat",
+    "denoiser.talkformer.implementation", "data.dir", "data.latents",
+    "data.max_damaged", "data.memory_limit", "data.num_threads", "data.prefetch",
 )  # fmt: skip
 
 
@@ -79,17 +85,45 @@ def open_manager(
     def loss_of(metrics: Mapping[str, float]) -> float:
         return metrics["loss"]
 
+    directory = runs.checkpoint_directory(workdir)
+    _set_damaged_scores_aside(directory)
     best = policies.BestN(
         get_metric_fn=loss_of, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
     )
+    kept = policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best])
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best]),
+        preservation_policy=kept,
         best_fn=loss_of,
         best_mode="min",
         cleanup_tmp_directories=True,
         enable_async_checkpointing=True,
     )
-    return ocp.CheckpointManager(runs.checkpoint_directory(workdir), options=options)
+    manager = ocp.CheckpointManager(directory, options=options)
+    _remove_superseded(manager, kept)
+    return manager
+
+
+def _remove_superseded(manager: ocp.CheckpointManager, kept: policies.PreservationPolicy) -> None:
+    """Removes what is left where a run was killed between a save and what follows from it."""
+    found = [
+        types.SimpleNamespace(step=step, metrics=manager.metrics(step))
+        for step in sorted(manager.all_steps())
+    ]
+    flags = kept.should_preserve(found, context=policies.PreservationContext())
+    superseded = [info.step for info, keep in zip(found, flags, strict=True) if not keep]
+    if _in_all_processes(True):  # all have looked
+        for step in superseded:
+            manager.delete(step)
+
+
+def _set_damaged_scores_aside(directory: Path) -> None:
+    """Orbax could not open any checkpoint beside one whose evaluation cannot be read."""
+    for scores in directory.glob("*/metrics/metrics"):
+        try:
+            json.loads(scores.read_text())
+        except (ValueError, OSError):
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                scores.parent.rename(scores.parent.with_name("metrics.damaged"))
 
 
 def save(
@@ -111,9 +145,38 @@ def save(
     if step in manager.all_steps():
         return
     items = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
+        state=ocp.args.StandardSave(state),
+        data=grain.checkpoint.CheckpointSave(iterator),
+        fingerprint=ocp.args.JsonSave(fingerprint(state)),
     )
     manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+
+
+@jax.jit
+def _sums_of_bits(leaves: list[jax.Array]) -> list[jax.Array]:
+    def mixed(x: jax.Array) -> jax.Array:
+        # MurmurHash3's final mix: one to one, so that no single change goes unseen.
+        x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+        return x ^ (x >> 16)
+
+    def sum_of_bits(x: jax.Array) -> jax.Array:
+        words = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+        position, stride = jnp.zeros(x.shape, jnp.uint32), 1
+        for axis, size in enumerate(x.shape):
+            index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+            position, stride = position + index * np.uint32(stride), stride * size % 2**32
+        # An array whose parts have changed places is another one.
+        return jnp.sum(mixed(words.astype(jnp.uint32) + mixed(position)), dtype=jnp.uint32)
+
+    return [sum_of_bits(x) for x in leaves]
+
+
+def fingerprint(state: train_state.TrainState) -> dict[str, int]:
+    """A 32-bit sum of every array's bits, by its path; the same on every mesh."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    sums = jax.device_get(_sums_of_bits([leaf for _, leaf in leaves]))
+    return {jax.tree_util.keystr(path): int(x) for (path, _), x in zip(leaves, sums, strict=True)}
 
 
 @contextlib.contextmanager
@@ -134,6 +197,65 @@ def full_disk_explained(workdir: str | os.PathLike) -> Iterator[None]:
         raise
 
 
+def restore_newest(
+    manager: ocp.CheckpointManager,
+    abstract: train_state.TrainState,
+    iterator: Any,
+    warn: Callable[[str], Any],
+) -> train_state.TrainState | None:
+    """Restores the newest checkpoint that is not damaged, and sets newer, damaged ones aside.
+
+    Args:
+      manager: from `open_manager`.
+      abstract: tree of `jax.ShapeDtypeStruct` with shardings.
+      iterator: of this process; set in place.
+      warn: told, in one line, which were damaged and where the run goes on.
+
+    Returns:
+      The state; None if there is no checkpoint at all.
+
+    Raises:
+      UserError: there are some, but none can be restored. Then none is renamed: more likely than
+        that all are damaged, something else is wrong.
+    """
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        state, reason = None, "another process could not read it"
+        try:
+            state = restore(manager, step, abstract, iterator)
+        except UserError as error:
+            reason = str(error)
+        if _in_all_processes(state is not None):
+            break
+        damaged[step] = reason
+    else:
+        if not damaged:
+            return None
+        raise UserError(
+            f"none of the {len(damaged)} checkpoints in {manager.directory} can be restored; the "
+            f"newest: {damaged[max(damaged)]}"
+        )
+    for bad, reason in damaged.items():
+        path = Path(manager.directory) / str(bad)
+        aside = path.with_name(f"{bad}.damaged")
+        for number in range(2, 100):
+            if aside.exists():
+                aside = path.with_name(f"{bad}.damaged{number}")
+        if jax.process_index() == 0:
+            path.rename(aside)
+        what = reason.rpartition("; ")[0] or reason  # without the remedy
+        warn(f"{what}; kept as {aside.name}, going on from step {step}")
+    if damaged:
+        _in_all_processes(True)  # renamed, for all to see
+        manager.reload()
+    return state
+
+
+def _in_all_processes(here: bool) -> bool:
+    """Whether it is so in every process; waits for them."""
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
+
+
 def restore(
     manager: ocp.CheckpointManager, step: int, abstract: train_state.TrainState, iterator: Any
 ) -> train_state.TrainState:
@@ -150,8 +272,13 @@ def restore(
     """
     path = Path(manager.directory) / str(step)
     try:
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = manager.restore(step, args=items)["state"]
+        items = {"state": ocp.args.StandardRestore(abstract)}
+        if (path / "fingerprint").exists():  # older checkpoints have none
+            items["fingerprint"] = ocp.args.JsonRestore()
+        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        state = restored["state"]
+        if restored.get("fingerprint", found := fingerprint(state)) != found:
+            raise ValueError("its arrays are not those that were saved")
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise runs.damaged(path, error) from error
     # Position counts batches of the whole run, and is the same in every process: when their

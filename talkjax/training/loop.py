@@ -20,8 +20,7 @@ import numpy as np
 
 from talkjax import pictures, runs
 from talkjax.errors import UserError
-from talkjax.training import checkpoints, metrics, sharding, state, step
-from talkjax.training.rng import stream
+from talkjax.training import checkpoints, metrics, plan, sharding, state, step
 from talkjax.training.stage import Stage
 
 # (split) -> batches of this process: for "train" endless, with get_state and set_state; for
@@ -51,52 +50,34 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
     say = functools.partial(print, flush=True) if first else lambda *_: None
     bar = first and sys.stderr.isatty()
 
-    # -- mesh and data
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    accumulation = config.optimizer.accumulation
-    sharding.check_batch_size(config.batch_size, mesh, accumulation)
-    rows = sharding.batch_sharding(mesh)
+    def warn(words: str) -> None:
+        if first:
+            print(f"warning: {words}", file=sys.stderr, flush=True)
+
+    # -- data, mesh, shapes
     iterator = iter(make_data("train"))
-    example = _peek(iterator)
-    abstract_batch = {
-        name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=rows)
-        for name, x in example.items()
-    }
+    planned = plan.make(config, stage, _peek(iterator))
     say(
-        f"{jax.device_count()} {jax.devices()[0].device_kind} devices, mesh {dict(mesh.shape)}, "
-        f"{jax.process_count()} process(es); stage {config.stage}, batch {config.batch_size}"
+        f"{jax.device_count()} {jax.devices()[0].device_kind} devices, mesh "
+        f"{dict(planned.mesh.shape)}, {jax.process_count()} process(es); stage {config.stage}, "
+        f"batch {config.batch_size}"
     )
 
-    # -- state: shapes, then shardings, then (if nothing is to be restored) values
-    rules = tuple((pattern, tactic) for pattern, tactic in config.mesh.rules)
-    layout = (mesh, rules, config.mesh.fsdp_min_size)
-    schedule = state.make_schedule(config.optimizer, config.steps)
-    optimizer = state.make_optimizer(config.optimizer, schedule)
-    create = functools.partial(state.create, optimizer=optimizer, prefixes=stage.trainable)
-    init = functools.partial(
-        state.init_params, stage.init, stream(jax.random.key(config.seed), "init"), example, *layout
-    )
-    abstract = jax.eval_shape(lambda: create(init()))
-    shardings = state.state_shardings(abstract, optimizer, stage.trainable, *layout)
-    abstract = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        abstract,
-        shardings,
-    )
+    # -- state
     keep = config.checkpoint.keep_latest, config.checkpoint.keep_best
     with (
         checkpoints.full_disk_explained(workdir),
         contextlib.closing(checkpoints.open_manager(workdir, *keep)) as manager,
     ):
-        done = manager.latest_step()
-        if done is not None:
+        if manager.latest_step() is not None:
             checkpoints.check_config(workdir, config)
-            current = checkpoints.restore(manager, done, abstract, iterator)
-            say(f"resumed {workdir} at step {done}")
+        current = checkpoints.restore_newest(manager, planned.state, iterator, warn)
+        if current is not None:
+            say(f"resumed {workdir} at step {int(current.step)}")
         else:
-            params = checkpoints.insert(init(), stage.pretrained, "published weights")
+            params = checkpoints.insert(planned.init(), stage.pretrained, "published weights")
             params = checkpoints.warm_start(params, config.init_from)
-            current = jax.jit(create, out_shardings=shardings)(params)
+            current = jax.jit(planned.create, out_shardings=planned.shardings)(params)
             del params
             if first:
                 runs.write_config(workdir, config)
@@ -111,22 +92,11 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
             return False
 
         # -- compile before anything else can go wrong
-        train_step = step.make_train_step(
-            stage.loss_fn,
-            optimizer,
-            schedule,
-            trainable=stage.trainable,
-            ema_decay=config.ema_decay,
-            accumulation=accumulation,
-            seed=config.seed,
-            mesh=mesh,
-            shardings=shardings,
-        )
         started = time.perf_counter()
-        compiled = train_step.lower(abstract, abstract_batch).compile()
+        compiled = planned.train_step.lower(planned.state, planned.batch).compile()
         costs = metrics.compiled_costs(compiled) | {"compile_s": time.perf_counter() - started}
         say(metrics.describe_costs(costs))
-        evaluate = _evaluation(config, workdir, stage, make_data, mesh, shardings, writer, say)
+        evaluate = _evaluation(config, workdir, stage, make_data, planned, writer, say)
 
         # -- the loop
         clock = metrics.Clock(config.batch_size, costs["flops"])
@@ -138,13 +108,14 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
                     batch = next(iterator, None)
                 if batch is None:
                     raise UserError(f"the training data ended at step {done}; it must be endless")
-                placed = sharding.place_batch(batch, rows)
+                placed = sharding.place_batch(batch, planned.rows)
                 with jax.transfer_guard("disallow"):
                     current, numbers = compiled(current, placed)
                 done += 1
                 # Let the host run ahead a little, not without bound: batches wait in memory.
-                in_flight = [*in_flight[-1:], numbers["loss"]]
-                in_flight[0].block_until_ready()
+                in_flight = [*in_flight[-1:], numbers["skipped_in_a_row"]]
+                limit = config.max_skipped_in_a_row
+                _check_skipped(float(in_flight[0]), done + 1 - len(in_flight), limit)
 
                 stop, last = asked_to_stop(done), done == config.steps
                 if stop or last or clock.steps == 0 or done % config.log.every == 0:
@@ -154,13 +125,15 @@ def train(config: Any, workdir: str | os.PathLike, stage: Stage, make_data: Make
                     warning = stage.watch(row) if stage.watch else None
                     writer.write(row | ({"warning": warning} if warning else {}))
                     shown.show(row)
-                    if warning and first:
-                        print(f"warning: step {done}: {warning}", file=sys.stderr, flush=True)
-                    _check_skipped(row, config.max_skipped_in_a_row)
+                    if warning:
+                        warn(f"step {done}: {warning}")
+                    _check_skipped(row["skipped_in_a_row"], done, limit)
                 scores = None
                 if config.eval.every and (last or done % config.eval.every == 0) and not stop:
                     scores = evaluate(current, done)
-                if stop or last or done % config.checkpoint.every == 0:
+                regular = done % config.checkpoint.every == 0
+                # Whatever makes steps fail, checkpoints from before it must not give way.
+                if stop or last or (regular and not numbers["skipped_in_a_row"]):
                     checkpoints.save(manager, done, current, iterator, scores)
                 if scores or stop:
                     clock.reset(done)
@@ -188,12 +161,12 @@ def _close(iterator: Any) -> None:
         iterator.close()
 
 
-def _check_skipped(row: dict[str, float], limit: int) -> None:
-    if row["skipped_in_a_row"] > limit:
+def _check_skipped(in_a_row: float, step: int, limit: int) -> None:
+    if in_a_row > limit:
         raise UserError(
-            f"the last {row['skipped_in_a_row']:.0f} steps before step {row['step']} had a loss or "
-            "gradient that was not finite; lower --config.optimizer.learning_rate or look at the "
-            "data (checkpoints from before are kept)"
+            f"the last {in_a_row:.0f} steps before step {step} had a loss or gradient that was not "
+            "finite; lower --config.optimizer.learning_rate or look at the data (checkpoints from "
+            "before are kept)"
         )
 
 
@@ -221,15 +194,14 @@ def _evaluation(
     workdir: Path,
     stage: Stage,
     make_data: MakeData,
-    mesh: Any,
-    shardings: state.TrainState,
+    planned: plan.Plan,
     writer: metrics.Writer,
     say: Callable[..., None],
 ) -> Callable[[state.TrainState, int], dict[str, float] | None]:
     """Builds (state, step) -> mean metrics on held-out data; writes them, and pictures, down."""
     if not config.eval.every:
         return lambda *_: None
-    rows = sharding.batch_sharding(mesh)
+    mesh, rows, shardings = planned.mesh, planned.rows, planned.shardings
     data = make_data("validation")
     eval_fn = stage.eval_fn or stage.loss_fn
     run = step.make_eval_step(eval_fn, seed=config.seed, mesh=mesh, shardings=shardings)

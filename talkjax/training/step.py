@@ -115,7 +115,7 @@ def make_train_step(
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        train_step,
+        sharding.on_mesh(mesh, train_step),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
@@ -137,7 +137,7 @@ def make_eval_step(
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        eval_step,
+        sharding.on_mesh(mesh, eval_step),
         in_shardings=(shardings, sharding.batch_sharding(mesh), everywhere),
         out_shardings=everywhere,
     )
@@ -157,7 +157,7 @@ def make_preview(
         return preview(state.averaged_params(current), batch, key)
 
     return jax.jit(
-        run,
+        sharding.on_mesh(mesh, run),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )

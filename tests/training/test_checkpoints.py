@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import jax
@@ -8,49 +9,9 @@ import pytest
 
 from talkjax import runs, weights
 from talkjax.errors import UserError
-from talkjax.training import checkpoints, sharding, state
+from talkjax.training import checkpoints
 from tests.training import toy
-
-
-def make_state(shape=(2, 4), seed=0, fill=None):
-    """A toy state on a mesh, its abstract form included."""
-    c = toy.config()
-    mesh = sharding.make_mesh(*shape, jax.devices()[: shape[0] * shape[1]])
-    optimizer = state.make_optimizer(c.optimizer, state.make_schedule(c.optimizer, c.steps))
-    rules = (("bias", "replicate"), (".*", "fsdp"))
-    example = {"x": np.zeros((16, toy.FEATURES), np.float32)}
-    params = state.init_params(toy.init, jax.random.key(seed), example, mesh, rules, 1)
-    made = state.create(params, optimizer, ["denoiser"])
-    where = state.state_shardings(
-        jax.eval_shape(lambda: made), optimizer, ["denoiser"], mesh, rules, 1
-    )
-    if fill is not None:
-        made = jax.tree.map(lambda x: jnp.full_like(x, fill), made)
-    made = jax.device_put(made, where)
-    abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), made, where
-    )
-    return made, abstract
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def save_run(workdir, steps=(1,), seed=0, stage="diffusion", metrics=None):
-    """A run's directory with checkpoints; step N's average is filled with N."""
-    iterator = iter(toy.make_data(toy.config())("train"))
-    manager = checkpoints.open_manager(workdir, keep_latest=2, keep_best=1)
-    runs.write_config(workdir, toy.config(stage=stage))
-    for step in steps:
-        next(iterator)
-        made, _ = make_state(seed=seed)
-        ema = jax.tree.map(lambda x, s=step: jnp.full_like(x, s), made.ema)
-        made = state.TrainState(**{**vars(made), "ema": ema})
-        checkpoints.save(manager, step, made, iterator, metrics and metrics.get(step))
-    manager.wait_until_finished()
-    manager.close()
-    return made
+from tests.training.saved import assert_equal, make_state, save_run
 
 
 def test_round_trip_with_the_iterator(tmp_path):
@@ -103,6 +64,16 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     with checkpoints.open_manager(tmp_path) as manager:
         assert sorted(manager.all_steps()) == [2, 5, 6]  # 6 has no evaluation
         assert manager.best_step() == 2
+
+
+def test_what_a_killed_deletion_left_is_removed(tmp_path):
+    save_run(tmp_path, range(1, 4), metrics={2: {"loss": 1.0}})
+    directory = tmp_path / "checkpoints"
+    assert sorted(os.listdir(directory)) == ["2", "3"]
+    shutil.copytree(directory / "3", directory / "1")
+    shutil.rmtree(directory / "1" / "state")
+    checkpoints.open_manager(tmp_path).close()
+    assert sorted(os.listdir(directory)) == ["2", "3"]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -1,8 +1,10 @@
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -45,6 +47,23 @@ def run(workdir, *changes, **environment):
 def train(workdir, make_data=None, stage=None, **changes):
     c = toy.config(**changes)
     return loop.train(c, workdir, stage or toy.stage(), make_data or toy.make_data(c))
+
+
+def poisoned(steps):
+    """The toy's data; the batches of these steps hold an infinity."""
+    c = toy.config()
+    iterator = iter(toy.make_data(c)("train"))
+    batches = [next(iterator)["x"].tobytes() for _ in range(max(steps))]
+    chosen = {batches[step - 1] for step in steps}
+
+    def poison(batch):
+        bad = batch["x"].tobytes() in chosen
+        return {**batch, "y": batch["y"] * np.float32(np.inf if bad else 1)}
+
+    def make(split):
+        return toy.make_data(c)(split).map(poison)
+
+    return make
 
 
 def test_a_whole_run_leaves_its_record(tmp_path, capsys):
@@ -151,7 +170,88 @@ def test_it_gives_up_after_too_many_bad_steps(tmp_path):
     assert rows[-1]["loss"] is None  # JSON knows no NaN
 
 
-def test_a_full_disk_is_explained(tmp_path, monkeypatch):
+def test_it_gives_up_soon_whatever_is_logged_and_keeps_older_checkpoints(tmp_path):
+    """Steps fail from the sixth on; nothing is logged, checkpoints are due every second step."""
+    make_data = poisoned(range(6, 40))
+    rare = {"log.every": 1000, "checkpoint.every": 2, "eval.every": 0, "steps": 40}
+    with pytest.raises(UserError, match="the last 11 steps before step 16"):
+        train(tmp_path, make_data, max_skipped_in_a_row=10, **rare)
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4"]
+
+
+def test_skipped_steps_are_counted_and_resumed_to_the_last_bit(tmp_path):
+    """A run that ends amid steps that fail goes on like one that did not end there."""
+    make_data = poisoned((3, 7, 8, 9))
+    endless = {"optimizer.schedule": "constant", "eval.every": 0}
+    train(tmp_path / "whole", make_data, **endless)
+    train(tmp_path / "parts", make_data, steps=8, **endless)
+    assert "8" in os.listdir(tmp_path / "parts" / "checkpoints")
+    train(tmp_path / "parts", make_data, **endless)
+    names = ("step", "loss", "grad_norm", "learning_rate", "skipped", "skipped_in_a_row")
+    whole, parts = (
+        [[row[name] for name in names] for row in rows_of(tmp_path / run)]
+        for run in ("whole", "parts")
+    )
+    assert whole == parts
+    assert [row[-1] for row in whole] == [0, 0, 1, 0, 0, 0, 1, 2, 3, 0, 0, 0]
+    with pytest.raises(UserError, match="the last 3 steps before step 9"):
+        train(tmp_path / "limit", make_data, steps=8, max_skipped_in_a_row=2, **endless)
+        train(tmp_path / "limit", make_data, max_skipped_in_a_row=2, **endless)
+
+
+def test_a_damaged_checkpoint_costs_steps_and_nothing_else(tmp_path, capsys):
+    train(tmp_path / "whole")
+    train(tmp_path / "damaged")
+    (tmp_path / "damaged/checkpoints/12/state/_METADATA").write_text("{")
+    train(tmp_path / "damaged")
+    captured = capsys.readouterr()
+    assert "checkpoints/12 cannot be restored" in captured.err
+    assert "kept as 12.damaged, going on from step 8" in captured.err
+    assert "at step 8" in captured.out
+    assert losses_of(tmp_path / "damaged") == losses_of(tmp_path / "whole")
+    steps = os.listdir(tmp_path / "damaged/checkpoints")
+    assert sorted(steps) == sorted([*os.listdir(tmp_path / "whole/checkpoints"), "12.damaged"])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(command).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_run_goes_on_after_the_disk_was_full(small_disk, tmp_path_factory, monkeypatch):
+    """It becomes full after the first save; the second cannot be finished."""
+    whole = tmp_path_factory.mktemp("whole")
+    train(whole)
+    ballast, workdir = small_disk / "ballast", small_disk / "run"
+    write = metrics.Writer.write
+
+    def filling(self, row):
+        write(self, row)
+        if row["step"] == 6 and not ballast.exists():
+            while not (workdir / "checkpoints" / "4").is_dir():
+                time.sleep(0.01)
+            left = os.statvfs(small_disk)
+            # Room for some lines and some small files, not for all of a checkpoint's.
+            ballast.write_bytes(bytes(left.f_bavail * left.f_frsize - 4 * left.f_frsize))
+
+    monkeypatch.setattr(metrics.Writer, "write", filling)
+    with pytest.raises(UserError, match="no space left in"):
+        train(workdir)
+    steps = [p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps == ["4"]
+    ballast.unlink()
+    monkeypatch.undo()
+    train(workdir)
+    assert losses_of(workdir) == losses_of(whole)
+    assert {*os.listdir(workdir / "checkpoints")} == {*os.listdir(whole / "checkpoints")}
+
+
+def test_a_full_disk_is_explained_wherever_it_shows(tmp_path, monkeypatch):
     def full(self, row):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,10 +1,16 @@
+import types
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from configs import base_256, person_128, sync
+from talkjax import networks
+from talkjax.compile_ahead import programs
 from talkjax.errors import UserError
-from talkjax.training import sharding
+from talkjax.sampling import regions
+from talkjax.training import sharding, stages
 
 
 def shapes(**leaves):
@@ -68,6 +74,54 @@ def test_a_parameter_that_cannot_be_split_is_named():
 def test_an_unknown_tactic_is_refused():
     with pytest.raises(UserError, match="'tensor'"):
         specs(shapes(a=(8,)), [(".*", "tensor")])
+
+
+EVERY = [
+    (module, stage)
+    for module in (base_256, person_128)
+    for stage in ("autoencoder", "landmark", "diffusion", "joint")
+] + [(sync, "sync")]
+
+
+@pytest.mark.parametrize(("module", "stage"), EVERY)
+def test_the_rules_cover_every_parameter_of_every_network(module, stage):
+    config = module.get_config()
+    config.stage = stage
+    batch = programs.batch_shapes(config)
+    params = jax.eval_shape(
+        lambda key: stages.build(config).init(
+            key, {name: jax.numpy.zeros(x.shape, x.dtype) for name, x in batch.items()}
+        ),
+        jax.random.key(0),
+    )
+    if module is person_128:  # the networks of kind taesd and light, too
+        for kind in ("taesd", "light"):
+            config.autoencoder.kind = kind
+            config.autoencoder.size, config.autoencoder.f = "small", 8
+            params = {**params, kind: regions.expected_params(networks.build(config))}
+    for fsdp in (2, 16, 64) if module is base_256 else (2, 16):
+        mesh = jax.sharding.AbstractMesh((1, fsdp), sharding.AXES)
+        # A copy costs little below min_size; beyond it, everything has to be split.
+        specs = sharding.param_specs(params, mesh, config.mesh.rules, config.mesh.fsdp_min_size)
+        flat = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+        large = [x.size >= config.mesh.fsdp_min_size for x in jax.tree.leaves(params)]
+        assert [spec != PartitionSpec() for spec in flat] == large
+
+
+def test_slices_lie_along_data():
+    def device(i):
+        return types.SimpleNamespace(
+            id=i, slice_index=i // 8, process_index=i, platform="cpu", device_kind="fake"
+        )
+
+    devices = [device(i) for i in range(16)]
+    grid = sharding.device_grid(4, 4, devices)
+    assert grid.shape == (4, 4)
+    slices = np.vectorize(lambda d: d.slice_index)(grid)
+    np.testing.assert_array_equal(slices, [[0] * 4, [0] * 4, [1] * 4, [1] * 4])
+    assert len({d.id for d in grid.flat}) == 16
+    with pytest.raises(UserError, match="2 slices"):
+        sharding.device_grid(1, 16, devices)
 
 
 def test_batch_sizes():

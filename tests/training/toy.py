@@ -86,11 +86,9 @@ def make_data(c, slow=0.0):
         return batch
 
     def make(split):
-        index, count = jax.process_index(), jax.process_count()
         data = grain.MapDataset.range(64).seed(c.seed + (split != "train")).random_map(sample)
-        # However many processes share them, a step's samples are the same ones.
-        data = data.shuffle()[index::count].repeat() if split == "train" else data[index::count]
-        data = data.batch(c.batch_size // count, drop_remainder=True).map(wait)
+        data = data.shuffle().repeat() if split == "train" else data
+        data = data.batch(c.batch_size, drop_remainder=True).map(wait)
         return data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
 
     return make
@@ -103,10 +101,6 @@ def main(argv) -> None:
     noise = changes.pop("noise", 0.1)
     crash = changes.pop("kill_at", None)
     c = config(**changes)
-    if "COORDINATOR" in os.environ:
-        jax.distributed.initialize(
-            os.environ["COORDINATOR"], int(os.environ["COUNT"]), int(os.environ["INDEX"])
-        )
     if crash is not None:
         write = loop.metrics.Writer.write
 
