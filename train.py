@@ -1,11 +1,13 @@
-"""Trains one stage of talkjax, or releases the weights of a run.
+"""Trains one stage of talkjax, releases the weights of a run, or compiles for a TPU slice.
 
     uv run train.py --config=configs/NAME.py --workdir=W [--config.field=value ...]
     uv run train.py --workdir=W --export=DIR [--export_dtype=float16]
+    uv run --extra tpu train.py --config=configs/NAME.py --compile_for=v5e-256 [--compile_search]
 
 The first goes on from W's newest checkpoint if there is one. SIGTERM saves a checkpoint and ends
 with exit code 143. The second writes the averaged weights of W's newest checkpoint as safetensors,
-and their config, into DIR. The story of a run is in `talkjax/training/loop.py`.
+and their config, into DIR. The third trains nothing: it says whether and how fast the step would
+run on a TPU slice. The story of a run is in `talkjax/training/loop.py`.
 """
 
 import dataclasses
@@ -13,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from talkjax import commands
 from talkjax.errors import UserError
+from talkjax.training import processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
@@ -30,7 +32,28 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
     "One of several processes. Found by itself on TPU pods, Slurm and others; elsewhere set "
-    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. See docs/multi_host.md.",
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout",
+    processes.HEARTBEAT_TIMEOUT,
+    "With --distributed: seconds without a sign of life from one process after which all end.",
+    lower_bound=2,
+)
+_COMPILE_FOR = flags.DEFINE_string(
+    "compile_for",
+    None,
+    "Only compile, for a TPU slice that need not be there (v5e-256, v5p-128, 2xv5e-256, ...; "
+    "extra `tpu`), and tell memory, FLOPs, collectives and the roofline.",
+)
+_COMPILE_STEP = flags.DEFINE_enum(
+    "compile_step", "train", ["train", "sample"], "What --compile_for compiles."
+)
+_COMPILE_SEARCH = flags.DEFINE_bool(
+    "compile_search", False, "--compile_for searches for the best batch, from the config's up."
+)
+_COMPILE_QUICK = flags.DEFINE_bool(
+    "compile_quick", False, "--compile_for lets the compiler try less hard: much faster, rougher."
 )
 _SIGTERM_EXIT = 128 + 15
 
@@ -39,8 +62,23 @@ def main(argv: Sequence[str]) -> None:
     """Trains or exports, as the flags say."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+    if _COMPILE_FOR.value:
+        if _CONFIG.value is None:
+            raise UserError("say what to compile: --config=configs/NAME.py")
+        from talkjax.compile_ahead import command
+
+        command.compile_for(
+            _CONFIG.value,
+            _COMPILE_FOR.value,
+            _COMPILE_STEP.value,
+            find_batch=_COMPILE_SEARCH.value,
+            quick=_COMPILE_QUICK.value,
+        )
+        return
     if not _WORKDIR.value:
         raise UserError("say where the run is to live: --workdir=DIR")
+    if "://" in _WORKDIR.value:
+        raise UserError(f"--workdir={_WORKDIR.value} is no path; mount the bucket and name that")
     if _EXPORT.value:
         from talkjax import runs
 
@@ -50,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value is None:
         raise UserError("say what to train: --config=configs/NAME.py")
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()  # before anything asks for devices
+        processes.join(_HEARTBEAT_TIMEOUT.value)  # before anything asks for devices
 
     from talkjax.training import loop, stages
 
@@ -102,6 +140,8 @@ def make_data(config: Any) -> Any:
     Raises:
       UserError: `config.data.dir` is not set; the batch does not split over the processes.
     """
+    import jax  # not needed by the parent of a --distributed one
+
     from data_pipelines import loader, records
 
     if not config.data.dir:
@@ -132,6 +172,11 @@ def make_data(config: Any) -> Any:
     return make
 
 
+def run(argv: Sequence[str]) -> int:
+    """`main` and what becomes of its errors; the exit code."""
+    return (processes if _DISTRIBUTED.value else commands).run_main(main, argv)
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses the command line; a mistake there ends the program with one line and exit code 2."""
     try:
@@ -149,4 +194,4 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(commands.run_main(main, argv)), flags_parser=parse_flags)
+    app.run(lambda argv: sys.exit(run(argv)), flags_parser=parse_flags)

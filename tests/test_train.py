@@ -35,6 +35,7 @@ def train(*arguments):
         ([CONFIG, "--workdir=out/x", "--no_such_flag=1"], "no_such_flag"),
         ([CONFIG, "--workdir=out/x", "stray"], "stray"),
         ([CONFIG], "--workdir"),
+        ([CONFIG, "--workdir=gs://bucket/run"], "gs://bucket/run is no path"),
         (["--workdir=out/x"], "--config"),
         (["--workdir=out/x", "--config=configs/none.py"], "none.py"),
         ([CONFIG, "--workdir=out/x"], "--config.data.dir"),

@@ -1,93 +1,71 @@
-"""Two real processes on this machine, joined by jax.distributed."""
+"""train.py itself as two processes on this machine, joined by jax.distributed."""
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
+import json
 
-import numpy as np
 import pytest
 
-from tests.training import test_loop, toy
+from benchmarks import two_processes
+from talkjax.training import processes
 
-pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+TIMEOUT = 10  # seconds, of heartbeats
+SLACK = 20  # a busy machine ends processes late
 
 
-def start_two(workdir, *changes):
-    """Starts both processes of a run, each with two devices."""
-    shared = {"COORDINATOR": f"127.0.0.1:{free_port()}", "COUNT": "2", "DEVICES": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, toy.__file__, str(workdir), *changes],
-            env={**os.environ, **shared, "INDEX": str(i)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for i in range(2)
-    ]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return two_processes.write_data(tmp_path_factory.mktemp("data"))
 
 
-def finish(processes, code=0):
-    outputs = []
-    try:
-        for process in processes:
-            outputs.append(process.communicate(timeout=180)[0])
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [code, code], "\n".join(outputs)
-    return outputs
+def data_states(checkpoint):
+    """What a checkpoint says of where the data are: {file name: state}."""
+    return {p.name: json.loads(p.read_text()) for p in (checkpoint / "data").glob("process_*")}
 
 
-CONSTANT = ('optimizer.schedule="constant"', "mesh.fsdp=2", "noise=0.0")
+def test_two_processes_agree_with_one(data, tmp_path):
+    assert two_processes.compare(tmp_path, data, 4)["difference"] < 1e-5
+    (alone,) = data_states(tmp_path / "one/checkpoints/4").values()
+    states = data_states(tmp_path / "two/checkpoints/4")
+    assert sorted(states) == ["process_0-of-2.json", "process_1-of-2.json"]
+    assert all(state == alone for state in states.values())
 
 
-def test_two_processes_resume_and_agree_with_one(tmp_path):
-    finish(start_two(tmp_path / "whole", *CONSTANT))
-    whole = test_loop.losses_of(tmp_path / "whole")
-    assert [row[0] for row in whole] == list(range(1, 13))  # one process writes
-    data = tmp_path / "whole" / "checkpoints" / "12" / "data"
-    assert sorted(p.name for p in data.glob("process*")) == [
-        "process_0-of-2.json",
-        "process_1-of-2.json",
-    ]
-    assert (tmp_path / "whole" / "samples" / "00000012.png").exists()
-
-    # Stopped after eight steps and gone on with: the same, to the last bit.
-    finish(start_two(tmp_path / "parts", *CONSTANT, "steps=8"))
-    shutil.copytree(tmp_path / "parts", tmp_path / "moved")
-    outputs = finish(start_two(tmp_path / "parts", *CONSTANT))
-    assert "resumed" in outputs[0]
-    assert test_loop.losses_of(tmp_path / "parts") == whole
-
-    # Gone on with, and done wholly, by one process with eight devices: the same but for rounding.
-    changes = {"optimizer.schedule": "constant"}
-    test_loop.train(tmp_path / "moved", stage=toy.stage(noise=0.0), **changes)
-    test_loop.train(tmp_path / "one", stage=toy.stage(noise=0.0), **changes)
-    for name in ("moved", "one"):
-        rows = np.array(test_loop.losses_of(tmp_path / name))
-        np.testing.assert_allclose(rows, np.array(whole), rtol=1e-4)
+@pytest.mark.slow
+def test_microbatches_and_evaluation_agree_too(data, tmp_path):
+    result = two_processes.compare(tmp_path, data, 4, **two_processes.JOINT)
+    assert result["difference"] < 1e-5
+    assert result["difference of eval_loss"] < 1e-5
+    assert (tmp_path / "two/samples/00000004.png").exists()
 
 
-def test_a_signal_to_one_process_saves_in_both(tmp_path):
-    slow = ("slow=0.2", "steps=1000", 'optimizer.schedule="constant"')
-    processes = start_two(tmp_path / "run", *slow)
-    for line in processes[0].stdout:
-        if line.startswith("step 3/"):
-            break
-    processes[1].send_signal(signal.SIGTERM)
-    outputs = finish(processes, code=143)
-    assert "stopped by SIGTERM" in outputs[0]
-    last = test_loop.losses_of(tmp_path / "run")[-1][0]
-    saved = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert max(saved) == last < 1000
-    assert len(list((tmp_path / "run/checkpoints" / str(last) / "data").glob("process_*"))) == 2
+@pytest.mark.slow
+def test_stopped_runs_end_together_and_go_on(data, tmp_path):
+    steps = 40
+    two_processes.Run(tmp_path / "two", data, steps=steps).finish()
+    results = two_processes.stop_and_go_on(tmp_path, data, steps, TIMEOUT)
+
+    stopped = results["SIGTERM to process 1"]
+    assert stopped["codes"] == [143, 143]
+    assert "stopped by SIGTERM" in stopped["last_words"][0]
+    assert stopped["checkpoints"][-1] == stopped["last_step"]
+
+    for victim in range(2):
+        killed = results[f"kill -9 of process {victim}"]
+        other = 1 - victim
+        assert killed["codes"][victim] == -9
+        assert killed["codes"][other] == processes.LOST
+        assert killed["last_words"][other].startswith("error: another process of the run died")
+        assert killed["seconds"][other] < TIMEOUT + SLACK
+
+    assert results["gone on with by two"]["identical"]
+    assert results["gone on with by one, data=2 x fsdp=2"]["difference"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_mistake_in_one_process_ends_the_other(data, tmp_path, index):
+    result = two_processes.mistake(tmp_path, data, index, TIMEOUT)
+    assert result["codes"][index] == 2
+    assert "missing" in result["last_words"][index]
+    assert result["codes"][1 - index] == processes.LOST
+    assert result["last_words"][1 - index].startswith("error: another process of the run died")
+    assert result["seconds between"] < TIMEOUT + SLACK
