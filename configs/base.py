@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     c.autoencoder.size = "base"  # of kinds kl and light
     c.autoencoder.f = 8  # of kinds kl and light: 4 or 8
     c.autoencoder.layout = "taef2"  # of kind taesd
+    c.autoencoder.remat = False  # of kinds kl and taesd: blocks are computed again backward
     c.autoencoder.kl_weight = 1e-6
     # Published weights to start from: one file for kl, encoder and decoder for taesd.
     c.autoencoder.weights = ("", "")
@@ -41,10 +42,11 @@ def get_config() -> ConfigDict:
     c.denoiser.blocks = 2
     c.denoiser.attention = ()  # per resolution; all by default
     c.denoiser.groups = 32
-    c.denoiser.remat = True
+    c.denoiser.remat = "products"  # none, products or full: what the backward pass computes again
     c.denoiser.talkformer = ConfigDict()
     c.denoiser.talkformer.heads = 8
     c.denoiser.talkformer.positional = "kernel"  # or dot
+    c.denoiser.talkformer.implementation = "xla"  # of attention; cudnn on GPUs, pallas_tpu on TPUs
     c.denoiser.talkformer.motion_align = True  # ablation no_motion_align
     c.denoiser.talkformer.reference_align = True  # ablation no_reference_align
     c.landmark = ConfigDict({"features": 512, "layers": 8, "heads": 8, "dropout": 0.1})
@@ -79,6 +81,7 @@ def get_config() -> ConfigDict:
     c.data.audio_equalizer = 0.5
     c.data.drop_landmarks = 0.1
     c.data.drop_reference = 0.1
+    c.data.max_damaged = 0.01  # share of the records that may be damaged; one always may
     c.data.memory_limit = 4 << 30
     c.data.num_workers = 0
     c.data.num_threads = 2
@@ -104,7 +107,11 @@ def get_config() -> ConfigDict:
     c.mesh.data = -1  # what fsdp leaves
     c.mesh.fsdp = 1
     c.mesh.fsdp_min_size = 2**16  # smaller parameters are copied
-    c.mesh.rules = ((".*", "fsdp"),)  # ordered (pattern of a parameter's path, tactic)
+    # Ordered (pattern of a parameter's path, tactic), for every kind of parameter that there is.
+    c.mesh.rules = (
+        (r"/(bias|scale|null|log_temperature|log_scale)$", "replicate"),
+        (r"/(kernel|index|modality|order|position|heads)$", "fsdp"),
+    )
 
     # -- what is written down, in steps
     c.log = ConfigDict({"every": 50})

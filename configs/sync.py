@@ -44,7 +44,6 @@ def get_config() -> ConfigDict:
     c.optimizer.learning_rate = 1.5e-3
     c.optimizer.warmup_steps = 100
     c.ema_decay = 0.998
-    c.mesh.rules = ((".*", "fsdp"),)
     c.checkpoint.every = 250
     c.eval.every = 250
     c.eval.batches = 32

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from talkjax.diffusion import schedules
 from talkjax.models import (
+    attention,
     autoencoder,
     landmark_completion,
     light_autoencoder,
@@ -171,11 +172,14 @@ def build(config: Mapping[str, Any]) -> Networks:
     h, w = height // factor, width // factor
     cells = hidden.reshape(h, factor, w, factor).max((1, 3))
 
+    if net["remat"] not in unet.REMAT:
+        raise ValueError(f"no remat {net['remat']!r}; use one of {', '.join(unet.REMAT)}")
     talk = talkformer.TalkFormerConfig(
         region=region,
         landmarks=NUM_LANDMARKS,
         **{k: v for k, v in net["talkformer"].items()},
     )
+    attention.check(talk.implementation, compute)
     unet_config = unet.UNetConfig(
         latent_channels=channels,
         channels=tuple(net["channels"]),
@@ -211,10 +215,11 @@ def build_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn
       ValueError: an unknown kind or size.
     """
     kind, size = config["kind"], config["size"]
+    shared = {"dtype": dtype, "remat": config.get("remat", False)}
     if kind == "taesd":
-        return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], dtype=dtype)
+        return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], **shared)
     if kind == "kl":
-        return autoencoder.AutoencoderKL(**autoencoder.size(size, config["f"]), dtype=dtype)
+        return autoencoder.AutoencoderKL(**autoencoder.size(size, config["f"]), **shared)
     if kind == "light":
         arguments = light_autoencoder.size(size, config["f"])
         return light_autoencoder.LightAutoencoder(**arguments, dtype=dtype)

@@ -36,6 +36,7 @@ ALLOWED = {
     "talkjax.metrics": CORE | WEIGHTS | {"talkjax.media", "talkjax.pictures", "talkjax.sampling"},
     "talkjax.user_study": CORE | {"talkjax.media", "talkjax.sampling.summary"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.media"},
+    "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
     | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "data_pipelines"},
     "configs": set(),

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models import positions
+from talkjax.models import attention, positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class TalkFormerConfig:
       motion_unit, reference_unit: initial widths of the kernels of the two alignments, crop units.
       motion_align, reference_align: ablations `no_motion_align`, `no_reference_align`.
       ff_factor: width of the feed-forward over the features'.
+      implementation: of the reference alignment's attention, see `talkjax.models.attention`; the
+        motion alignment, which has few keys and needs the weights, is always `xla`.
     """
 
     region: tuple[float, ...]
@@ -55,22 +57,20 @@ class TalkFormerConfig:
     motion_align: bool = True
     reference_align: bool = True
     ff_factor: int = 2
+    implementation: str = "xla"
 
 
 @flax.struct.dataclass
 class Geometry:
-    """Distances that all blocks of one resolution share.
+    """Places that all blocks of one resolution share, in crop coordinates.
 
     Attributes:
       points: (1, N, 2) the grid.
-      to_landmarks: (B, N, K) squared distances from the grid to the target's landmarks.
-      to_reference: (B, N, N) squared distances from the points that correspond to the grid in
-        the reference to the reference's grid.
+      matched: (B, N, 2) where the facial points under the grid lie in the reference.
     """
 
     points: jax.Array
-    to_landmarks: jax.Array
-    to_reference: jax.Array
+    matched: jax.Array
 
 
 def geometry(
@@ -96,11 +96,7 @@ def geometry(
     points = jnp.broadcast_to(grid, (batch, *grid.shape[1:]))
     matched = positions.corresponding_points(points, landmarks, reference_landmarks, config.sigma)
     matched = jnp.where(keep_landmarks[:, None, None], matched, points)
-    return Geometry(
-        grid,
-        positions.squared_distance(points, landmarks),
-        positions.squared_distance(matched, points),
-    )
+    return Geometry(grid, matched)
 
 
 class LayerNorm(nn.Module):
@@ -128,26 +124,33 @@ class KernelAttention(nn.Module):
         and two units in turn.
       kernel: whether the distance term is used.
       dtype: computation type of the products; the softmax is float32.
+      implementation: see `talkjax.models.attention`.
     """
 
     heads: int
     unit: float
     kernel: bool
     dtype: Any = jnp.float32
+    implementation: str = "xla"
 
     @nn.compact
     def __call__(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, distance: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        query_places: jax.Array,
+        key_places: jax.Array,
+    ) -> tuple[jax.Array, jax.Array | None]:
         """Attends.
 
         Args:
           query: (B, N, C).
           key: (B or 1, M, C). value: (B or 1, M, V).
-          distance: (B, N, M) squared, crop units.
+          query_places: (B or 1, N, 2) crop coordinates. key_places: (B or 1, M, 2).
 
         Returns:
-          ((B, N, V), (B, H, N, M) weights).
+          ((B, N, V), (B, H, N, M) weights, None from a fused implementation).
         """
         batch, n, features = query.shape
         key = jnp.broadcast_to(key, (batch, *key.shape[1:]))
@@ -156,15 +159,16 @@ class KernelAttention(nn.Module):
         q = query.reshape(batch, n, self.heads, head) * jnp.asarray(head**-0.5, self.dtype)
         k = key.reshape(batch, -1, self.heads, head)
         v = value.reshape(batch, k.shape[1], self.heads, -1)
-        logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32)
+        nearness = None
         if self.kernel:
             spans = jnp.asarray([0.5, 1.0, 2.0], jnp.float32)[jnp.arange(self.heads) % 3]
             initial = jnp.log(1 / (2 * jnp.square(spans * self.unit)))
             log_temperature = self.param("log_temperature", lambda _: initial)
-            temperature = jnp.exp(log_temperature).reshape(1, self.heads, 1, 1)
-            logits = logits - temperature * distance[:, None]
-        weights = jax.nn.softmax(logits, axis=-1)
-        out = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(self.dtype), v)
+            places = (
+                jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (query_places, key_places)
+            )
+            nearness = attention.Nearness(*places, jnp.exp(log_temperature))
+        out, weights = attention.attend(q, k, v, nearness, self.implementation)
         return out.reshape(batch, n, -1), weights
 
 
@@ -216,7 +220,7 @@ class MotionAlign(nn.Module):
         h = self.norm(x)
         spots = jnp.broadcast_to(spots, (x.shape[0], *spots.shape[1:]))
         query = self.query(jnp.concatenate([h, spots], -1))
-        out, weights = self.attention(query, *context, geometry.to_landmarks)
+        out, weights = self.attention(query, *context, geometry.points, landmarks)
         # (B, N, H, 2): mean place of what each head looks at, from here
         offset = jnp.einsum("bhnk,bkd->bnhd", weights, landmarks) - geometry.points[:, :, None]
         offset = (offset / cfg.motion_unit).reshape(*x.shape[:2], -1).astype(self.dtype)
@@ -240,8 +244,9 @@ class ReferenceAlign(nn.Module):
         self.key = nn.Dense(self.features, dtype=self.dtype)
         self.value = nn.Dense(self.features, dtype=self.dtype)
         self.attention = KernelAttention(
-            cfg.heads, cfg.reference_unit, cfg.positional == "kernel", self.dtype
-        )
+            cfg.heads, cfg.reference_unit, cfg.positional == "kernel", self.dtype,
+            cfg.implementation,
+        )  # fmt: skip
         self.out = nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)
         self.null = self.param("null", nn.initializers.zeros, (self.features,), jnp.float32)
 
@@ -267,7 +272,8 @@ class ReferenceAlign(nn.Module):
         keep: jax.Array,
     ) -> jax.Array:
         """(B, N, C) features to the residual (B, N, C)."""
-        out, _ = self.attention(self.query(self.norm(x)), *context, geometry.to_reference)
+        query = self.query(self.norm(x))
+        out, _ = self.attention(query, *context, geometry.matched, geometry.points)
         return _keep_or_null(self.out(out), self.null, keep)
 
 

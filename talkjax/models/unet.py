@@ -17,6 +17,20 @@ from talkjax.models.reference_encoder import ReferenceEncoder
 from talkjax.models.talkformer import Geometry, TalkFormer, TalkFormerConfig, geometry
 
 
+def _products(primitive: Any, *_: Any, **parameters: Any) -> bool:
+    """Saves what convolutions and dense layers give, not the weights of attention."""
+    if primitive is jax.lax.dot_general_p:
+        _, (batch, _) = parameters["dimension_numbers"]
+        return not batch
+    return primitive is jax.lax.conv_general_dilated_p
+
+
+# What of the blocks of a U-Net the backward pass computes again. `none`: nothing, everything is
+# kept. `products`: norms, activations and attention, while products with parameters are kept.
+# `full`: all, only the input of each block is kept.
+REMAT = {"none": None, "products": _products, "full": jax.checkpoint_policies.nothing_saveable}
+
+
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
     """Shape of the denoiser.
@@ -28,7 +42,7 @@ class UNetConfig:
       attention: whether each resolution has TalkFormer blocks; all of them by default.
       groups: of the group norms.
       talkformer: settings of the blocks.
-      remat: recompute activations of each level in the backward pass.
+      remat: what the backward pass computes again, see `REMAT`.
     """
 
     latent_channels: int
@@ -37,7 +51,7 @@ class UNetConfig:
     blocks: int = 2
     attention: tuple[bool, ...] = ()
     groups: int = 16
-    remat: bool = False
+    remat: str = "none"
 
     def attends(self, level: int) -> bool:
         """Whether resolution `level` has TalkFormer blocks."""
@@ -92,8 +106,9 @@ class UNet(nn.Module):
 
     def setup(self) -> None:
         cfg, dtype = self.config, self.dtype
-        block = nn.remat(TimedResnetBlock) if cfg.remat else TimedResnetBlock
-        talk = TalkFormer
+        block, talk = TimedResnetBlock, TalkFormer
+        if policy := REMAT[cfg.remat]:
+            block, talk = nn.remat(block, policy=policy), nn.remat(talk, policy=policy)
         levels = range(len(cfg.channels))
 
         def resnet(level: int) -> nn.Module:

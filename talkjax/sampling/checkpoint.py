@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from flax import traverse_util
 
 from talkjax import networks, weights
 from talkjax.errors import UserError
+from talkjax.models import attention
 from talkjax.sampling import regions
 
 PARTS = ("autoencoder", "denoiser", "landmark")
@@ -58,13 +60,25 @@ def load(
     params = {part: params[part] for part in PARTS}
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
-    nets, expected = build(config if dtype is None else {**config, "dtype": dtype}, directory)
+    nets, expected = build(_as_here(config, dtype), directory)
     found, wanted = (
         {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
         for t in (params, expected)
     )
     weights.check_tensors(found, wanted, directory / weights.PARAMS_FILE)
     return params, config, nets
+
+
+def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
+    """The config with another type of computation, and attention as this platform has it."""
+    if dtype is not None:
+        config = {**config, "dtype": dtype}
+    with contextlib.suppress(KeyError, TypeError):  # `build` says what is wrong with it
+        denoiser = config["denoiser"]
+        talk = denoiser["talkformer"]
+        own = attention.portable(talk["implementation"], config["dtype"], jax.default_backend())
+        config = {**config, "denoiser": {**denoiser, "talkformer": {**talk, "implementation": own}}}
+    return config
 
 
 def build(

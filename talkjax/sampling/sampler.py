@@ -29,8 +29,8 @@ from talkjax.media import audio as sound
 from talkjax.media import composite, crop, tracking
 from talkjax.media.audio import TICK_RATE
 from talkjax.media.crop import Box
-from talkjax.networks import NUM_LANDMARKS, Networks
-from talkjax.sampling import checkpoint, regions
+from talkjax.networks import Networks
+from talkjax.sampling import checkpoint, program, regions
 from talkjax.sampling import reference as references
 from talkjax.sampling.background import Behind, Prefetch
 from talkjax.sampling.batches import Batches
@@ -171,31 +171,15 @@ class Sampler:
         if place in self._compiled:
             return self._compiled[place]
 
-        def generate(params, reference, masked, landmarks, key):
-            return regions.generate_regions(
-                params, self.networks, masked, landmarks, reference, key, **settings
-            )
-
-        def like(sharding, shape, dtype=np.float32):
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-        height, width = self.networks.image_size
-        points = (NUM_LANDMARKS, 2)
-        reference = jax.eval_shape(
-            self._encode_reference,
+        made = program.lower(
+            self.networks,
             self._image_params,
-            like(None, (height, width, 3), np.uint8),
-            like(None, points),
-        )
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        arguments = (
-            self._image_params,
-            jax.tree.map(lambda x: like(self._everywhere, x.shape, x.dtype), reference),
-            like(self._rows, (size, height, width, 3)),
-            like(self._rows, (size, *points)),
-            like(self._everywhere, key.shape, key.dtype),
-        )
-        made = jax.jit(generate, out_shardings=self._rows).lower(*arguments).compile()
+            program.reference_shapes(self.networks, self._image_params),
+            size,
+            self._rows,
+            self._everywhere,
+            **settings,
+        ).compile()
         return self._compiled.setdefault(place, made)
 
     def generate(

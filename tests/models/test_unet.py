@@ -141,12 +141,35 @@ def test_contexts_once_equal_contexts_in_the_call(model_and_params):
 
 
 @pytest.mark.parametrize(
-    "change", [{"dtype": jnp.bfloat16}, {"positional": "dot"}, {"remat": True}]
+    "change",
+    [{"dtype": jnp.bfloat16}, {"positional": "dot"}, {"remat": "full"}, {"remat": "products"}],
 )
 def test_variants_run(change):
     config = dataclasses.replace(
-        tiny(positional=change.get("positional", "kernel")), remat=change.get("remat", False)
+        tiny(positional=change.get("positional", "kernel")), remat=change.get("remat", "none")
     )
     model = unet.UNet(config, dtype=change.get("dtype", jnp.float32))
     out = forward(model, randomised(model, arguments()), arguments())
     assert out.dtype == jnp.float32 and np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("remat", ["products", "full"])
+def test_remat_keeps_less_and_changes_no_gradient(model_and_params, remat):
+    model, params = model_and_params
+    again = unet.UNet(dataclasses.replace(model.config, remat=remat))
+    inputs = arguments()
+
+    def loss(model, params):
+        return jnp.square(model.apply(params, **inputs)).sum()
+
+    wanted, got = (jax.jit(jax.grad(functools.partial(loss, m)))(params) for m in (model, again))
+    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+    def kept(model):
+        """Numbers that are kept from forward to backward, parameters left out."""
+        residuals = jax.eval_shape(lambda p: jax.vjp(functools.partial(loss, model), p)[1], params)
+        total = sum(leaf.size for leaf in jax.tree.leaves(residuals))
+        return total - sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    assert kept(again) < (0.75 if remat == "products" else 0.4) * kept(model)

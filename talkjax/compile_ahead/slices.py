@@ -1,0 +1,126 @@
+"""TPU slices by their names, and what their chips can do.
+
+Figures per chip are those of Google Cloud's documentation of each generation ("System
+architecture"): peak bfloat16 FLOP/s, HBM size and bandwidth, interconnect bandwidth (one way).
+"""
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+from talkjax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation.
+
+    Attributes:
+      flops: peak bfloat16 FLOP/s.
+      hbm: bytes of memory.
+      hbm_bandwidth: bytes/s.
+      ici_bandwidth: bytes/s out of a chip to its neighbours, all links together.
+      axes: of the torus, 2 or 3.
+      per_chip: what the number in a slice's name counts per chip: v4 and v5p count TensorCores.
+    """
+
+    flops: float
+    hbm: float
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    axes: int
+    per_chip: int
+
+
+CHIPS = {
+    "v4": Chip(275e12, 32 << 30, 1228e9, 300e9, 3, 2),
+    "v5e": Chip(197e12, 16 << 30, 819e9, 200e9, 2, 1),
+    "v5p": Chip(459e12, 95 << 30, 2765e9, 600e9, 3, 2),
+    "v6e": Chip(918e12, 32 << 30, 1638e9, 400e9, 2, 1),
+}
+_MOST_CHIPS = {"v4": 4096, "v5e": 256, "v5p": 4096, "v6e": 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """So many equal slices of one generation.
+
+    Attributes:
+      name: as given, "v5e-256" or "2xv5e-256".
+      generation: key of `CHIPS`.
+      topology: chips along each axis of one slice.
+      count: slices, joined by the data-centre network.
+    """
+
+    name: str
+    generation: str
+    topology: tuple[int, ...]
+    count: int = 1
+
+    @property
+    def chip(self) -> Chip:
+        """What one chip can do."""
+        return CHIPS[self.generation]
+
+    def devices(self) -> list[Any]:
+        """The devices that a mesh is laid over; nothing can run on them.
+
+        Raises:
+          UserError: libtpu is not installed, or does not know the topology.
+        """
+        # Or libtpu asks the network what kind of TPU this machine is.
+        for name, value in {
+            "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken, so none needs a lock
+        }.items():  # fmt: skip
+            os.environ.setdefault(name, value)
+        from jax.experimental import topologies
+
+        options: dict[str, Any] = {}
+        if self.count > 1:
+            options["num_slices"] = self.count
+        if set(self.topology) == {1}:
+            options["chips_per_host_bounds"] = (1,) * 3
+        if self.generation == "v4":
+            options["chip_config_name"] = "megacore"  # a chip's two cores as one device
+        name = f"{self.generation}:{'x'.join(map(str, self.topology))}"
+        try:
+            return list(topologies.get_topology_desc(name, "tpu", **options).devices)
+        except Exception as error:  # the plugin's own kinds, and RuntimeError without it
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"cannot compile for {self.name} ({why}); the extra `tpu` has to be installed: "
+                "`uv run --extra tpu train.py ...` on Linux x86-64"
+            ) from error
+
+
+def parse(name: str) -> Slice:
+    """A slice by its accelerator type, like "v5e-256", "v5p-128" or "2xv5e-256".
+
+    Raises:
+      UserError: no such slice.
+    """
+    found = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*)-(\d+)", name)
+    if not found or found[2] not in CHIPS:
+        raise UserError(
+            f"--compile_for={name}: no TPU slice; write GENERATION-SIZE with one of "
+            f"{', '.join(CHIPS)}, like v5e-256 or v5p-128 (2xv5e-256 for two slices)"
+        )
+    count, generation, size = int(found[1] or 1), found[2], int(found[3])
+    chip = CHIPS[generation]
+    chips, rest = divmod(size, chip.per_chip)
+    least, most = (4 if chip.axes == 3 else 1), _MOST_CHIPS[generation]
+    if rest or chips & (chips - 1) or not least <= chips <= most or count < 1:
+        sizes = f"{least * chip.per_chip} to {most * chip.per_chip}"
+        raise UserError(f"--compile_for={name}: sizes of {generation} are powers of two, {sizes}")
+    return Slice(name, generation, _topology(chips, chip.axes), count)
+
+
+def _topology(chips: int, axes: int) -> tuple[int, ...]:
+    """As square as a power of two of chips can lie: 8 -> 2x4, 64 -> 4x4x4; 4 -> 2x2x1."""
+    power = chips.bit_length() - 1
+    if axes == 3 and chips == 4:
+        return 2, 2, 1
+    return tuple(2 ** ((power + axis) // axes) for axis in range(axes))

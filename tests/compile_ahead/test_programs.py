@@ -1,0 +1,101 @@
+import dataclasses
+
+import jax
+import pytest
+from ml_collections import FrozenConfigDict
+
+from configs import base_256, demo_64, demo_128, sync
+from data_pipelines import loader
+from talkjax.compile_ahead import programs, report, slices
+from talkjax.sampling.sampler import Options
+from tests.data_pipelines.synthetic import make_record, write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    clips = {"train": [make_record("a", ticks=90), make_record("b", ticks=90)]}
+    return write_shards(tmp_path_factory.mktemp("shards"), clips)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "landmark", "diffusion", "joint", "sync"])
+def test_batch_shapes_are_the_loaders(shards, stage):
+    config = sync.get_config() if stage == "sync" else demo_128.get_config(stage)
+    config.crop_size = 32  # of the synthetic records
+    config.data.latents = ""
+    options = loader.LoaderOptions(
+        stage=stage,
+        batch_size=1,
+        region=tuple(config.region),
+        **{
+            field.name: config.data[field.name]
+            for field in dataclasses.fields(loader.LoaderOptions)
+            if field.name in config.data and field.name != "latents"
+        },
+    )
+    batch = next(iter(loader.train_dataset(shards, options, seed=0)))
+    wanted = {name: (x.shape, x.dtype) for name, x in programs.batch_shapes(config).items()}
+    assert {name: (x.shape, x.dtype) for name, x in batch.items()} == wanted
+
+
+def test_cached_latents_take_the_place_of_pixels():
+    config = base_256.get_config()
+    pixels = programs.batch_shapes(config)
+    config.data.latents = "anywhere"
+    shapes = programs.batch_shapes(config)
+    assert shapes["target_latent"].shape == (1, 4, 32, 32, 4)
+    assert pixels["target"].shape == (1, 4, 256, 256, 3) and "target" not in shapes
+
+
+def test_changed_leaves_the_config_alone():
+    config = base_256.get_config()
+    other = programs.changed(config, {"mesh.fsdp": 7, "batch_size": 3})
+    assert (other.mesh.fsdp, other.batch_size) == (7, 3)
+    assert (config.mesh.fsdp, config.batch_size) == (1, 256)
+    again = programs.changed(other, {"mesh.fsdp": 5})
+    assert (other.mesh.fsdp, again.mesh.fsdp) == (7, 5)
+
+
+def test_sampling_steps_are_sample_pys():
+    assert Options().steps == programs.SAMPLING_STEPS
+
+
+def tiny(stage="diffusion", **changes):
+    config = demo_64.get_config(stage)
+    config.denoiser.channels, config.denoiser.groups = (16,), 8
+    config.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    config.mesh.fsdp_min_size = 256
+    config.data.latents = "anywhere"
+    config.batch_size = 16
+    config.update_from_flattened_dict(changes)
+    return FrozenConfigDict(config)
+
+
+def test_train_step_costs():
+    where = slices.parse("v5e-8")
+    program = programs.train_program(tiny("landmark", **{"mesh.fsdp": 4}), jax.devices())
+    found = report.compile_program(program, where, 8)
+    assert found.fits and found.samples == 16
+    # The same work whether the compiler counts it per chip or we do for one sample.
+    assert found.flops == pytest.approx(found.model_flops, rel=0.35)
+    assert found.arguments > 0 and found.temporaries > 0 and found.traffic > 0
+    assert found.sent["all-gather"][1] > 0 and found.sent["all-reduce"][1] > 0
+
+
+def test_recomputation_is_not_the_models():
+    plain = programs.train_program(tiny(), jax.devices())
+    again = programs.train_program(tiny(**{"denoiser.remat": "full"}), jax.devices())
+    assert again.model_flops == plain.model_flops
+    costs = [p.lowered.cost_analysis()["flops"] for p in (plain, again)]
+    assert costs[1] > 1.15 * costs[0]
+
+
+def test_a_samplers_loop_counts_every_evaluation():
+    where = slices.parse("v5e-8")
+    few, many = (
+        report.compile_program(programs.sample_program(tiny(), jax.devices(), n), where, 8)
+        for n in (2, 12)
+    )
+    assert few.samples == 16 and few.fits
+    assert many.model_flops > 1.5 * few.model_flops
+    ten = (many.model_flops - few.model_flops, many.flops - few.flops)
+    assert ten[0] == pytest.approx(ten[1], rel=0.35)
