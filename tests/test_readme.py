@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/weights.md", "talkjax/assets/sync_demo/README.md")
+DOCUMENTS = (
+    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/weights.md",
+    "talkjax/assets/sync_demo/README.md",
+)  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
 _DEFINED = re.compile(r'\(\s*"(?:--)?(\w+)",')  # absl's and argparse's definitions
 # Of `uv run` itself; named in a loop; of ml_collections.

@@ -4,10 +4,11 @@
 - `cudnn`: cuDNN's fused attention, on GPUs in bfloat16 or float16.
 - `pallas_tpu`: JAX's flash attention kernel in Pallas, on TPUs.
 
-The last two never hold the (N, M) weights in memory. They know no distances, and need to know none:
+The last two never hold the (N, M) weights in memory. None of them knows distances, nor needs to:
 `-t |p - s|^2` is, up to `-t |p|^2`, which a softmax over `s` ignores, the inner product of
 `(2 t p, -t)` and `(s, |s|^2)`. So nearness travels as a few more features of query and key
-(`with_places`), and any attention will do.
+(`with_places`), and any attention will do. (That is also several times faster on a CPU than
+adding distances to the logits.)
 """
 
 from collections.abc import Callable
@@ -17,8 +18,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-
-from talkjax.models import positions
 
 IMPLEMENTATIONS = ("xla", "cudnn", "pallas_tpu")
 _PALLAS_BLOCK = 128  # its tiles; positions have to be a multiple
@@ -80,12 +79,11 @@ def attend(
     Returns:
       ((B, N, H, V), (B, H, N, M) float32 weights, or None where they are never there as a whole).
     """
-    lengths = query.shape[1], key.shape[1]
-    tiled = not any(n % _PALLAS_BLOCK for n in lengths)
-    if implementation == "xla" or (implementation == "pallas_tpu" and not tiled):
-        return _xla(query, key, value, nearness)
     if nearness is not None:
         query, key = with_places(query, key, nearness)
+    tiled = not any(x.shape[1] % _PALLAS_BLOCK for x in (query, key))
+    if implementation == "xla" or (implementation == "pallas_tpu" and not tiled):
+        return _xla(query, key, value)
     width = value.shape[-1]
     features = -(-max(query.shape[-1], width) // 8) * 8
     fused = _cudnn if implementation == "cudnn" else _over_devices(_pallas_tpu)
@@ -93,15 +91,11 @@ def attend(
     return out[..., :width], None
 
 
-def _xla(
-    query: jax.Array, key: jax.Array, value: jax.Array, nearness: Nearness | None
-) -> tuple[jax.Array, jax.Array]:
-    logits = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    if nearness is not None:
-        distance = positions.squared_distance(nearness.query, nearness.key)
-        logits = logits - nearness.temperature.reshape(1, -1, 1, 1) * distance[:, None]
+def _xla(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))  # (B, H, N or M, ...)
+    logits = jnp.matmul(query, key.swapaxes(2, 3), preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value), weights
+    return jnp.matmul(weights.astype(value.dtype), value).swapaxes(1, 2), weights
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -150,16 +144,16 @@ def with_places(
 ) -> tuple[jax.Array, jax.Array]:
     """Appends features to query and key whose inner product is the nearness, but for a constant.
 
-    Temperatures reach thousands, so that the eight bits of bfloat16 would be off by whole units:
-    every factor is taken apart into three parts of its dtype, and of their nine products the six
-    that matter are kept, which comes to float32's precision.
+    Three of each in float32. Temperatures reach thousands, so that the eight bits of bfloat16 would
+    be off by whole units: there every factor is taken apart into three, and of their nine products
+    the six that matter are kept, which comes to float32's precision.
 
     Args:
       query: (B, N, H, D). key: (B, M, H, D).
       nearness: see there.
 
     Returns:
-      (B, N, H, D + 18) and (B, M, H, D + 18).
+      (B, N, H, D + F) and (B, M, H, D + F); F is 3, or 18 in a shorter type.
     """
     heads = query.shape[2]
     # About the crop's centre, where squares are small.
@@ -169,16 +163,17 @@ def with_places(
     left = temperature * left[:, :, None]  # (B, N, H, 3)
     right = jnp.concatenate([there, jnp.square(there).sum(-1, keepdims=True)], -1)
     right = jnp.broadcast_to(right[:, :, None], (*right.shape[:2], heads, 3))
-    a, b = _parts(left, query.dtype), _parts(right, key.dtype)
-    pairs = [(i, j) for i in range(3) for j in range(3) if i + j < 3]
+    count = 1 if query.dtype == jnp.float32 else 3
+    a, b = _parts(left, query.dtype, count), _parts(right, key.dtype, count)
+    pairs = [(i, j) for i in range(count) for j in range(count) if i + j < count]
     query = jnp.concatenate([query, *(a[i] for i, _ in pairs)], -1)
     return query, jnp.concatenate([key, *(b[j] for _, j in pairs)], -1)
 
 
-def _parts(x: jax.Array, dtype: Any) -> list[jax.Array]:
-    """Three arrays of `dtype` whose sum is the float32 `x`."""
+def _parts(x: jax.Array, dtype: Any, count: int) -> list[jax.Array]:
+    """So many arrays of `dtype` whose sum is the float32 `x`."""
     parts = []
-    for _ in range(3):
+    for _ in range(count):
         # reduce_precision, or the compiler may take the rounding there and back for nothing
         kind = jnp.finfo(dtype)
         part = jax.lax.reduce_precision(x, kind.nexp, kind.nmant)

@@ -222,7 +222,10 @@ class MotionAlign(nn.Module):
         query = self.query(jnp.concatenate([h, spots], -1))
         out, weights = self.attention(query, *context, geometry.points, landmarks)
         # (B, N, H, 2): mean place of what each head looks at, from here
-        offset = jnp.einsum("bhnk,bkd->bnhd", weights, landmarks) - geometry.points[:, :, None]
+        batch, heads, n, k = weights.shape
+        place = jnp.matmul(weights.reshape(batch, heads * n, k), landmarks)
+        place = place.reshape(batch, heads, n, 2).swapaxes(1, 2)
+        offset = place - geometry.points[:, :, None]
         offset = (offset / cfg.motion_unit).reshape(*x.shape[:2], -1).astype(self.dtype)
         out = self.out(jnp.concatenate([out, offset], -1))
         return _keep_or_null(out, self.null, keep)
