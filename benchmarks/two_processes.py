@@ -1,6 +1,6 @@
 """Two processes of one run on this machine: do they agree with one, and how do they end?
 
-    python benchmarks/two_processes.py [--out=DIR] [--heartbeat_timeout=10]
+    uv run -m benchmarks.two_processes [--out=DIR] [--heartbeat_timeout=10]
 
 Runs train.py on a tiny model and made-up clips, on the CPU with a few pretended devices a process,
 and prints one JSON line for each of: a whole run by two processes against one by one process
