@@ -75,7 +75,7 @@ class Report:
     def lines(self) -> list[str]:
         """For a person to read."""
         each = self.samples / self.chips
-        head = f"{self.slice.name}: {self.chips} chips, {self.samples} samples, {each:g} a chip"
+        head = f"{self.slice.name}: chips {self.chips}, samples {self.samples}, {each:g} a chip"
         memory = f"memory {_size(self.used)} of {_size(self.available)} of HBM"
         if not self.fits:
             return [head, f"DOES NOT FIT: {memory}, {_size(self.used - self.available)} too much"]

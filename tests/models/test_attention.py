@@ -34,15 +34,18 @@ def by_hand(query, key, value, nearness):
     return out
 
 
-def test_xla_is_attention_with_a_gaussian_of_the_distance():
-    arguments = inputs(n=5, m=7)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
+def test_xla_is_attention_with_a_gaussian_of_the_distance(dtype, tolerance):
+    arguments = inputs(n=5, m=7, dtype=dtype)
     out, weights = attend(*arguments)
-    np.testing.assert_allclose(out, by_hand(*arguments), atol=1e-5)
+    assert out.dtype == dtype
+    np.testing.assert_allclose(np.asarray(out, np.float32), by_hand(*arguments), atol=tolerance)
     assert weights.shape == (2, 2, 5, 7) and weights.dtype == jnp.float32
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-6)
     out, _ = attend(*arguments[:3], None)
     plain = arguments[3].replace(temperature=jnp.zeros(2))
-    np.testing.assert_allclose(out, by_hand(*arguments[:3], plain), atol=1e-5)
+    wanted = by_hand(*arguments[:3], plain)
+    np.testing.assert_allclose(np.asarray(out, np.float32), wanted, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
