@@ -81,6 +81,7 @@ def test_train_step_costs():
     assert found.sent["all-gather"][1] > 0 and found.sent["all-reduce"][1] > 0
 
 
+@pytest.mark.slow
 def test_recomputation_is_not_the_models():
     plain = programs.train_program(tiny(), jax.devices())
     again = programs.train_program(tiny(**{"denoiser.remat": "full"}), jax.devices())

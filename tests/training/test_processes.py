@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from talkjax.errors import UserError
 from talkjax.training import processes
 
 TIMEOUT = 6  # seconds, of heartbeats
@@ -114,15 +113,21 @@ def test_when_one_process_is_gone_the_other_ends(first, how):
     assert time.monotonic() - began < TIMEOUT + 15  # a busy machine is late
 
 
-def test_who_they_are_must_be_told(monkeypatch):
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "set JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        ({"JAX_COORDINATOR_ADDRESS": "host"}, "'host' is not HOST:PORT"),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_PROCESS_ID": "first"},
+            "JAX_PROCESS_ID='first' is not a number",
+        ),
+    ],
+)
+def test_who_they_are_must_be_told(monkeypatch, environment, words):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="set JAX_COORDINATOR_ADDRESS=HOST:PORT"):
-        processes.join()
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host")
-    with pytest.raises(UserError, match="'host' is not HOST:PORT"):
-        processes.join()
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
-    monkeypatch.setenv("JAX_PROCESS_ID", "first")
-    with pytest.raises(UserError, match="JAX_PROCESS_ID='first' is not a number"):
-        processes.join()
+    process = start("nothing", "join", JAX_PLATFORMS="cpu", **environment)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith("error: ") and words in err
