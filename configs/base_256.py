@@ -4,8 +4,8 @@
       --config.data.dir=SHARDS --config.autoencoder.weights="('sd-vae-ft-mse.safetensors',)"
 
 Shards of 256 px: `data_pipelines.prepare --crop_size=256`. 222 M parameters in the denoiser, 27 M
-in the landmark network, 84 M in the autoencoder. Nothing has been trained at this size: its steps are
-compiled for TPU slices (docs/scaling.md), and shapes and types of a joint step are checked by the tests.
+in the landmark network, 84 M in the autoencoder. Nothing has been trained at this size: its steps
+are compiled for TPU slices (docs/scaling.md); the tests check shapes and types of a joint step.
 """
 
 from ml_collections import ConfigDict
