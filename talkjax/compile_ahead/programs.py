@@ -1,6 +1,7 @@
 """The programs that are compiled: the train step of any stage, and a sampler's batch of frames."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,24 +104,31 @@ def train_program(config: Any, devices: list[Any]) -> Program:
       UserError: as `plan.make`.
       ValueError: as `stages.build`.
     """
-    example = batch_shapes(config)
-    planned = plan.make(config, stages.build(config), example, devices)
-    # FLOPs of the method: one sample on one device, nothing computed twice, no opaque kernels.
-    plain = changed(
+    planned = plan.make(config, stages.build(config), batch_shapes(config), devices)
+    return Program(
+        lowered=planned.train_step.lower(planned.state, planned.batch),
+        samples=config.batch_size,
+        model_flops=_train_flops(_plain(config)) * config.batch_size,
+        repeats=config.optimizer.accumulation,
+    )
+
+
+def _plain(config: Any) -> FrozenConfigDict:
+    """One sample on one device, nothing computed twice, no kernels that hide what they compute."""
+    return changed(
         config,
         {
             "batch_size": 1, "optimizer.accumulation": 1, "mesh.data": 1, "mesh.fsdp": 1,
             "denoiser.remat": "none", "denoiser.talkformer.implementation": "xla",
         },
     )  # fmt: skip
-    one = plan.make(plain, stages.build(plain), example, jax.devices("cpu")[:1])
-    flops = one.train_step.lower(one.state, one.batch).cost_analysis()["flops"]
-    return Program(
-        lowered=planned.train_step.lower(planned.state, planned.batch),
-        samples=config.batch_size,
-        model_flops=flops * config.batch_size,
-        repeats=config.optimizer.accumulation,
-    )
+
+
+@functools.lru_cache(maxsize=4)  # a search asks for every batch size
+def _train_flops(plain: FrozenConfigDict) -> float:
+    """FLOPs of the method itself for one sample's step."""
+    one = plan.make(plain, stages.build(plain), batch_shapes(plain), jax.devices("cpu")[:1])
+    return one.train_step.lower(one.state, one.batch).cost_analysis()["flops"]
 
 
 def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS) -> Program:
@@ -131,10 +139,15 @@ def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS)
     """
     frames = config.batch_size
     whole, body = _sampling(config, devices, frames, steps)
-    plain = changed(config, {"denoiser.talkformer.implementation": "xla"})
+    return Program(whole, frames, _sample_flops(_plain(config), steps) * frames, steps, body)
+
+
+@functools.lru_cache(maxsize=4)
+def _sample_flops(plain: FrozenConfigDict, steps: int) -> float:
+    """FLOPs of the method itself for one frame."""
     one = _sampling(plain, jax.devices("cpu")[:1], 1, steps)
-    flops, of_body = (part.cost_analysis()["flops"] for part in one)
-    return Program(whole, frames, (flops + (steps - 1) * of_body) * frames, steps, body)
+    whole, evaluation = (part.cost_analysis()["flops"] for part in one)
+    return whole + (steps - 1) * evaluation
 
 
 def _sampling(config: Any, devices: list[Any], frames: int, steps: int) -> tuple[Any, Any]:

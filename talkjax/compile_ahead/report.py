@@ -12,7 +12,13 @@ from talkjax.compile_ahead.programs import Program
 from talkjax.compile_ahead.slices import Slice
 from talkjax.errors import UserError
 
-_USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# Two forms of the compiler's complaint, before and after it has laid out the buffers. Both count
+# all there is, arguments too.
+_TOO_LARGE = re.compile(
+    r"(?:Used (?P<used>{0}) of (?P<has>{0}) hbm)"
+    r"|(?:required for HLO temporaries \((?P<needs>{0})\) exceeds available HBM \((?P<there>{0})\))"
+    .format(r"[\d.]+[KMG]")
+)  # fmt: skip
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -139,12 +145,10 @@ def compile_program(program: Program, where: Slice, chips: int, quick: bool = Fa
         options = {"exec_time_optimization_effort": -1.0} if quick else {}
         compiled = program.lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
-        found = _USED.search(str(error))
-        if not found:
+        sizes = too_large(str(error))
+        if sizes is None:
             raise UserError(f"{where.name}: the compiler gave up: {error}") from error
-        used, available = (float(found[i]) * _UNIT[found[i + 1]] for i in (1, 3))
-        taken = time.perf_counter() - started
-        return Report(where, chips, program.samples, taken, used, available)
+        return Report(where, chips, program.samples, time.perf_counter() - started, *sizes)
     memory = compiled.memory_analysis()
     flops, traffic, sent = _costs(compiled)
     if program.body is not None:
@@ -183,6 +187,15 @@ def compile_program(program: Program, where: Slice, chips: int, quick: bool = Fa
         traffic=traffic,
         sent=sent,
     )
+
+
+def too_large(message: str) -> tuple[float, float] | None:
+    """(bytes of HBM that a program needs, that there are), if the compiler's error says so."""
+    found = _TOO_LARGE.search(message)
+    if not found:
+        return None
+    used, available = (size for size in found.groups() if size)
+    return float(used[:-1]) * _UNIT[used[-1]], float(available[:-1]) * _UNIT[available[-1]]
 
 
 def _costs(compiled: Any) -> tuple[float, float, dict[str, tuple[int, int]]]:

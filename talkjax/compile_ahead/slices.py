@@ -18,7 +18,7 @@ class Chip:
 
     Attributes:
       flops: peak bfloat16 FLOP/s.
-      hbm: bytes of memory.
+      hbm: bytes of memory that the compiler lets a program have; the rest is reserved.
       hbm_bandwidth: bytes/s.
       ici_bandwidth: bytes/s out of a chip to its neighbours, all links together.
       axes: of the torus, 2 or 3.
@@ -33,11 +33,12 @@ class Chip:
     per_chip: int
 
 
+_GIB = 1 << 30
 CHIPS = {
-    "v4": Chip(275e12, 32 << 30, 1228e9, 300e9, 3, 2),
-    "v5e": Chip(197e12, 16 << 30, 819e9, 200e9, 2, 1),
-    "v5p": Chip(459e12, 95 << 30, 2765e9, 600e9, 3, 2),
-    "v6e": Chip(918e12, 32 << 30, 1638e9, 400e9, 2, 1),
+    "v4": Chip(275e12, 30.75 * _GIB, 1228e9, 300e9, 3, 2),
+    "v5e": Chip(197e12, 15.75 * _GIB, 819e9, 200e9, 2, 1),
+    "v5p": Chip(459e12, 95.74 * _GIB, 2765e9, 600e9, 3, 2),
+    "v6e": Chip(918e12, 31.25 * _GIB, 1638e9, 400e9, 2, 1),
 }
 _MOST_CHIPS = {"v4": 4096, "v5e": 256, "v5p": 4096, "v6e": 256}
 

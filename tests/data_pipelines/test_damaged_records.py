@@ -32,6 +32,13 @@ def data(tmp_path, clips):
     return made
 
 
+def replace(path, content):
+    """Gives `path` other content; threads of a loader before, that have it open, keep the old."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
 def flip(data, split="train", which=BAD):
     """Changes a byte in the midst of a record."""
     (shard,) = records.find_dataset(data).glob(f"*-{split}.array_record*")
@@ -39,7 +46,7 @@ def flip(data, split="train", which=BAD):
     for place in np.arange(which, which + 1, 0.2) / COUNT:  # they are about equally long
         content = bytearray(whole)
         content[int(len(content) * place)] ^= 0xFF
-        shard.write_bytes(content)
+        replace(shard, content)
         try:
             records.ShardReader(data, split).read(which)
         except UserError as error:
@@ -166,6 +173,6 @@ def test_a_message_that_does_not_parse_is_damage(data, monkeypatch, caplog):
 
 def test_a_shard_that_was_cut_off_is_an_error_that_names_it(data):
     (shard,) = records.find_dataset(data).glob("*-train.array_record*")
-    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    replace(shard, shard.read_bytes()[: shard.stat().st_size // 2])
     with pytest.raises(UserError, match=f"cannot read the shard {shard}"):
         loader.train_dataset(data, LANDMARK, seed=0)
