@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
+
+from tests.commands import Commands
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -26,6 +29,15 @@ def shared_data() -> Path:
     if not path or not (Path(path) / "data").is_dir():
         pytest.skip("TALKJAX_SHARED is not set to a folder with real footage in data/")
     return Path(path) / "data"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands in forks of one process that has imported what all of them do."""
+    modules = ("talkjax.training.stages", "talkjax.metrics.evaluator", "data_pipelines.loader")
+    made = Commands(tmp_path_factory.mktemp("commands"), *modules)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,12 +143,9 @@ def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
         (["--no_such=1"], "Unknown command line flag"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, message, repository):
+def test_mistakes_are_told_in_one_line(arguments, message, commands):
     rest = ["--config=c", "--out=o", "--data=d", "--autoencoder=a", "--landmark=l"]
     given = [*arguments, *(rest if "rows" in str(arguments) else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "talkjax.ablate", *given],
-        cwd=repository, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = commands.run("talkjax.ablate", *given)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -11,14 +11,6 @@ from tests.metrics.test_landmarks import record
 from tests.sampling import fakes
 
 
-def run(repository, *arguments):
-    done = subprocess.run(
-        [sys.executable, "evaluate.py", *map(str, arguments)],
-        cwd=repository, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    return done
-
-
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluate")
@@ -68,15 +60,15 @@ def refusals(places):
 
 
 @pytest.mark.parametrize("number", range(len(refusals(""))))
-def test_mistakes_are_told_in_one_line(number, places, repository):
+def test_mistakes_are_told_in_one_line(number, places, commands):
     expected, arguments = list(refusals(places).items())[number]
-    done = run(repository, *arguments)
+    done = commands.run("evaluate.py", *arguments)
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_the_landmark_network_is_evaluated_on_shards(tmp_path, repository):
+def test_the_landmark_network_is_evaluated_on_shards(tmp_path, commands):
     from data_pipelines import builder, records
     from tests.data_pipelines.synthetic import make_record
 
@@ -90,8 +82,8 @@ def test_the_landmark_network_is_evaluated_on_shards(tmp_path, repository):
     shards = tmp_path / "shards"
     builder.TalkjaxClips(data_dir=str(shards), clips={"test": paths}).download_and_prepare()
     checkpoint = fakes.save_checkpoint(tmp_path / "checkpoint")
-    done = run(
-        repository, "--landmarks_only", f"--checkpoint={checkpoint}", f"--data={shards}",
+    done = commands.run(
+        "evaluate.py", "--landmarks_only", f"--checkpoint={checkpoint}", f"--data={shards}",
         f"--out={tmp_path}/r.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -114,9 +106,10 @@ def test_given_videos_are_measured_without_a_model(tmp_path, repository):
         ) as writer:
             for number in range(len(frames)):
                 writer.write(frames[max(0, number - late)], number / 25)
-    done = run(
-        repository, f"--generated={tmp_path}/made", f"--truth={tmp_path}/real",
-        f"--out={tmp_path}/r.json", "--rows=model,ground_truth,copy_mouth",
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", f"--generated={tmp_path}/made", f"--truth={tmp_path}/real",
+        f"--out={tmp_path}/r.json", "--rows=model,ground_truth,copy_mouth"],
+        cwd=repository, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "r.json").read_text())

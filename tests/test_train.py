@@ -1,8 +1,5 @@
 """The command line of train.py; what it starts is tested in tests/training."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,17 +10,6 @@ from data_pipelines import loader, records
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/person_128.py"
-
-
-def train(*arguments):
-    return subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.mark.parametrize(
@@ -46,8 +32,8 @@ def train(*arguments):
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_mistakes_end_with_one_line_and_exit_code_2(arguments, words):
-    done = train(*arguments)
+def test_mistakes_end_with_one_line_and_exit_code_2(arguments, words, commands):
+    done = commands.run("train.py", *arguments)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1

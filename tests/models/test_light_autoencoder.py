@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from talkjax.models import light_autoencoder
+from tests.parameters import random_for, random_like
 
 
 def test_unfolding_undoes_folding():
@@ -20,8 +21,9 @@ def test_shapes_and_compute_type(f):
     model = light_autoencoder.LightAutoencoder(**size, dtype=jnp.bfloat16)
     assert model.downsampling == f
     images = jax.random.uniform(jax.random.key(0), (2, 16, 24, 3), minval=-1.0)
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.eval_shape(model.init, jax.random.key(1), images)["params"]
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    params = random_like(params)
     mean, logvar = model.apply({"params": params}, images, method="encode")
     assert mean.shape == logvar.shape == (2, 16 // f, 24 // f, 4)
     assert mean.dtype == logvar.dtype == jnp.float32
@@ -33,7 +35,7 @@ def test_sees_a_patch_and_not_the_whole_image():
     """No norm and no attention: training on patches is training on images."""
     model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny"))
     images = jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)
-    params = model.init(jax.random.key(1), images)["params"]
+    params = random_for(model.init, images)["params"]
     plain = model.apply({"params": params}, images)
     changed = model.apply({"params": params}, images.at[:, :8, :8].set(1.0))
     assert jnp.abs(plain - changed)[:, :8, :8].max() > 1e-4

@@ -4,13 +4,13 @@ import functools
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from configs import person_128
 from talkjax import networks, weights
 from talkjax.media import rigid, topology
 from talkjax.sampling import regions
+from tests import parameters
 from tests.media_files import Sound, make_media, tone
 
 WIDTH, HEIGHT = 96, 80
@@ -33,15 +33,7 @@ def tiny_config(**changes) -> dict:
 
 def random_params(config: dict, seed: int = 0) -> dict:
     """Random everywhere, also where training starts from zero."""
-    rng = np.random.default_rng(seed)
-
-    def leaf(path, shape):
-        if path[-1].key == "scale":
-            return np.ones(shape.shape, np.float32)
-        fan = max(1, int(np.prod(shape.shape[:-1])))
-        return (rng.normal(size=shape.shape) / np.sqrt(fan)).astype(np.float32)
-
-    params = jax.tree_util.tree_map_with_path(leaf, regions.expected_params(networks.build(config)))
+    params = parameters.random_like(regions.expected_params(networks.build(config)), seed)
     last = params["autoencoder"]["decoder"]["layer_19"]
     # Grey on average, and seldom at the limits.
     last["kernel"], last["bias"] = last["kernel"] * 0.2, np.array([1.0, 0.1, 1.2], np.float32)

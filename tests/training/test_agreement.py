@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from talkjax.training import agreement, stages
-from tests.training.test_stages import awake, batch, tiny_config
+from tests.parameters import random_for
+from tests.training.test_stages import batch, tiny_config
 
 
 def test_signal_agrees_and_noise_does_not():
@@ -22,11 +23,10 @@ def test_signal_agrees_and_noise_does_not():
 
 
 def test_both_losses_reach_the_landmark_network():
-    import jax
 
     config = tiny_config("joint")
     plain = config.to_dict()
-    params = awake(stages.build(plain).init(jax.random.key(0), batch()))
+    params = random_for(stages.build(plain).init, batch())
     batches = [batch(seed) for seed in range(4)]
     found = agreement.landmark_gradients(plain, params, batches)
     assert found["batches"] == 4 and -1 <= found["cosine"] <= 1
@@ -35,6 +35,6 @@ def test_both_losses_reach_the_landmark_network():
     # Without motion alignment and correspondences nothing of the landmarks reaches the denoiser.
     talk = plain["denoiser"]["talkformer"]
     plain["denoiser"]["talkformer"] = {**talk, "motion_align": False, "reference_align": False}
-    params = awake(stages.build(plain).init(jax.random.key(0), batch()))
+    params = random_for(stages.build(plain).init, batch())
     cut = agreement.landmark_gradients(plain, params, batches)
     assert cut["diffusion"]["norm"] == 0 and cut["landmark"]["norm"] > 0

@@ -6,6 +6,7 @@ import pytest
 from configs import person_128
 from talkjax.media import topology
 from talkjax.training import losses, stages
+from tests.parameters import random_for
 
 
 def tiny_config(stage, **changes):
@@ -45,20 +46,11 @@ def batch(seed=0, b=2, f=2, t=5):
     }
 
 
-def awake(params, seed=1):
-    """Parameters without the zeros that silence a fresh denoiser."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(
-        tree, [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
-
-
 def landmark_gradient(config):
     """Norm of the diffusion loss's gradient in the landmark network."""
     config.joint.landmark_weight = 0.0
     stage = stages.build(config)
-    params = awake(jax.jit(stage.init)(jax.random.key(0), batch()))
+    params = random_for(stage.init, batch())
 
     @jax.jit
     def gradient(part):
@@ -82,7 +74,7 @@ def test_every_stage_has_finite_loss_metrics_and_pictures(stage_name):
         rng = np.random.default_rng(0)
         target = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
         data = {"target": target, "frame_landmarks": data["frame_landmarks"][:, 0]}
-    params = awake(jax.jit(stage.init)(jax.random.key(0), data))
+    params = random_for(stage.init, data)
     assert {prefix.split("/")[0] for prefix in stage.trainable} <= params.keys()
     loss, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
     assert np.isfinite(loss) and all(np.isfinite(x) for x in metrics.values())
@@ -98,7 +90,7 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     pixels = {k: v for k, v in batch().items() if not k.endswith("latent")}
     pixels["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
     pixels["reference"] = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
-    params = awake(jax.jit(stage.init)(jax.random.key(0), pixels))
+    params = random_for(stage.init, pixels)
     nets = stages.networks.build(config)
 
     def encode(images):
