@@ -70,13 +70,15 @@ def tiny(stage="diffusion", **changes):
     return FrozenConfigDict(config)
 
 
-def test_train_step_costs():
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_train_step_costs(accumulation):
     where = slices.parse("v5e-8")
-    program = programs.train_program(tiny("landmark", **{"mesh.fsdp": 4}), jax.devices())
+    config = tiny("landmark", **{"mesh.fsdp": 4, "optimizer.accumulation": accumulation})
+    program = programs.train_program(config, jax.devices())
     found = report.compile_program(program, where, 8)
     assert found.fits and found.samples == 16
     # The same work whether the compiler counts it per chip or we do for one sample.
-    assert found.flops == pytest.approx(found.model_flops, rel=0.35)
+    assert found.flops == pytest.approx(found.model_flops, rel=0.03)
     assert found.arguments > 0 and found.temporaries > 0 and found.traffic > 0
     assert found.sent["all-gather"][1] > 0 and found.sent["all-reduce"][1] > 0
 
@@ -90,13 +92,10 @@ def test_recomputation_is_not_the_models():
     assert costs[1] > 1.15 * costs[0]
 
 
-def test_a_samplers_loop_counts_every_evaluation():
+@pytest.mark.parametrize("steps", [1, 12])
+def test_a_samplers_loop_counts_every_evaluation(steps):
     where = slices.parse("v5e-8")
-    few, many = (
-        report.compile_program(programs.sample_program(tiny(), jax.devices(), n), where, 8)
-        for n in (2, 12)
-    )
-    assert few.samples == 16 and few.fits
-    assert many.model_flops > 1.5 * few.model_flops
-    ten = (many.model_flops - few.model_flops, many.flops - few.flops)
-    assert ten[0] == pytest.approx(ten[1], rel=0.35)
+    program = programs.sample_program(tiny(), jax.devices(), steps)
+    found = report.compile_program(program, where, 8)
+    assert found.samples == 16 and found.fits
+    assert found.flops == pytest.approx(found.model_flops, rel=0.03)  # an evaluation: a ninth
