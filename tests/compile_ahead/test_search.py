@@ -32,7 +32,7 @@ def test_doubles_and_fills_the_memory():
 
 def test_stops_where_more_does_not_pay():
     sizes, best = tried(sample=1 << 20, fixed=0.0001)
-    assert sizes == [1, 2, 4, 8] and best == 8  # 5%, 2.4% and 1.3% more
+    assert sizes == [1, 2, 4, 8] and best == 4  # 5%, 2.4% and 1.3% more
 
 
 def test_goes_down_when_even_the_first_does_not_fit():
