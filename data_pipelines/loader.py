@@ -11,7 +11,9 @@ threads or worker processes.
 """
 
 import dataclasses
+import multiprocessing
 import os
+import threading
 
 import grain
 import numpy as np
@@ -155,6 +157,20 @@ def _to_iter_dataset(dataset: grain.MapDataset, options: LoaderOptions) -> grain
         out = out.mp_prefetch(
             grain.multiprocessing.MultiprocessingOptions(
                 num_workers=options.num_workers, per_worker_buffer_size=options.prefetch
-            )
+            ),
+            worker_init_fn=_end_with_parent,
         )
     return out
+
+
+def _end_with_parent(*unused: int) -> None:
+    """Ends this worker process when the one that started it is gone, by SIGKILL too.
+
+    It would wait for ever to hand over its next batch, and keep its memory.
+    """
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()

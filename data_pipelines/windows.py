@@ -200,7 +200,8 @@ def augment_mel(
             width = rng.integers(1, 9)
             first = rng.integers(len(out) - width + 1)
             out[first : first + width] = average
-    return np.maximum(out, np.float32(MEL_FLOOR)).astype(np.float32, copy=False)
+    # In C order: a worker process passes on other arrays through a pipe, not shared memory.
+    return np.ascontiguousarray(np.maximum(out, MEL_FLOOR), np.float32)
 
 
 # ---- geometry -----------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def small_config():
     [
         (None, None, None),
         ("loss.mouth_weight", 3.0, "loss"),
-        ("optimizer.clip_norm", 0.5, "gradients"),
+        ("optimizer.clip_norm", 1e-3, "gradients"),
         ("optimizer.weight_decay", 0.3, "update"),
         ("ema_decay", 0.0, "average"),
     ],

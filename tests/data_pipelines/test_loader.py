@@ -1,7 +1,10 @@
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +64,15 @@ def test_autoencoder_batches(shards):
     batch = next(iter(loader.train_dataset(shards, options, seed=0)))
     assert batch["target"].shape == (4, 20, 28, 3) and batch["target"].dtype == np.uint8
     assert batch["frame_landmarks"].shape == (4, 131, 2)
+
+
+@pytest.mark.parametrize("stage", ["landmark", "joint", "autoencoder", "sync"])
+@pytest.mark.parametrize("warp", [0.0, 0.1])
+def test_arrays_may_go_through_shared_memory(shards, stage, warp):
+    """Others fill up a pipe, and a worker process then takes half a minute to end."""
+    options = loader.LoaderOptions(stage=stage, batch_size=4, audio_warp=warp)
+    for batch in take(iter(loader.train_dataset(shards, options, seed=0)), 3):
+        assert [key for key, array in batch.items() if not array.flags.c_contiguous] == []
 
 
 def test_references_come_from_outside_and_frames_from_inside(shards):
@@ -179,6 +191,45 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300,
                           env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"})  # fmt: skip
     assert "same" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_worker_processes_end_with_a_killed_run(shards):
+    code = f"""
+import os, pathlib, signal
+from absl import app
+from data_pipelines import loader
+def main(_):
+    options = loader.LoaderOptions(batch_size=4, num_workers=2)
+    iterator = iter(loader.train_dataset({str(shards)!r}, options, seed=0))
+    for _ in range(3):
+        next(iterator)
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        print((thread / "children").read_text(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    app.run(main)
+"""
+    script = shards.parent / "killed_script.py"
+    script.write_text(code)
+    with open(shards.parent / "killed.txt", "w+") as out:  # a pipe would stay open with the workers
+        done = subprocess.run([sys.executable, script], stdout=out, timeout=300,
+                              env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"})  # fmt: skip
+        out.seek(0)
+        workers = [int(pid) for pid in out.read().split()]
+    assert done.returncode == -signal.SIGKILL and len(workers) >= 2
+    end = time.monotonic() + 30
+    while left := [pid for pid in workers if running(pid)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+def running(pid):
+    """Whether there is such a process, other than one that nobody has collected."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_evaluation_covers_clips_once_and_pads(shards):
