@@ -1,13 +1,14 @@
 """One run in several processes: how they find each other, and how they end together.
 
 A process that dies leaves the others waiting in a collective operation, or in a barrier of a
-checkpoint, for ever. JAX's coordination service notices (at once if it was process 0, which holds
-the service; else when its heartbeats have been missing for `--heartbeat_timeout`) and aborts the
-others, from a thread that no Python code can catch. So the training runs in a child process, and
-its parent says in one line what happened.
+checkpoint, for ever, unless that notices and raises. JAX's coordination service notices (at once if
+it was process 0, which holds the service; else when its heartbeats have been missing for
+`--heartbeat_timeout`) and aborts the others, from a thread that no Python code can catch. So the
+training runs in a child process, and its parent says in one line what happened.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,12 @@ HEARTBEAT_TIMEOUT = 60
 # which would only be made again, has 2.)
 LOST = 75  # EX_TEMPFAIL of sysexits.h
 _CHILD = "TALKJAX_SUPERVISED"
+# What a collective operation (gloo, NCCL) or a barrier says when who was at its other end is gone.
+_GONE = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe|Socket closed|ncclRemoteError"
+    r"|coordination service",
+    re.IGNORECASE,
+)
 
 
 def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
@@ -42,15 +49,31 @@ def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         code = commands.run_main(main, argv)
-    except Exception:
-        traceback.print_exc()
-        code = 1
+    except Exception as error:
+        if reason := another_is_gone(error):
+            print(reason, file=sys.stderr)
+            code = LOST
+        else:
+            traceback.print_exc()
+            code = 1
     if code:
         # Not through the interpreter's exit: there JAX would wait for all processes to come.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def another_is_gone(error: BaseException) -> str:
+    """The line in which an error, or one that led to it, says that another process has gone, or "".
+
+    Where a collective operation notices sooner than the coordination service, it raises.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and _GONE.search(str(error)):  # JAX's are such, too
+            return " ".join(str(error).split())[:300]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def join(heartbeat_timeout: int = HEARTBEAT_TIMEOUT, initialization_timeout: int = 300) -> None:
@@ -105,14 +128,14 @@ def _supervise() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, _: child.send_signal(caught))
     code = child.wait()
-    if code >= 0:
+    if code >= 0 and code != LOST:
         return code
-    name = signal.Signals(-code).name
     again = "start all of them again: a run goes on from its newest checkpoint"
-    if code == -signal.SIGABRT:
+    if code in (LOST, -signal.SIGABRT):
         why = "died, was cut off or never came"
         print(f"error: another process of the run {why}; {again}", file=sys.stderr)
         return LOST
+    name = signal.Signals(-code).name
     why = " (perhaps for want of memory)" if code == -signal.SIGKILL else ""
     print(f"error: this process of the run was killed by {name}{why}; {again}", file=sys.stderr)
     return 128 - code

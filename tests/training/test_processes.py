@@ -27,6 +27,16 @@ def main(argv):
         raise UserError("there is no data")
     if what == "bug":
         raise KeyError("bug")
+    if what == "gloo":
+        try:
+            raise RuntimeError(
+                "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:547] "
+                "Connection closed by peer [127.0.0.1]:27059"
+            )
+        except RuntimeError as error:
+            raise ValueError("the checkpoint could not be saved") from error
+    if what == "memory":
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
     if what.isdigit():
         os.kill(os.getpid(), int(what))
     if what == "wait":
@@ -53,6 +63,8 @@ def start(*arguments, **environment):
         ("nothing", 0, ""),
         ("mistake", 2, "error: there is no data"),
         ("bug", 1, "KeyError: 'bug'"),
+        ("memory", 1, "RuntimeError: RESOURCE_EXHAUSTED"),
+        ("gloo", processes.LOST, "error: another process of the run died"),
         (str(int(signal.SIGABRT)), processes.LOST, "error: another process of the run died"),
         (str(int(signal.SIGKILL)), 137, "error: this process of the run was killed by SIGKILL"),
     ],
@@ -62,6 +74,7 @@ def test_how_a_process_ends(what, code, words):
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert ["", *err.splitlines()][-1].startswith(words)
+    assert ("Traceback" in err) == (code == 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
