@@ -29,8 +29,8 @@ LOST = 75  # EX_TEMPFAIL of sysexits.h
 _CHILD = "TALKJAX_SUPERVISED"
 # What a collective operation (gloo, NCCL) or a barrier says when who was at its other end is gone.
 _GONE = re.compile(
-    r"Connection (closed|reset) by peer|Broken pipe|Socket closed|ncclRemoteError"
-    r"|coordination service",
+    r"Connection (closed|reset) by peer|Connection refused|Broken pipe|Socket closed"
+    r"|Failed to send RPC|ncclRemoteError|coordination service",
     re.IGNORECASE,
 )
 
