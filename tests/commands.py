@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Nothing is started before the fork (no device, no thread): what is forked has modules only.
 _SERVER = """
-import importlib, json, os, runpy, sys, traceback
+import importlib, json, os, runpy, signal, sys, traceback
 for name in sys.argv[1:]:
     importlib.import_module(name)
 print("ready", flush=True)
@@ -18,6 +18,7 @@ for line in sys.stdin:
     pid = os.fork()
     if not pid:
         code = 1
+        signal.alarm(300)  # ends what hangs
         try:
             for target, path in enumerate(given["files"], 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)

@@ -14,11 +14,11 @@ from talkjax.errors import UserError
 
 # Two forms of the compiler's complaint, before and after it has laid out the buffers. Both count
 # all there is, arguments too.
+_BYTES = r"([\d.]+[KMG])"
 _TOO_LARGE = re.compile(
-    r"(?:Used (?P<used>{0}) of (?P<has>{0}) hbm)"
-    r"|(?:required for HLO temporaries \((?P<needs>{0})\) exceeds available HBM \((?P<there>{0})\))"
-    .format(r"[\d.]+[KMG]")
-)  # fmt: skip
+    rf"Used {_BYTES} of {_BYTES} hbm"
+    rf"|required for HLO temporaries \({_BYTES}\) exceeds available HBM \({_BYTES}\)"
+)
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

@@ -23,7 +23,6 @@ def test_signal_agrees_and_noise_does_not():
 
 
 def test_both_losses_reach_the_landmark_network():
-
     config = tiny_config("joint")
     plain = config.to_dict()
     params = random_for(stages.build(plain).init, batch())
