@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import app, flags
 
-from talkjax import commands
+from talkjax import commands, files
 from talkjax.errors import UserError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "What `train.py --export` wrote.")
@@ -158,12 +158,11 @@ def instruments() -> tuple[Any, dict[str, Any]]:
 def finish(result: Any, clips: Sequence[Any], out: Path) -> None:
     """Writes the report in all its forms, and shows it."""
     from talkjax.metrics import evaluator, report
-    from talkjax.sampling.summary import write_json
 
     table = report.markdown(result.report)
-    write_json(out, result.report)
-    report.write_text(out.with_suffix(".csv"), report.per_clip(result.judged))
-    report.write_text(out.with_suffix(".md"), table + "\n")
+    files.write_json(out, result.report)
+    files.write_text(out.with_suffix(".csv"), report.per_clip(result.judged))
+    files.write_text(out.with_suffix(".md"), table + "\n")
     evaluator.draw(result, clips, _SHEETS.value or out.with_suffix(".sheets"))
     print(table)
     print(f"wrote {out}, {out.stem}.csv, {out.stem}.md and sheets")
@@ -232,11 +231,10 @@ def landmarks() -> None:
     """Measures the landmark network on prepared clips."""
     if not _DATA.value:
         raise UserError("--landmarks_only needs prepared data: --data=SHARDS")
-    from data_pipelines import records
+    from talkjax.data import records
     from talkjax.metrics import landmarks as landmark_metrics
     from talkjax.metrics import workspace
     from talkjax.metrics.clips import evenly
-    from talkjax.sampling.summary import write_json
 
     reader = records.ShardReader(_DATA.value, _SPLIT.value)
     chosen = evenly(range(len(reader)), _CLIPS.value)
@@ -251,7 +249,7 @@ def landmarks() -> None:
     print(landmark_metrics.table(result))
     if _OUT.value:
         pinned = {"checkpoint": workspace.checkpoint_hash(_CHECKPOINT.value), "split": _SPLIT.value}
-        write_json(_OUT.value, {"protocol": pinned, **result})
+        files.write_json(_OUT.value, {"protocol": pinned, **result})
         print(f"wrote {_OUT.value}")
 
 

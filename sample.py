@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from talkjax import commands
+from talkjax import commands, files
 from talkjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
     for path in filter(None, (arguments.video, arguments.image, arguments.audio)):
         check_local_file(path)
 
-    from talkjax.sampling import Options, Sampler, bundled, compile_cache, summary
+    from talkjax.sampling import Options, Sampler, bundled, compile_cache
 
     if not (arguments.video or arguments.image):
         arguments.video = bundled.template()
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
         with result.phase("sheet"):
             write_sheet(sheet, sheet_file, arguments, out)
     if arguments.summary:
-        summary.write_json(arguments.summary, result.as_dict())
+        files.write_json(arguments.summary, result.as_dict())
     if not arguments.quiet:
         print(result.text())
         if sheet:

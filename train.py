@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
 def with_latent_statistics(config: ConfigDict) -> ConfigDict:
     """The config with the normalisation that cached latents bring along."""
     if config.data.latents and config.stage in ("diffusion", "joint"):
-        from data_pipelines import latents
+        from talkjax.data import latents
 
         index = latents.read_index(config.data.latents)
         if tuple(index["mask"]) != tuple(config.mask):
@@ -142,7 +142,7 @@ def make_data(config: Any) -> Any:
     """
     import jax  # not needed by the parent of a --distributed one
 
-    from data_pipelines import loader, records
+    from talkjax.data import loader, records
 
     if not config.data.dir:
         raise UserError("no data: set --config.data.dir to a folder made by data_pipelines.prepare")

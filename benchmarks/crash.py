@@ -41,8 +41,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import train
-from data_pipelines import loader
 from talkjax import commands, runs
+from talkjax.data import loader
 from talkjax.training import checkpoints, loop, metrics, stages, step
 
 ROOT = Path(__file__).resolve().parents[1]

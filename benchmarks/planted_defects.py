@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from talkjax.conventions import MOUTH_REGION, SAMPLE_RATE
 from talkjax.media import audio, composite, crop
 from talkjax.media.video import probe
 from talkjax.media.video_writer import VideoWriter
@@ -26,7 +27,7 @@ from talkjax.metrics.measure import Detector, Measurement
 from talkjax.metrics.protocol import METRICS
 from talkjax.metrics.videos import Clip
 
-_BOX = crop.MOUTH_REGION
+_BOX = MOUTH_REGION
 _SIZE = 256  # px of the crops that are spoilt
 
 
@@ -64,7 +65,7 @@ def padded(source: Source, frames: int = 2) -> Planted:
     """So many frames put before pictures and sound alike: in sync, but not with the original."""
     wave = audio.load_audio(source.clip.path)
     seconds = frames * float(np.median(np.diff(source.measured.times)))
-    silence = np.zeros(round(seconds * audio.SAMPLE_RATE), np.float32)
+    silence = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     return [source.pictures[0]] * frames + source.pictures, np.concatenate([silence, wave])
 
 

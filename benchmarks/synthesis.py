@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipelines.synthetic import clip, sidecar
 from data_pipelines.synthetic.plan import SPLITS, Settings, plan
-from talkjax.media import topology
+from talkjax import conventions
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.video import VideoReader
 from talkjax.metrics import closures, signals
@@ -65,21 +65,21 @@ def compare(paths: list[Path]) -> dict:
     errors, correlations, shares = [], [], []
     with FaceMesh() as mesh:
         for path in paths:
-            truth = topology.select(sidecar.load(path).landmarks)[..., :2]
+            truth = conventions.select(sidecar.load(path).landmarks)[..., :2]
             mesh.reset()
             seen = np.full(truth.shape, np.nan)
             for frame in VideoReader(path):
                 faces = mesh.detect(frame.rgb)
                 if len(faces):
-                    seen[frame.index] = topology.select(faces[0])[..., :2]
+                    seen[frame.index] = conventions.select(faces[0])[..., :2]
             good = np.isfinite(seen).all((1, 2))
             found, frames = found + good.sum(), frames + len(good)
             worst = min(worst, (float(good.mean()), path.stem))
             if not good.any():
                 continue
             distance = np.linalg.norm(signals.lips(seen) - signals.lips(truth), axis=-1)
-            errors.append(np.nanmean(distance / topology.interocular(truth)[:, None]))
-            opening, true = topology.mouth_opening(seen), topology.mouth_opening(truth)
+            errors.append(np.nanmean(distance / conventions.interocular(truth)[:, None]))
+            opening, true = conventions.mouth_opening(seen), conventions.mouth_opening(truth)
             correlations.append(signals.correlation(opening, true))
             due = closures.read(path)
             shares.append(closures.closed_share(opening, opening, due))

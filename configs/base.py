@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     c.joint.end_to_end = True  # ablation no_end_to_end
     c.joint.landmark_weight = 1.0
 
-    # -- data: the fields of data_pipelines.loader.LoaderOptions, and where it is
+    # -- data: the fields of talkjax.data.loader.LoaderOptions, and where it is
     c.data = ConfigDict()
     c.data.dir = ""
     c.data.latents = ""  # folder of cached latents; "" encodes pixels in the step

@@ -20,8 +20,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import datasets, preparation, records, shards
+from data_pipelines import datasets, preparation, shards
 from data_pipelines.datasets import hdtf, video_folder, voxceleb2
+from talkjax import files
 from talkjax.errors import UserError
 
 _RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
@@ -95,7 +96,7 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         }
         shards.write_all([shard for plan in plans.values() for shard in plan], beam_options)
         if packing.index:
-            records.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
+            files.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
         self.info.metadata["lists_sha256"] = dict(lists)
         return [
             tfds.core.SplitInfo(
@@ -138,7 +139,7 @@ class _Footage(TalkjaxClips, skip_registration=True):
         prepared = preparation.run(
             catalog, source, root / ".cache", settings, folder / "manifest.jsonl"
         )
-        records.write_json(folder / "summary.json", prepared.summary)
+        files.write_json(folder / "summary.json", prepared.summary)
         return self._write(prepared.packing, catalog.lists, settings.beam_options)
 
 

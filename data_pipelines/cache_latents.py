@@ -2,7 +2,7 @@
 
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=taef2_encoder.safetensors
 
-writes what `data_pipelines.latents` describes, beside the shards. Every kept frame is encoded
+writes what `talkjax.data.latents` describes, beside the shards. Every kept frame is encoded
 twice: as it is, and with the mask's rectangle set to mid-grey *before* encoding, so that nothing of
 the mouth reaches the masked latent. Progress is kept a chunk at a time: a run that was killed goes
 on where it stopped, and what is complete is not done again.
@@ -20,27 +20,19 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from data_pipelines import latents, records, windows
+from talkjax import files
 from talkjax.commands import run_main
+from talkjax.conventions import Box, mask_region, to_float
+from talkjax.data import latents, records, windows
 from talkjax.errors import UserError
 
 Encode = Callable[[np.ndarray], np.ndarray]
-Box = tuple[float, float, float, float]
 _CHUNK_BATCHES = 4  # batches between two notes of progress
 
 
 def select_frames(record: records.ClipRecord, stride: int) -> np.ndarray:
     """Every `stride`-th of the frames with a face, (n,) int32."""
     return np.flatnonzero(record.face_found)[::stride].astype(np.int32)
-
-
-def mask_region(images: np.ndarray, crop_size: int, region: Box, mask: Box) -> np.ndarray:
-    """Sets the mask's hard rectangle of (..., H, W, 3) region images in [-1, 1] to 0 (a copy)."""
-    top, left, _, _ = windows.box_pixels(region, crop_size)
-    y0, x0, y1, x1 = windows.box_pixels(mask, crop_size)
-    out = images.copy()
-    out[..., max(0, y0 - top) : max(0, y1 - top), max(0, x0 - left) : max(0, x1 - left), :] = 0.0
-    return out
 
 
 def cache_split(
@@ -95,7 +87,7 @@ def cache_split(
     progress_path = directory / f".{split}.progress.json"
     done, arrays = _resume(progress_path, fingerprint, parts[:2], rows)
     if arrays is None:
-        y0, x0, y1, x1 = windows.box_pixels(region, crop_size)
+        y0, x0, y1, x1 = region.pixels(crop_size)
         shape = np.asarray(encode(np.zeros((batch, y1 - y0, x1 - x0, 3), np.float32))).shape[1:]
         progress_path.unlink(missing_ok=True)
         done, arrays = 0, [_new_memmap(p, (rows, *shape)) for p in parts[:2]]
@@ -106,18 +98,19 @@ def cache_split(
         for image in _region_images(reader, kept, region, done):
             images.append(image)
             if len(images) == _CHUNK_BATCHES * batch or done + len(images) == rows:
-                pixels = np.stack(images).astype(np.float32) / 127.5 - 1.0
+                pixels = to_float(np.stack(images))
                 stop = done + len(images)
-                masked = mask_region(pixels, crop_size, region, mask)
+                masked = mask_region(pixels, region, mask, crop_size)
                 for array, inputs in zip(arrays, (pixels, masked), strict=True):
                     array[done:stop] = _encode_all(encode, inputs, batch)
                     array.flush()
                 bar.update(stop - done)
                 done, images = stop, []
-                records.write_json(progress_path, {"fingerprint": fingerprint, "rows": done})
+                files.write_json(progress_path, {"fingerprint": fingerprint, "rows": done})
 
     frames = np.concatenate(kept)
-    records.write_atomically(parts[2], lambda file: np.save(file, frames))
+    with open(parts[2], "wb") as file:
+        np.save(file, frames)
     shape = list(arrays[0].shape[1:])
     del arrays  # closes the maps before their files are renamed
     for part, final in zip(parts, finals, strict=True):
@@ -156,7 +149,7 @@ def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -
             continue
         record = reader.read(position)
         for frame in frames[skip:]:
-            yield windows.cut_box(windows.decode_jpeg(record.frames[frame]), region)
+            yield region.cut(windows.decode_jpeg(record.frames[frame]))
         skip = 0
 
 
@@ -238,7 +231,7 @@ def cache_latents(
         index["fingerprints"] = index.get("fingerprints", {}) | {split: entry["fingerprint"]}
         if split == "train" and (entry["encoded"] or "mean" not in index):
             index["mean"], index["std"] = channel_statistics(directory / "train.target.npy")
-        records.write_json(directory / latents.INDEX, index)
+        files.write_json(directory / latents.INDEX, index)
     return index | {"encoded": encoded}
 
 
@@ -299,7 +292,7 @@ def _floats(name: str, values: Sequence[str]) -> Box:
         raise UserError(f"--{name} wants four numbers y0,x0,y1,x1") from None
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
         raise UserError(f"--{name}={','.join(values)} is no box inside of the unit square")
-    return y0, x0, y1, x1
+    return Box(y0, x0, y1, x1)
 
 
 def main(argv: Sequence[str], values: flags.FlagValues) -> None:

@@ -18,8 +18,11 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from data_pipelines import extract, records
+from data_pipelines import extract
 from data_pipelines.datasets.catalog import Clip
+from talkjax import files
+from talkjax.conventions import TICKS_PER_SECOND
+from talkjax.data import records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ def left_out(clip_id: str, reason: str, detail: str, elapsed: float = 0.0) -> di
 def write_failure(cache: pathlib.Path, job: Job, reason: str, detail: str, elapsed: float) -> dict:
     """Notes that a video gives no clip, and why."""
     outcome = left_out(job.clip_id, reason, detail, elapsed)
-    records.write_json(cache / f"{job.key}.json", outcome)
+    files.write_json(cache / f"{job.key}.json", outcome)
     return outcome
 
 
@@ -139,11 +142,11 @@ def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
         "parts": parts,
         "frames": extraction.frames,
         "frames_without_face": extraction.frames_without_face,
-        "seconds": sum(part["ticks"] for part in parts) / records.TICKS_PER_SECOND,
+        "seconds": sum(part["ticks"] for part in parts) / TICKS_PER_SECOND,
         "dropped": [{"reason": r, "seconds": round(s, 3)} for r, s in extraction.dropped],
         "elapsed": time.monotonic() - start,
     }
-    records.write_json(cache / f"{job.key}.json", outcome)
+    files.write_json(cache / f"{job.key}.json", outcome)
     return outcome
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from talkjax.conventions import SAMPLE_RATE
 from talkjax.errors import UserError
-from talkjax.media import audio
 from talkjax.media.video import VideoFrame, VideoReader
 
 
@@ -83,4 +83,4 @@ class CutReader:
 
 def cut_wave(wave: np.ndarray, interval: tuple[float, float]) -> np.ndarray:
     """The samples of (S,) 16 kHz audio between two times in seconds."""
-    return wave[slice(*(round(time * audio.SAMPLE_RATE) for time in interval))]
+    return wave[slice(*(round(time * SAMPLE_RATE) for time in interval))]

@@ -10,10 +10,18 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from data_pipelines import records
 from data_pipelines.cut import Box, CutReader, cut_wave
+from talkjax import conventions, head_pose
+from talkjax.conventions import (
+    MEL_FLOOR,
+    MELS_PER_SECOND,
+    MELS_PER_TICK,
+    SAMPLE_RATE,
+    TICKS_PER_SECOND,
+)
+from talkjax.data import records
 from talkjax.errors import UserError
-from talkjax.media import audio, crop, rigid, topology, tracking
+from talkjax.media import audio, crop, tracking
 from talkjax.media.video import VideoReader
 
 VERSION = 1  # part of every cache key: raise it when records change
@@ -109,7 +117,7 @@ def extract_video(
     if not found.any():
         raise LeftOutError("no_face", f"none in {len(times)} frames")
     runs, lost = _runs(times, mesh_points, cuts, options.max_gap_seconds)
-    audio_end = len(wave) / audio.SAMPLE_RATE
+    audio_end = len(wave) / SAMPLE_RATE
     parts, dropped = [], []
     for frames in runs:
         for part in _chunks(frames, times, options.max_seconds):
@@ -128,7 +136,7 @@ def extract_video(
         damage = "; the file is damaged or cut short" if reader.truncated else ""
         raise LeftOutError(reason, f"the longest part has {longest:.2f} s{damage}")
 
-    transforms = [rigid.fit_transforms(mesh_points[part], times[part]) for part in parts]
+    transforms = [head_pose.fit_transforms(mesh_points[part], times[part]) for part in parts]
     jpegs = _crops(reader, buffered, parts, transforms, options)
     mel = audio.log_mel(wave)
     clips = []
@@ -247,25 +255,25 @@ def make_record(
       clip_id: its id.
       times: (N,) seconds of its frames.
       points: (N, 468 or more, 2 or 3) FaceMesh points, px.
-      transforms: (N, 2, 3), see `rigid.fit_transforms`.
+      transforms: (N, 2, 3), see `head_pose.fit_transforms`.
       found: (N,) bool, False where the points were interpolated.
       jpegs: its N crops.
       mel: (M, 80) log-mel of the whole source.
       audio_end: seconds of sound in the whole source.
       fps: of the source.
     """
-    landmarks = rigid.apply_transforms(topology.select(points), transforms)
-    first_mel = round(times[0] * audio.MEL_RATE)
-    zero = first_mel / audio.MEL_RATE
+    landmarks = head_pose.apply_transforms(conventions.select(points), transforms)
+    first_mel = round(times[0] * MELS_PER_SECOND)
+    zero = first_mel / MELS_PER_SECOND
     last = min(times[-1], audio_end) - zero
-    ticks = int(np.floor(last * records.TICKS_PER_SECOND + 1e-3)) + 1
-    stop = first_mel + records.MELS_PER_TICK * ticks
+    ticks = int(np.floor(last * TICKS_PER_SECOND + 1e-3)) + 1
+    stop = first_mel + MELS_PER_TICK * ticks
     span = mel[first_mel : stop + _MEL_TAIL]
-    missing = records.MELS_PER_TICK * ticks - len(span)
+    missing = MELS_PER_TICK * ticks - len(span)
     if missing > 0:
-        silence = np.log(np.float32(audio.MEL_FLOOR))
+        silence = np.float32(MEL_FLOOR)
         span = np.pad(span, ((0, missing), (0, 0)), constant_values=silence)
-    clock = zero + np.arange(ticks) / records.TICKS_PER_SECOND
+    clock = zero + np.arange(ticks) / TICKS_PER_SECOND
     return records.check_record(
         records.ClipRecord(
             clip_id=clip_id,

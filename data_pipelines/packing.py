@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from data_pipelines import records
 from data_pipelines.preparation import Packing
+from talkjax.data import records
 from talkjax.errors import UserError
 
 _NAMELESS = "talkjax_clips"  # clips that are of no data set

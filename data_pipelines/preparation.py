@@ -15,10 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines import clip_cache, records
+from data_pipelines import clip_cache
 from data_pipelines.datasets.catalog import Catalog
 from data_pipelines.extract import ExtractOptions
 from data_pipelines.workers import cores
+from talkjax import files
 from talkjax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -211,7 +212,7 @@ def _write_manifest(
         total["frames"] += sum(part["frames"] for part in outcome["parts"])
         total["seconds"] = round(total["seconds"] + outcome["seconds"], 3)
     text = "\n".join(lines) + "\n"
-    records.write_atomically(path, lambda file: file.write(text.encode()))
+    files.write_text(path, text)
     return {
         "videos": len(outcomes),
         "kept": sum(total["videos"] for total in totals.values()),

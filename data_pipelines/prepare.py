@@ -25,10 +25,11 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from data_pipelines import datasets, packing, preparation, records
+from data_pipelines import datasets, packing, preparation
 from data_pipelines.extract import ExtractOptions
 from data_pipelines.preparation import Settings
 from data_pipelines.workers import cores
+from talkjax import files
 from talkjax.commands import run_main
 from talkjax.errors import UserError
 from talkjax.media import tracking
@@ -66,7 +67,7 @@ def prepare(
             out, done.packing, dataset, catalog.lists, settings.beam_options
         )
         summary["elapsed_seconds"] = round(time.monotonic() - started, 2)
-        records.write_json(out / "summary.json", summary)
+        files.write_json(out / "summary.json", summary)
     except OSError as error:
         raise UserError(
             f"cannot write to {out}: {error.strerror or error}; make room there or choose "

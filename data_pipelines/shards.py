@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines import records
+from talkjax.conventions import NUM_LANDMARKS, NUM_MELS
+from talkjax.data import records
 
 SHARD_BYTES = 256 << 20  # about what a shard holds
 
@@ -27,12 +28,12 @@ class Shard:
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The record of `data_pipelines.records.ClipRecord` in TFDS terms.
+    """The record of `talkjax.data.records.ClipRecord` in TFDS terms.
 
     Images are encoded JPEG bytes under a Text feature, since TFDS's own Image feature wants
     TensorFlow or one more decoder to check what it is given; `as_data_source` returns bytes.
     """
-    points = (None, records.NUM_LANDMARKS, 2)
+    points = (None, NUM_LANDMARKS, 2)
     tensor = tfds.features.Tensor
     return tfds.features.FeaturesDict(
         {
@@ -43,7 +44,7 @@ def features() -> tfds.features.FeaturesDict:
             "transforms": tensor(shape=(None, 2, 3), dtype=np.float32),
             "face_found": tensor(shape=(None,), dtype=np.bool_),
             "landmarks": tensor(shape=points, dtype=np.float32),
-            "mel": tensor(shape=(None, records.NUM_MELS), dtype=np.float32),
+            "mel": tensor(shape=(None, NUM_MELS), dtype=np.float32),
             "source_fps": tfds.features.Scalar(np.float32),
         }
     )

@@ -29,6 +29,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 from data_pipelines.workers import cores
+from talkjax import files
 from talkjax.commands import exit_on_sigterm, parse_flags, run_main
 from talkjax.errors import UserError
 
@@ -196,7 +197,7 @@ def _open_folder(out: pathlib.Path, wanted: dict[str, Any], splits: Sequence[str
     """Makes the folders, and makes sure that they hold no other corpus."""
     for split in splits:
         (out / split).mkdir(parents=True, exist_ok=True)
-        for pattern in (".*.part", ".*.tmp"):  # of processes that were killed
+        for pattern in (".*.part", ".*.tmp.*"):  # of processes that were killed
             for path in (out / split).glob(pattern):
                 if time.time() - path.stat().st_mtime > _STALE:
                     path.unlink(missing_ok=True)
@@ -238,10 +239,9 @@ def command(manifest: dict[str, Any]) -> str:
 
 
 def _write(path: pathlib.Path, manifest: dict[str, Any]) -> None:
-    from data_pipelines import records
 
     text = json.dumps({"command": command(manifest)} | manifest, indent=1) + "\n"
-    records.write_atomically(path, lambda file: file.write(text.encode()))
+    files.write_text(path, text)
 
 
 def _count(out: pathlib.Path, plans: Sequence) -> dict[str, dict[str, Any]]:

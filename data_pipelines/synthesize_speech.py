@@ -23,12 +23,14 @@ from typing import Any
 from absl import app, flags
 from tqdm import tqdm
 
-from data_pipelines import records
 from data_pipelines.packing import pack
 from data_pipelines.preparation import make_packing
 from data_pipelines.synthesize import check_installed
 from data_pipelines.workers import cores
+from talkjax import files
 from talkjax.commands import exit_on_sigterm, parse_flags, run_main
+from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
+from talkjax.data import records
 from talkjax.errors import UserError
 
 VERSION = 1  # raise it whenever the same plan gives other landmarks or sounds
@@ -86,7 +88,7 @@ def synthesize_speech(
     ticks = sum(o["parts"][0]["ticks"] for o in outcomes)
     return {
         "clips": clips,
-        "seconds": ticks / records.TICKS_PER_SECOND,
+        "seconds": ticks / TICKS_PER_SECOND,
         "made": len(todo),
         "elapsed_seconds": round(time.monotonic() - started, 1),
     }
@@ -95,7 +97,7 @@ def synthesize_speech(
 def _claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
     """Marks a folder as one for these flags, or makes sure that it is."""
     if not path.exists():
-        records.write_json(path, wanted)
+        files.write_json(path, wanted)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -143,21 +145,22 @@ def make_record(plan, settings) -> records.ClipRecord:
 
     from data_pipelines import extract
     from data_pipelines.synthetic import clip
-    from talkjax.media import audio, rigid
+    from talkjax import head_pose
+    from talkjax.media import audio
 
     performance = clip.perform(plan, settings)
     points = clip.follow(plan, settings, performance)
     times = np.arange(len(points)) / settings.fps
-    wave = soxr.resample(performance.samples, performance.rate, audio.SAMPLE_RATE)
+    wave = soxr.resample(performance.samples, performance.rate, SAMPLE_RATE)
     return extract.make_record(
         plan.clip_id,
         times,
         points,
-        rigid.fit_transforms(points, times),
+        head_pose.fit_transforms(points, times),
         np.ones(len(points), bool),
         [b""] * len(points),
         audio.log_mel(wave),
-        len(wave) / audio.SAMPLE_RATE,
+        len(wave) / SAMPLE_RATE,
         settings.fps,
     )
 

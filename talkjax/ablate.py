@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from data_pipelines import loader
-from talkjax import commands
+from talkjax import commands, files
+from talkjax.data import loader
 from talkjax.errors import UserError
-from talkjax.metrics import probe, report, statistics
+from talkjax.metrics import probe, statistics
 from talkjax.metrics.protocol import METRICS, SETS
 from talkjax.sampling import checkpoint
-from talkjax.sampling.summary import write_json
 from talkjax.training import agreement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,7 +107,7 @@ def ablate(study: Study, rows: Sequence[str]) -> str:
         probe_row(study, export, study.out / row / "probe.json")
         reports[row] = evaluate(study, row, export)
     text = table(study.out, reports)
-    report.write_text(study.out / "table.md", text + "\n")
+    files.write_text(study.out / "table.md", text + "\n")
     return text
 
 
@@ -150,7 +149,7 @@ def probe_row(study: Study, export: Path, to: Path) -> None:
     found = probe.probe(nets, params, batches[:_BATCHES])
     if config["joint"]["end_to_end"]:
         found["gradient"] = gradient(study, config, params)
-    write_json(to, found)
+    files.write_json(to, found)
 
 
 def gradient(study: Study, config: dict[str, Any], params: Any) -> dict[str, Any]:
@@ -239,7 +238,7 @@ def table(out: Path, reports: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{one['gradient'][part][name]:.3f}" if "gradient" in one else ""
                 for one in probes.values()
             )])  # fmt: skip
-    write_json(out / "table.json", content)
+    files.write_json(out / "table.json", content)
     text = ["| " + " | ".join(line) + " |" for line in lines]
     text.append("")
     text.append(

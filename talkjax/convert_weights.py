@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from absl import app, flags
 from talkjax import torch_files, weights
 from talkjax.commands import parse_flags, run_main
 from talkjax.errors import UserError
+from talkjax.files import write_bytes
 from talkjax.metrics import inception, lpips
 
 Tensors = dict[str, np.ndarray]
@@ -145,7 +145,7 @@ def convert(kind: str, files: Sequence[str | os.PathLike], out: str | os.PathLik
     tensors = make([(Path(file), torch_files.load(file)) for file in files])
     lines = [_described(Path(file)) for file in files]
     content = safetensors.numpy.save(tensors)
-    _write(out, content)
+    write_bytes(out, content)
     lines.append(f"{hashlib.sha256(content).hexdigest()}  {out}")
     lines.append(f"{len(tensors)} tensors; use them with {use.format(out=out)}")
     return "\n".join(lines)
@@ -159,19 +159,6 @@ def _described(path: Path) -> str:
     if promised and not found.startswith(promised[1]):
         return f"{found}  {path} (its name says {promised[1]}...: not the file it is called after)"
     return f"{found}  {path}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"--out={path} cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def define_flags() -> flags.FlagValues:

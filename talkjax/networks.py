@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from talkjax.conventions import NUM_LANDMARKS, Box, latent_mask, to_float
 from talkjax.diffusion import schedules
 from talkjax.models import (
     attention,
@@ -23,9 +24,6 @@ from talkjax.models import (
     talkformer,
     unet,
 )
-
-NUM_LANDMARKS = 131
-NUM_POSE = 74
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Networks:
     landmark: landmark_completion.LandmarkCompletion
     schedule: schedules.Schedule
     prediction: str
-    region: tuple[float, ...]
+    region: Box
     mask: np.ndarray
     latent_mean: np.ndarray
     latent_std: np.ndarray
@@ -130,27 +128,6 @@ class Networks:
         )
 
 
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 images to [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
-
-
-def pixel_box(box: tuple[float, ...], size: int) -> tuple[int, int, int, int]:
-    """(y0, x0, y1, x1) of a crop-coordinate box in whole pixels of a crop of `size` px."""
-    y0, x0, y1, x1 = (round(v * size) for v in box)
-    return y0, x0, y1, x1
-
-
-def masked_pixels(
-    region: tuple[float, ...], mask: tuple[float, ...], size: int
-) -> tuple[slice, slice]:
-    """Rows and columns of a region image that are hidden."""
-    ry0, rx0, ry1, rx1 = pixel_box(region, size)
-    my0, mx0, my1, mx1 = pixel_box(mask, size)
-    rows = slice(max(my0 - ry0, 0), min(my1, ry1) - ry0)
-    return rows, slice(max(mx0 - rx0, 0), min(mx1, rx1) - rx0)
-
-
 def build(config: Mapping[str, Any]) -> Networks:
     """Networks of a config (the fields of `configs/base.py`).
 
@@ -160,17 +137,14 @@ def build(config: Mapping[str, Any]) -> Networks:
     compute = jnp.dtype(config["dtype"])
     ae = build_autoencoder(config["autoencoder"], compute)
     size, factor, channels = config["crop_size"], ae.downsampling, ae.latent_channels
-    region, mask = tuple(config["region"]), tuple(config["mask"])
-    y0, x0, y1, x1 = pixel_box(region, size)
+    region, mask = Box(*config["region"]), Box(*config["mask"])
+    y0, x0, y1, x1 = region.pixels(size)
     height, width = y1 - y0, x1 - x0
     net = config["denoiser"]
     step = factor * 2 ** (len(net["channels"]) - 1)
     if height % step or width % step:
         raise ValueError(f"the region is {height}x{width} px; both must be multiples of {step}")
-    hidden = np.zeros((height, width), np.float32)
-    hidden[masked_pixels(region, mask, size)] = 1.0
-    h, w = height // factor, width // factor
-    cells = hidden.reshape(h, factor, w, factor).max((1, 3))
+    cells = latent_mask(region, mask, size, factor)
 
     if net["remat"] not in unet.REMAT:
         raise ValueError(f"no remat {net['remat']!r}; use one of {', '.join(unet.REMAT)}")
@@ -204,7 +178,7 @@ def build(config: Mapping[str, Any]) -> Networks:
         latent_std=_statistics(config["autoencoder"]["latent_std"], channels, 1.0),
         image_size=(height, width),
         crop_size=size,
-        latent_shape=(h, w, channels),
+        latent_shape=(*cells.shape, channels),
     )
 
 

@@ -4,10 +4,11 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from talkjax import files
 
 _GAP = 2  # px of white between pictures
 
@@ -58,8 +59,6 @@ def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> 
     if comment:
         png += chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1", "replace"))
     png += chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b"")
-    path = Path(path)
+    path = files.as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(png)
-    os.replace(temporary, path)
+    files.write_bytes(path, png)

@@ -6,15 +6,16 @@ writes); an export holds `config.json` and `model.safetensors`.
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from flax import traverse_util
 
+from talkjax import files
 from talkjax.errors import UserError
 
 Params = dict[str, Any]
@@ -29,9 +30,9 @@ logging.get_absl_logger().addFilter(
 )
 
 
-def checkpoint_directory(workdir: str | os.PathLike) -> Path:
+def checkpoint_directory(workdir: str | os.PathLike) -> epath.Path:
     """Where a run's checkpoints are; Orbax wants it absolute."""
-    return Path(os.path.abspath(workdir)) / DIRECTORY
+    return files.absolute(workdir) / DIRECTORY
 
 
 def plain_config(config: Any) -> dict[str, Any]:
@@ -42,11 +43,9 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 def write_config(workdir: str | os.PathLike, config: Any) -> None:
     """Writes `config.json` into a run's directory, complete or not at all."""
-    path = Path(workdir) / CONFIG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain_config(config), indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    directory = files.as_path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_json(directory / CONFIG_FILE, plain_config(config), sort_keys=True)
 
 
 def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -55,16 +54,8 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: there is none, or it is damaged.
     """
-    path = Path(workdir) / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{workdir} is no run (no {CONFIG_FILE}); check the path") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} does not hold a config")
-    return config
+    path = files.as_path(workdir) / CONFIG_FILE
+    return files.read_json_object(path, "give the directory of a training run")
 
 
 def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
@@ -138,12 +129,12 @@ def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[
     Raises:
       UserError: it is neither, or damaged.
     """
-    if (Path(path) / DIRECTORY).is_dir():
+    if (files.as_path(path) / DIRECTORY).is_dir():
         params, trained, _ = load_run(path)
         return params, read_config(path), trained
     from talkjax import weights
 
-    if not (Path(path) / weights.PARAMS_FILE).exists():
+    if not (files.as_path(path) / weights.PARAMS_FILE).exists():
         raise UserError(
             f"{path} holds neither {DIRECTORY}/ nor {weights.PARAMS_FILE}; "
             "give a training --workdir or an --export directory"
@@ -152,9 +143,9 @@ def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[
     return params, config, list(config.get("trained", params))
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: files.PathLike, error: Exception) -> UserError:
     """The error that names a checkpoint which could not be read."""
-    reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"checkpoint {path} cannot be restored ({reason}); delete it to go on from the one before"
+        f"checkpoint {path} cannot be restored ({files.one_line(error)}); delete it to go on from "
+        "the one before"
     )

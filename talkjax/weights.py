@@ -4,13 +4,9 @@ The rim between files and models: models know no file, and everything that a bad
 ends here in a `UserError` that names the file and the tensors. Nothing is ever unpickled.
 """
 
-import contextlib
-import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from etils import epath
 from flax import traverse_util
 
+from talkjax import files
 from talkjax.errors import UserError
 from talkjax.models import autoencoder, taesd
 
@@ -35,11 +33,11 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is missing, truncated, not safetensors, or holds NaN or infinity.
     """
-    path = Path(path)
+    path = files.as_path(path)
     if not path.is_file():
         raise UserError(f"weights not found: {path}; check the path")
     try:
-        raw = safetensors.numpy.load_file(path)
+        raw = _load(path)
     except safetensors.SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise UserError(
@@ -56,6 +54,12 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 raise UserError(f"{path}: {name} holds NaN or infinity; fetch the file again")
         tensors[name] = value
     return tensors
+
+
+def _load(path: epath.Path) -> dict[str, np.ndarray]:
+    if files.is_remote(path):
+        return safetensors.numpy.load(path.read_bytes())
+    return safetensors.numpy.load_file(path)
 
 
 # ---- other projects' files ----------------------------------------------------------------------
@@ -224,16 +228,14 @@ def save_params(
             value = stored
         # safetensors writes the memory of a transposed array as it lies, silently wrong.
         flat[name] = np.ascontiguousarray(value).reshape(value.shape)
-    text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-    directory = Path(directory)
+    text = files.json_text(dict(config), sort_keys=True)
+    directory = files.as_path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _replacing(directory / PARAMS_FILE) as temporary:
-            safetensors.numpy.save_file(flat, temporary)
-        with _replacing(directory / CONFIG_FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"cannot write weights to {directory}: {error}") from error
+    files.write_bytes(directory / PARAMS_FILE, safetensors.numpy.save(flat))
+    files.write_text(directory / CONFIG_FILE, text)
 
 
 def load_params(
@@ -252,8 +254,9 @@ def load_params(
       UserError: as `load_safetensors`; the config is missing or no JSON object; a tensor is
         missing, unexpected or mis-shaped.
     """
-    directory = Path(directory)
-    config = _load_config(directory / CONFIG_FILE)
+    directory = files.as_path(directory)
+    remedy = "give a directory of released talkjax weights"
+    config = files.read_json_object(directory / CONFIG_FILE, remedy)
     path = directory / PARAMS_FILE
     flat = load_safetensors(path)
     if expected is not None:
@@ -268,34 +271,6 @@ def load_params(
         if any("/".join(parents[: i + 1]) in flat for i in range(len(parents))):
             raise UserError(f"{path}: {name} lies inside another tensor; not talkjax weights")
     return traverse_util.unflatten_dict(flat, sep="/"), config
-
-
-def _load_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} not found; give a directory of released talkjax weights")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); fetch it again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold a JSON object; fetch it again")
-    return config
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling that takes `path`'s name if the body succeeds, and is gone if not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide released files from others
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ---- checks -------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """Runs commands in forks of one process that has imported what all of them do."""
-    modules = ("talkjax.training.stages", "talkjax.metrics.evaluator", "data_pipelines.loader")
+    modules = ("talkjax.training.stages", "talkjax.metrics.evaluator", "talkjax.data.loader")
     made = Commands(tmp_path_factory.mktemp("commands"), *modules)
     yield made
     made.close()
@@ -44,3 +44,14 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 def repository() -> Path:
     """The root of the source tree."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 clips of 2 to 4 s in `train` (one too short to be used) and 3 in `test`."""
+    from tests.data_pipelines.synthetic import make_record, write_shards
+
+    train = [make_record(f"train{i:02d}", ticks=50 + 5 * i) for i in range(10)]
+    train += [make_record("slow", ticks=90, fps=12.5), make_record("short", ticks=12)]
+    test = [make_record(f"test{i}", ticks=60 + 7 * i) for i in range(3)]
+    return write_shards(tmp_path_factory.mktemp("data"), {"train": train, "test": test})

@@ -69,7 +69,8 @@ def test_mistakes_are_told_in_one_line(number, places, commands):
 
 
 def test_the_landmark_network_is_evaluated_on_shards(tmp_path, commands):
-    from data_pipelines import builder, records
+    from data_pipelines import builder
+    from talkjax.data import records
     from tests.data_pipelines.synthetic import make_record
 
     paths = []

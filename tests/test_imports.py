@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("train", "sample", "evaluate")
-CORE = {"talkjax.errors", "talkjax.commands"}
+CORE = {"talkjax.errors", "talkjax.commands", "talkjax.conventions", "talkjax.files"}
 WEIGHTS = {
     "talkjax.weights",
     "talkjax.runs",
@@ -22,27 +22,41 @@ WEIGHTS = {
 ALLOWED = {
     "talkjax.errors": set(),
     "talkjax.commands": {"talkjax.errors"},
-    "talkjax.pictures": set(),
+    "talkjax.conventions": set(),
+    "talkjax.files": {"talkjax.errors"},
+    "talkjax.head_pose": {"talkjax.conventions"},
+    "talkjax.pictures": {"talkjax.files"},
+    "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
     "talkjax.torch_files": CORE,
     "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
-    "talkjax.models": CORE,
-    "talkjax.diffusion": CORE | {"talkjax.models"},
-    "talkjax.media": CORE,
+    "talkjax.models": {"talkjax.conventions"},
+    "talkjax.diffusion": {"talkjax.models"},
+    "talkjax.media": CORE | {"talkjax.head_pose"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.weights"},
     "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
-    "talkjax.sampling": CORE | WEIGHTS | {"talkjax.media"},
-    "talkjax.metrics": CORE | WEIGHTS | {"talkjax.media", "talkjax.pictures", "talkjax.sampling"},
-    "talkjax.user_study": CORE | {"talkjax.media", "talkjax.sampling.summary"},
-    "data_pipelines": CORE | WEIGHTS | {"talkjax.media"},
+    "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
+    "talkjax.metrics": CORE
+    | WEIGHTS
+    | {
+        "talkjax.data",
+        "talkjax.head_pose",
+        "talkjax.media",
+        "talkjax.pictures",
+        "talkjax.sampling",
+    },
+    "talkjax.user_study": CORE | {"talkjax.media"},
+    "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
     "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
-    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "data_pipelines"},
+    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
     "configs": set(),
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")
 FORBIDDEN = {
+    "talkjax.conventions": (*ACCELERATOR, "os", "io", "json", "etils"),
+    "talkjax.files": ACCELERATOR,
     "talkjax.pictures": ACCELERATOR,
     "talkjax.media": ACCELERATOR,
     "talkjax.models": ("ml_collections", "os", "pathlib", "io", "json", "safetensors"),
@@ -123,7 +137,7 @@ import pkgutil, importlib
 import talkjax.training
 for module in pkgutil.iter_modules(talkjax.training.__path__):
     importlib.import_module("talkjax.training." + module.name)
-import data_pipelines.loader
+import talkjax.data.loader
 import train
 from configs import person_128
 from talkjax.training import stages

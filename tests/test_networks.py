@@ -5,6 +5,7 @@ import pytest
 
 from configs import base_256, demo_64, demo_128, person_128
 from talkjax import networks
+from talkjax.conventions import MASK, masked_slices
 from talkjax.training import stages
 
 
@@ -54,7 +55,7 @@ def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
 def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
     nets = networks.build(person_128.get_config())
     assert nets.latent_shape == (10, 14, 32) and nets.image_size == (80, 112)
-    rows, columns = networks.masked_pixels(nets.region, (0.4375, 0.125, 0.9375, 0.875), 128)
+    rows, columns = masked_slices(nets.region, MASK, 128)
     assert (rows, columns) == (slice(8, 72), slice(8, 104))
     expected = np.zeros((10, 14))
     expected[1:9, 1:13] = 1

@@ -6,7 +6,7 @@ import pytest
 
 import train as train_script
 from configs import demo_128
-from data_pipelines import loader, records
+from talkjax.data import loader, records
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "--config=configs/person_128.py"

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from talkjax import weights
+from talkjax import files, weights
 from talkjax.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -256,7 +256,7 @@ def test_bad_config(tmp_path, tree, content):
 
 
 def test_missing_config_and_weights(tmp_path, tree):
-    with pytest.raises(UserError, match=r"config\.json not found"):
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
         weights.load_params(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"model\.safetensors; check"):
@@ -274,11 +274,12 @@ def test_tensor_inside_tensor(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path, tree, monkeypatch):
     weights.save_params(tmp_path, tree, {"v": 1})
 
-    def full(tensors, path):
-        Path(path).write_bytes(b"half")
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    monkeypatch.setattr(type(files.as_path(tmp_path)), "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         weights.save_params(tmp_path, tree, {"v": 2})
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import numpy as np
 from data_pipelines.synthetic import face_model, head
 from data_pipelines.synthetic.expression import Expression
 from data_pipelines.synthetic.shape import Shape, close_lips, neutral_points
-from talkjax.media.topology import POSE
+from talkjax.conventions import POSE
 
 PIVOT = np.array([0.0, 0.95, 1.25])  # about which the head turns
 _STEPS = 2

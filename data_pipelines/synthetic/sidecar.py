@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import records
+from talkjax import files
 from talkjax.errors import UserError
 
 FORMAT = "talkjax-truth"
@@ -65,15 +65,10 @@ def save(video: str | os.PathLike, truth: Truth) -> None:
     # Closures are in both, so that who measures lip sync needs nothing but the small file.
     head = {"format": FORMAT, "version": VERSION, "bilabial": truth.bilabial.round(4).tolist()}
     text = json.dumps(head | truth.info, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
-    for path, write in zip(
-        paths(video),
-        (
-            lambda file: np.savez_compressed(file, **arrays),
-            lambda file: file.write(text.encode()),
-        ),
-        strict=True,
-    ):
-        records.write_atomically(path, write)
+    arrays_path, text_path = paths(video)
+    with files.replacing(arrays_path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    files.write_text(text_path, text)
 
 
 def read_info(video: str | os.PathLike) -> dict[str, Any] | None:

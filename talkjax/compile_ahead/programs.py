@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from talkjax import networks
+from talkjax.conventions import MEL_WINDOW, NUM_MELS, Box
 from talkjax.models import sync_expert
 from talkjax.networks import NUM_LANDMARKS, NUM_POSE
 from talkjax.sampling import program as sampling_program
@@ -50,7 +51,7 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     def array(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
-    y0, x0, y1, x1 = networks.pixel_box(tuple(config.region), config.crop_size)
+    y0, x0, y1, x1 = Box(*config.region).pixels(config.crop_size)
     image = (y1 - y0, x1 - x0, 3)
     if stage == "sync":
         windows = data.window - sync_expert.FRAMES + 1
@@ -68,7 +69,7 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     sample = {}
     if stage in ("landmark", "joint"):
         sample |= {
-            "mel": array(data.window, _MELS_ABOUT_A_TICK, _MELS),
+            "mel": array(data.window, MEL_WINDOW, NUM_MELS),
             "pose": array(data.window, NUM_POSE, 2),
             "content": array(data.window, NUM_LANDMARKS - NUM_POSE, 2),
             "reference_landmarks": array(data.references, NUM_LANDMARKS, 2),

@@ -11,18 +11,22 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from talkjax.conventions import (
+    MEL_FLOOR,
+    MEL_MAX_HZ,
+    MEL_MIN_HZ,
+    MEL_WINDOW,
+    MELS_PER_SECOND,
+    MELS_PER_TICK,
+    NUM_MELS,
+    SAMPLE_RATE,
+    TICKS_PER_SECOND,
+)
 from talkjax.errors import UserError
 from talkjax.media import container as media
 
-SAMPLE_RATE = 16000
-MEL_BINS = 80
-MEL_RATE = 100  # mel frames a second
-TICK_RATE = 25  # landmark ticks a second
-MEL_FLOOR = 1e-5
-WINDOW = 16  # mel frames a tick
-_N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MEL_RATE
+_N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MELS_PER_SECOND
 _CHUNK = 4096  # mel frames at a time; bounds the memory of long audio
-_FMIN, _FMAX = 55.0, 7600.0
 _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 _MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
 _SLACK_S = 0.05  # timestamps that stray further than this from the sample count are real gaps
@@ -217,7 +221,7 @@ def mel_filterbank() -> np.ndarray:
     import librosa
 
     return librosa.filters.mel(
-        sr=SAMPLE_RATE, n_fft=_N_FFT, n_mels=MEL_BINS, fmin=_FMIN, fmax=_FMAX
+        sr=SAMPLE_RATE, n_fft=_N_FFT, n_mels=NUM_MELS, fmin=MEL_MIN_HZ, fmax=MEL_MAX_HZ
     ).astype(np.float32)
 
 
@@ -247,18 +251,18 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
     padded = np.pad(wave, _N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
     count = 1 + len(wave) // _HOP
-    out = np.empty((count, MEL_BINS), np.float32)
+    out = np.empty((count, NUM_MELS), np.float32)
     for start in range(0, count, _CHUNK):
         stop = min(start + _CHUNK, count)
         spectrum = np.fft.rfft(frames[start:stop] * _window(), axis=-1)
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        out[start:stop] = np.log(np.maximum(power @ mel_filterbank().T, MEL_FLOOR))
+        out[start:stop] = np.log(np.maximum(power @ mel_filterbank().T, math.exp(MEL_FLOOR)))
     return out
 
 
 def tick_count(samples: int) -> int:
     """Number of 25 Hz ticks that cover `samples` of 16 kHz audio."""
-    return math.ceil(samples * TICK_RATE / SAMPLE_RATE)
+    return math.ceil(samples * TICKS_PER_SECOND / SAMPLE_RATE)
 
 
 def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
@@ -275,9 +279,10 @@ def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
       (T, 16, 80) float32.
     """
     numbers = np.arange(ticks) if np.ndim(ticks) == 0 else np.asarray(ticks)
-    step = MEL_RATE // TICK_RATE
-    index = numbers[:, None] * step + np.arange(-(WINDOW // 2), WINDOW // 2)  # (T, 16)
+    index = numbers[:, None] * MELS_PER_TICK + np.arange(
+        -(MEL_WINDOW // 2), MEL_WINDOW // 2
+    )  # (T, 16)
     inside = (index >= 0) & (index < len(mel))
-    windows = np.full((*index.shape, MEL_BINS), math.log(MEL_FLOOR), np.float32)
+    windows = np.full((*index.shape, NUM_MELS), MEL_FLOOR, np.float32)
     windows[inside] = mel[index[inside]]
     return windows

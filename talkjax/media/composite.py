@@ -8,7 +8,9 @@ here depends on the lips.
 import cv2
 import numpy as np
 
-from talkjax.media.crop import MASK, MOUTH_REGION, Box, invert, warp_crop
+from talkjax.conventions import MASK, MOUTH_REGION, Box
+from talkjax.head_pose import invert
+from talkjax.media.crop import warp_crop
 
 # Crop units, as all boxes. The feather runs inwards from the mask's border, where alpha is 0.
 FEATHER = 0.06

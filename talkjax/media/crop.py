@@ -1,43 +1,15 @@
-"""What of a frame the networks see: the crop, its region and its mask.
+"""Cuts the crop that the networks see out of a frame.
 
-The crop is cut by a transform of `talkjax.media.rigid`; region and mask are fixed boxes in it, so
-none of them depends on jaw or lips.
+The crop is cut by a transform of `talkjax.head_pose`. Its region and mask are fixed boxes in it
+(`talkjax.conventions`), so none of them depends on jaw or lips.
 """
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from talkjax.media.rigid import invert
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in crop coordinates; y down."""
-
-    y0: float
-    x0: float
-    y1: float
-    x1: float
-
-    def pixels(self, size: int) -> tuple[int, int, int, int]:
-        """(y0, x0, y1, x1) in whole pixels of a crop of `size` px."""
-        y0, x0, y1, x1 = (round(v * size) for v in (self.y0, self.x0, self.y1, self.x1))
-        return y0, x0, y1, x1
-
-    def cut(self, crop: np.ndarray) -> np.ndarray:
-        """The box's part of (..., size, size, C) crops."""
-        y0, x0, y1, x1 = self.pixels(crop.shape[-2])
-        return crop[..., y0:y1, x0:x1, :]
-
-
-FULL = Box(0.0, 0.0, 1.0, 1.0)
-# From the nose's base to under the chin of an open mouth, jaw corner to jaw corner.
-MASK = Box(0.4375, 0.125, 0.9375, 0.875)
-# The mask and one latent cell (at f = 8 of 128 px) around it.
-MOUTH_REGION = Box(0.375, 0.0625, 1.0, 0.9375)
+from talkjax.head_pose import invert
 
 
 def index_matrix(transform: np.ndarray, size: int) -> np.ndarray:
@@ -85,11 +57,3 @@ def warp_crop(frame: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-
-
-def mask_image(crop: np.ndarray, mask: Box = MASK) -> np.ndarray:
-    """Copies (..., size, size, 3) uint8 crops as float32 in [-1, 1], 0 in the mask's rectangle."""
-    out = crop.astype(np.float32) / 127.5 - 1.0
-    y0, x0, y1, x1 = mask.pixels(crop.shape[-2])
-    out[..., y0:y1, x0:x1, :] = 0.0
-    return out

@@ -1,7 +1,7 @@
 """Which face, the same face in every frame, and what to do where it is missing.
 
-Everything here looks at `topology.POSE` alone, never at jaw or lips, so that what follows from it
-(which frames are used, where a clip is cut) says nothing about speech.
+Everything here looks at `conventions.POSE` alone, never at jaw or lips, so that what follows from
+it (which frames are used, where a clip is cut) says nothing about speech.
 
     track = FaceTrack(face="largest", max_gap=12)
     cuts = CutDetector()
@@ -18,8 +18,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from talkjax import conventions
 from talkjax.errors import UserError
-from talkjax.media import topology
 
 # Costs are in face sizes (see `_cost`). A head at 25 frames a second stays far below the first.
 MATCH_LIMIT = 0.5
@@ -51,7 +51,7 @@ def parse_face(text: str | int) -> str | int:
 
 def pose_boxes(faces: np.ndarray) -> np.ndarray:
     """Bounding boxes of the pose points: (..., 478, 2 or 3) -> (..., 4) x0, y0, x1, y1."""
-    points = topology.select(np.asarray(faces), topology.POSE)
+    points = conventions.select(np.asarray(faces), conventions.POSE)
     return np.concatenate([points.min(-2), points.max(-2)], -1).astype(np.float64)
 
 
@@ -298,7 +298,7 @@ def track_clip(
     for index, (faces, cut) in enumerate(zip(detections, cuts, strict=True)):
         items += track.push(index, faces, cut, None if times is None else times[index])
     items += track.flush()
-    landmarks = np.full((len(items), topology.FACEMESH_POINTS, 3), np.nan, np.float32)
+    landmarks = np.full((len(items), conventions.FACEMESH_POINTS, 3), np.nan, np.float32)
     for item in items:
         if item.landmarks is not None:
             landmarks[item.index] = item.landmarks

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from talkjax.conventions import MOUTH_REGION, SAMPLE_RATE, Box
 from talkjax.errors import UserError
-from talkjax.media import audio, composite, crop
+from talkjax.media import composite, crop
 from talkjax.media.video import probe
 from talkjax.media.video_writer import VideoWriter
 from talkjax.metrics import measure
@@ -39,7 +40,7 @@ def reencode(source: str | os.PathLike, out: str | os.PathLike, seconds: float |
     write(source, out, ((f.time, f.rgb) for f in measure.frames(source, seconds)))
 
 
-def reference_frame(measurement: Measurement, region: crop.Box = crop.MOUTH_REGION) -> int:
+def reference_frame(measurement: Measurement, region: Box = MOUTH_REGION) -> int:
     """The frame that sampling takes as its reference image of this template.
 
     Args:
@@ -87,7 +88,7 @@ def copy_reference(
       seconds: where to stop.
     """
     image = crop.warp_crop(picture(source, chosen), measurement.transforms[chosen], crop_size)
-    region = crop.MOUTH_REGION.cut(image)
+    region = MOUTH_REGION.cut(image)
 
     def changed() -> Iterator[tuple[float, np.ndarray]]:
         for number, frame in enumerate(measure.frames(source, seconds)):
@@ -103,7 +104,7 @@ def round_trip(
     out: str | os.PathLike,
     measurement: Measurement,
     autoencode: Callable[[np.ndarray], np.ndarray],
-    region: crop.Box,
+    region: Box,
     crop_size: int,
     seconds: float | None,
 ) -> None:
@@ -147,5 +148,5 @@ def write_wav(path: str | os.PathLike, samples: np.ndarray) -> None:
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(audio.SAMPLE_RATE)
+        file.setframerate(SAMPLE_RATE)
         file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())

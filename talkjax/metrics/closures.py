@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.metrics import signals
 
 FORMAT = "talkjax-truth"
@@ -38,7 +39,7 @@ def closed_share(
     opening: np.ndarray,
     truth: np.ndarray,
     closures: np.ndarray,
-    rate: float = signals.TICK_RATE,
+    rate: float = TICKS_PER_SECOND,
     window: float = WINDOW,
     threshold: float = THRESHOLD,
 ) -> float:

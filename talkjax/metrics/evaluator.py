@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from talkjax.conventions import MASK, MOUTH_REGION, TICKS_PER_SECOND
 from talkjax.errors import UserError
-from talkjax.media import crop
 from talkjax.metrics import closures, protocol, report, sheets, signals, statistics
 from talkjax.metrics.judge import Instruments, Judge, Judged
 from talkjax.metrics.measure import Detector
@@ -172,11 +172,11 @@ def _evaluate(
         "clips": [clip.name for clip in clips],
         "partners": {name: p.name if p else None for name, p in partners.items()},
         "seconds": settings.seconds,
-        "clock_hz": signals.TICK_RATE,
+        "clock_hz": TICKS_PER_SECOND,
         "max_lag_ticks": signals.MAX_LAG,
         "crop_size": videos.crop_size,
-        "mask": dataclasses.astuple(crop.MASK),
-        "mouth_region": dataclasses.astuple(crop.MOUTH_REGION),
+        "mask": tuple(MASK),
+        "mouth_region": tuple(MOUTH_REGION),
         "stride": protocol.STRIDE,
         "bootstrap": {
             "resamples": statistics.RESAMPLES, "level": statistics.LEVEL, "seed": settings.seed

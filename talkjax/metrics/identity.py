@@ -9,8 +9,8 @@ import os
 import cv2
 import numpy as np
 
+from talkjax import conventions
 from talkjax.errors import UserError
-from talkjax.media import topology
 
 SIZE = 112
 # Where eyes, nose tip and mouth corners go, px: the standard of ArcFace.
@@ -25,9 +25,10 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 def five_points(landmarks: np.ndarray) -> np.ndarray:
     """Eye centres, nose tip and mouth corners of (131, 2) landmarks: (5, 2)."""
     eyes = [
-        landmarks[topology.positions(e)].mean(0) for e in (topology.LEFT_EYE, topology.RIGHT_EYE)
+        landmarks[conventions.positions(e)].mean(0)
+        for e in (conventions.LEFT_EYE, conventions.RIGHT_EYE)
     ]
-    return np.concatenate([eyes, landmarks[topology.positions((4, 61, 291))]])
+    return np.concatenate([eyes, landmarks[conventions.positions((4, 61, 291))]])
 
 
 def align(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

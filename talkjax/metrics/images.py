@@ -6,7 +6,7 @@ Whole frames would flatter every method that leaves most of a frame untouched.
 import cv2
 import numpy as np
 
-from talkjax.media.crop import MASK, Box
+from talkjax.conventions import MASK, Box
 
 _WINDOW, _SIGMA = 11, 1.5  # of Wang et al. 2004
 _K1, _K2 = 0.01, 0.03

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from talkjax.conventions import FULL, MASK, MOUTH_REGION, TICKS_PER_SECOND
 from talkjax.media import crop
 from talkjax.metrics import closures, fid, identity, images, measure, signals, sync
 from talkjax.metrics.measure import Measurement
@@ -16,7 +17,7 @@ from talkjax.metrics.videos import Clip, Comparison, Videos
 
 Numbers = dict[str, float | None]
 Perceptual = Callable[[np.ndarray, np.ndarray], np.ndarray]
-BOXES = {"": crop.MOUTH_REGION, "_crop": crop.FULL}  # of LPIPS and FID, by the metric's ending
+BOXES = {"": MOUTH_REGION, "_crop": FULL}  # of LPIPS and FID, by the metric's ending
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Judge:
             "opening_correlation": signals.correlation(opening, truth),
             "articulation": signals.articulation(opening, truth),
             "jitter": signals.jitter(measured.aligned(), true.aligned()),
-            "opening_lag_ms": signals.best_lag(opening, truth) * 1000 / signals.TICK_RATE,
+            "opening_lag_ms": signals.best_lag(opening, truth) * 1000 / TICKS_PER_SECOND,
         }
         due = closures.read(what.truth.path)
         if due is not None:
@@ -155,7 +156,7 @@ class Judge:
             similarity = images.ssim_map(*crops)
             values["psnr"].append(images.masked_psnr(*crops))
             values["psnr_crop"].append(images.psnr(*crops))
-            values["ssim"].append(float(crop.MASK.cut(similarity).mean()))
+            values["ssim"].append(float(MASK.cut(similarity).mean()))
             values["ssim_crop"].append(float(similarity.mean()))
             if self.instruments.perceptual and count % STRIDE == 0:
                 kept.append(crops)
@@ -217,9 +218,9 @@ def tick_crops(path: Path, measured: Measurement, size: int) -> tuple[np.ndarray
     Returns:
       (T, size, size, 3) uint8 and (T,) bool; black and False where no face was seen within 40 ms.
     """
-    at = np.arange(measured.ticks) / signals.TICK_RATE
+    at = np.arange(measured.ticks) / TICKS_PER_SECOND
     nearest = np.abs(measured.times[None] - at[:, None]).argmin(1)
-    seen = np.abs(measured.times[nearest] - at) <= 1 / signals.TICK_RATE
+    seen = np.abs(measured.times[nearest] - at) <= 1 / TICKS_PER_SECOND
     seen &= np.isfinite(measured.transforms[nearest]).all((1, 2))
     crops = np.zeros((len(at), size, size, 3), np.uint8)
     wanted: dict[int, list[int]] = {}

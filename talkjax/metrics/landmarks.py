@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from talkjax import weights
+from talkjax import conventions, weights
+from talkjax.conventions import MEL_FLOOR, NUM_MELS, TICKS_PER_SECOND
 from talkjax.errors import UserError
-from talkjax.media import audio, topology
+from talkjax.media import audio
 from talkjax.metrics import signals, statistics
 from talkjax.sampling import completion, reference
 from talkjax.sampling.faces import Candidate
@@ -71,7 +72,7 @@ def reference_landmarks(record: Any, count: int) -> np.ndarray:
     """What sampling would take as references, were the clip its template: (count, 131, 2) float32.
 
     Args:
-      record: a `data_pipelines.records.ClipRecord`.
+      record: a `talkjax.data.records.ClipRecord`.
       count: R.
 
     Raises:
@@ -96,14 +97,14 @@ def predict_clip(
 
     Args:
       predict: the network.
-      record: a `data_pipelines.records.ClipRecord`; its pose is used.
+      record: a `talkjax.data.records.ClipRecord`; its pose is used.
       references: (R, 131, 2).
       window: ticks of a window.
       mel: (M, 80) speech; silence where it is too short.
     """
     ticks = record.num_ticks
-    times = np.arange(ticks) / audio.TICK_RATE
-    pose = record.landmarks[:, : topology.NUM_POSE]
+    times = np.arange(ticks) / TICKS_PER_SECOND
+    pose = record.landmarks[:, : conventions.NUM_POSE]
 
     def windows(first: int, count: int) -> np.ndarray:
         return audio.mel_windows(mel, np.arange(first, first + count))
@@ -120,8 +121,8 @@ def predict_clip(
 
 def opening(record: Any, content: np.ndarray) -> np.ndarray:
     """(T,) mouth opening of a clip's own pose with (T, 57, 2) content."""
-    pose = record.landmarks[:, : topology.NUM_POSE]
-    return topology.mouth_opening(np.concatenate([pose, content], 1))
+    pose = record.landmarks[:, : conventions.NUM_POSE]
+    return conventions.mouth_opening(np.concatenate([pose, content], 1))
 
 
 def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> dict[str, float]:
@@ -130,14 +131,14 @@ def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> di
     Args:
       content: (T, 57, 2) predicted.
       references: (R, 131, 2).
-      record: a `data_pipelines.records.ClipRecord`.
+      record: a `talkjax.data.records.ClipRecord`.
     """
     truth = record.landmarks.astype(np.float64)
-    true_content = truth[:, topology.NUM_POSE :]
-    unit = topology.interocular(truth).mean()
-    whole = np.concatenate([truth[:, : topology.NUM_POSE], content], 1)
-    moved, true_opening = topology.mouth_opening(whole), topology.mouth_opening(truth)
-    static = references[:, topology.NUM_POSE :].mean(0)[None]
+    true_content = truth[:, conventions.NUM_POSE :]
+    unit = conventions.interocular(truth).mean()
+    whole = np.concatenate([truth[:, : conventions.NUM_POSE], content], 1)
+    moved, true_opening = conventions.mouth_opening(whole), conventions.mouth_opening(truth)
+    static = references[:, conventions.NUM_POSE :].mean(0)[None]
     return {
         "opening_correlation": signals.correlation(moved, true_opening),
         "l1": float(np.abs(content - true_content).mean() / unit),
@@ -159,7 +160,7 @@ def evaluate_landmarks(
 
     Args:
       predict: the network.
-      records: `data_pipelines.records.ClipRecord`s, frames not needed.
+      records: `talkjax.data.records.ClipRecord`s, frames not needed.
       window: ticks of a window, as in training.
       references: their number, as in training.
       seed: of the bootstrap.
@@ -171,13 +172,13 @@ def evaluate_landmarks(
       UserError: no clip.
     """
     records, per_clip = list(records), {}
-    silence = np.full((1, audio.MEL_BINS), np.log(audio.MEL_FLOOR), np.float32)
+    silence = np.full((1, NUM_MELS), MEL_FLOOR, np.float32)
     for place, record in enumerate(records):
         chosen = reference_landmarks(record, references)
         numbers = clip_numbers(
             predict_clip(predict, record, chosen, window, record.mel), chosen, record
         )
-        truth = topology.mouth_opening(record.landmarks)
+        truth = conventions.mouth_opening(record.landmarks)
         still = predict_clip(predict, record, chosen, window, silence)
         numbers["silence_leak"] = signals.articulation(opening(record, still), truth)
         numbers["wrong_audio_correlation"] = np.nan

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from talkjax.media import rigid, topology, tracking
+from talkjax import conventions, head_pose
+from talkjax.conventions import TICKS_PER_SECOND
+from talkjax.media import tracking
 from talkjax.media.video import VideoReader
 from talkjax.metrics import signals
 
@@ -52,15 +54,15 @@ class Measurement:
     @property
     def ticks(self) -> int:
         """Ticks of 1/25 s that the file covers."""
-        return int(np.floor(self.times[-1] * signals.TICK_RATE + 1e-3)) + 1
+        return int(np.floor(self.times[-1] * TICKS_PER_SECOND + 1e-3)) + 1
 
     def crop_landmarks(self) -> np.ndarray:
         """(N, 131, 2) float64 landmarks of the frames in crop coordinates."""
-        return rigid.apply_transforms(self.landmarks.astype(np.float64), self.transforms)
+        return head_pose.apply_transforms(self.landmarks.astype(np.float64), self.transforms)
 
     def opening(self) -> np.ndarray:
         """(ticks,) mouth opening."""
-        return signals.on_clock(topology.mouth_opening(self.landmarks), self.times, self.ticks)
+        return signals.on_clock(conventions.mouth_opening(self.landmarks), self.times, self.ticks)
 
     def aligned(self) -> np.ndarray:
         """(ticks, 131, 2) landmarks in crop coordinates."""
@@ -102,9 +104,11 @@ def measure(
     transforms = np.full((len(times), 2, 3), np.nan)
     seen = np.isfinite(mesh).all((1, 2))
     if seen.any():
-        transforms[seen] = rigid.fit_transforms(mesh[seen], np.array(times)[seen])
+        transforms[seen] = head_pose.fit_transforms(mesh[seen], np.array(times)[seen])
     size = np.array([reader.info.width, reader.info.height], np.int64)
-    return Measurement(np.array(times, np.float64), topology.select(mesh), found, transforms, size)
+    return Measurement(
+        np.array(times, np.float64), conventions.select(mesh), found, transforms, size
+    )
 
 
 def save(path: str | os.PathLike, measurement: Measurement) -> None:
@@ -127,7 +131,7 @@ def matches(truth: Measurement, other: Measurement) -> dict[int, int]:
     """
     if not len(other.times) or not len(truth.times):
         return {}
-    interval = np.median(np.diff(truth.times)) if len(truth.times) > 1 else 1 / signals.TICK_RATE
+    interval = np.median(np.diff(truth.times)) if len(truth.times) > 1 else 1 / TICKS_PER_SECOND
     out = {}
     for index in np.flatnonzero(np.isfinite(truth.transforms).all((1, 2))):
         nearest = int(np.argmin(np.abs(other.times - truth.times[index])))

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from talkjax.conventions import LIPS_SLICE, NUM_POSE
 from talkjax.diffusion import schedules
 from talkjax.models import positions, talkformer
-from talkjax.networks import NUM_POSE, Networks
+from talkjax.networks import Networks
 
 TIMESTEPS = (0.9, 0.6)  # of the schedule: hardly anything of the picture seen, and some of it
 CONDITIONS = (
@@ -26,7 +27,6 @@ NEEDED = (  # of a batch
     "target_latent", "masked_latent", "reference_latent", "frame_landmarks",
     "image_reference_landmarks",
 )  # fmt: skip
-_LIPS = slice(91, 131)
 
 Batch = dict[str, jax.Array]
 
@@ -89,7 +89,7 @@ def _near_lips(nets: Networks, points: jax.Array) -> jax.Array:
     h, w, _ = nets.latent_shape
     grid = positions.grid_positions(h, w, nets.region).reshape(1, h, w, 2)
     margin = 1.0 / max(h, w)
-    lips = points[:, _LIPS]
+    lips = points[:, LIPS_SLICE]
     low, high = (x[:, None, None] for x in (lips.min(1) - margin, lips.max(1) + margin))
     inside = ((grid >= low) & (grid <= high)).all(-1)
     return inside.astype(jnp.float32) * jnp.asarray(nets.mask)[None]

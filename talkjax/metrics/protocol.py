@@ -27,7 +27,7 @@ left out of PSNR, SSIM and LPIPS in every row.
 
 Landmarks are compared in crop coordinates, each file by its own crop transform, so that head
 motion is taken out. Pictures are compared in crops cut by the original's transforms (by each
-file's own where the frames differ in size): the mouth (`talkjax.media.crop.MASK`; LPIPS and FID:
+file's own where the frames differ in size): the mouth (talkjax.conventions.MASK; LPIPS and FID:
 `MOUTH_REGION`), and the whole crop in the metrics named `_crop`.
 
 Closures are those of the speech that is heard (in `cross_driven`, the partner's); the ground
@@ -36,6 +36,7 @@ truth's share is what FaceMesh sees of them, those of the `copy_` rows what chan
 
 import dataclasses
 
+from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.metrics import closures, signals
 
 PROTOCOL = "1"  # raise it whenever a number changes its meaning
@@ -92,7 +93,7 @@ METRICS = {
     "opening_lag_ms": Metric(
         "zero",
         "by which the opening is late against the truth's: best correlation within "
-        f"{signals.MAX_LAG * 1000 // signals.TICK_RATE} ms",
+        f"{signals.MAX_LAG * 1000 // TICKS_PER_SECOND} ms",
         0,
     ),
     "lse_c": Metric("higher", "sync expert's confidence: median less smallest distance over lags"),

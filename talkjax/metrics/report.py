@@ -8,15 +8,12 @@
 import csv
 import importlib.metadata
 import io
-import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from talkjax.errors import UserError
 from talkjax.metrics import fid, statistics
 from talkjax.metrics.judge import Judged, Numbers
 from talkjax.metrics.protocol import METRICS, PROTOCOL, SETS, expected
@@ -130,19 +127,3 @@ def per_clip(judged: Mapping[str, Mapping[str, Judged]]) -> str:
 def _number(numbers: Numbers, name: str) -> str:
     value = numbers.get(name)
     return "" if value is None else f"{value:.8g}"
-
-
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file, complete or not at all.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error

@@ -5,7 +5,9 @@ import os
 import cv2
 import numpy as np
 
-from talkjax.media import audio, crop, rigid, topology
+from talkjax import conventions, head_pose
+from talkjax.conventions import MOUTH_REGION, TICKS_PER_SECOND
+from talkjax.media import audio, crop
 from talkjax.media.video import VideoReader
 from talkjax.metrics import sheets, signals
 from talkjax.metrics.measure import Detector
@@ -38,7 +40,7 @@ class RunSheet:
         self._times.append(at)
         self._transforms.append(face and face.transform)
         self._wanted.append(
-            np.nan if landmarks is None else float(topology.mouth_opening(landmarks))
+            np.nan if landmarks is None else float(conventions.mouth_opening(landmarks))
         )
 
     def draw(
@@ -75,7 +77,7 @@ class RunSheet:
         grid = _grid(pictures, times[chosen[: len(pictures)]])
         end = times[-1] + (times[1] - times[0] if len(times) > 1 else 0.04)
         wave = _waveform(out, end, grid.shape[1], times[chosen])
-        ticks = max(2, round(end * signals.TICK_RATE))
+        ticks = max(2, round(end * TICKS_PER_SECOND))
         curves = {
             "wanted": signals.on_clock(np.array(self._wanted), times, ticks),
             "measured": signals.on_clock(measured, times, ticks),
@@ -88,9 +90,9 @@ def _opening(faces: np.ndarray, transform: np.ndarray) -> float:
     """Opening of the mouth of the face that the transform puts into the crop's middle."""
     if not len(faces):
         return np.nan
-    points = topology.select(faces).astype(np.float64)
-    centres = rigid.apply_transforms(points.mean(1)[None], transform[None])[0]
-    return float(topology.mouth_opening(points[np.linalg.norm(centres - 0.5, axis=-1).argmin()]))
+    points = conventions.select(faces).astype(np.float64)
+    centres = head_pose.apply_transforms(points.mean(1)[None], transform[None])[0]
+    return float(conventions.mouth_opening(points[np.linalg.norm(centres - 0.5, axis=-1).argmin()]))
 
 
 def _column(
@@ -101,7 +103,7 @@ def _column(
     whole = [
         cv2.resize(x, (_COLUMN, height), interpolation=cv2.INTER_AREA) for x in (before, after)
     ]
-    box = crop.MOUTH_REGION
+    box = MOUTH_REGION
     size = round(_COLUMN / (box.x1 - box.x0))
     y0, x0, y1, x1 = box.pixels(size)
     if transform is None:

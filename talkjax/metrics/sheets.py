@@ -7,8 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from talkjax import conventions
+from talkjax.conventions import MOUTH_REGION
 from talkjax.errors import UserError
-from talkjax.media import crop, topology
+from talkjax.media import crop
 from talkjax.metrics import measure
 from talkjax.metrics.measure import Measurement
 from talkjax.pictures import write_png
@@ -25,7 +27,7 @@ def choose_frames(truth: Measurement, count: int = COLUMNS) -> list[int]:
     Returns:
       Frame numbers in order, at most `count`, all with a face.
     """
-    opening = topology.mouth_opening(truth.landmarks)
+    opening = conventions.mouth_opening(truth.landmarks)
     seen = np.flatnonzero(np.isfinite(opening))
     if len(seen) <= count:
         return [int(i) for i in seen]
@@ -61,7 +63,7 @@ def contact_sheet(
       (height, width, 3) uint8.
     """
     chosen = choose_frames(truth)
-    y0, x0, y1, x1 = crop.MOUTH_REGION.pixels(size)
+    y0, x0, y1, x1 = MOUTH_REGION.pixels(size)
     height, width = y1 - y0, x1 - x0
     sheet = np.full(
         (_LINE + len(videos) * (height + 2), _LABEL + len(chosen) * (width + 2), 3), 255, np.uint8
@@ -77,7 +79,7 @@ def contact_sheet(
         for number, _, picture in measure.paired_frames(original, path, pairs):
             image = crop.warp_crop(picture, truth.transforms[number], size)
             left = _LABEL + chosen.index(number) * (width + 2)
-            sheet[top : top + height, left : left + width] = crop.MOUTH_REGION.cut(image)
+            sheet[top : top + height, left : left + width] = MOUTH_REGION.cut(image)
     return sheet
 
 

@@ -1,15 +1,15 @@
 """Curves over time: how a mouth moves, compared with how it should have moved.
 
 Everything is on one clock, ticks of 1/25 s from the clip's zero, and NaN where no face was seen.
-Openings are in inter-ocular units (`talkjax.media.topology.mouth_opening`), landmarks in crop
+Openings are in inter-ocular units (`talkjax.conventions.mouth_opening`), landmarks in crop
 coordinates, that is, with the head's own motion taken out.
 """
 
 import numpy as np
 
-from talkjax.media import topology
+from talkjax import conventions
+from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
 
-TICK_RATE = 25
 MAX_LAG = 10  # ticks
 MAX_GAP = 0.12  # seconds between two sights of the face that may be bridged
 _CONSTANT = 1e-6  # a curve whose deviation is below this does not move
@@ -33,14 +33,14 @@ def on_clock(values: np.ndarray, times: np.ndarray, ticks: int) -> np.ndarray:
     out = np.full((ticks, *values.shape[1:]), np.nan)
     if not len(values):
         return out
-    at = np.arange(ticks) / TICK_RATE
+    at = np.arange(ticks) / TICKS_PER_SECOND
     after = np.searchsorted(times, at - 1e-6).clip(0, len(times) - 1)
     before = np.maximum(after - 1, 0)
     gap = times[after] - times[before]
     weight = np.where(gap > 0, (at - times[before]) / np.where(gap > 0, gap, 1), 0.0).clip(0, 1)
     near = np.minimum(np.abs(at - times[before]), np.abs(at - times[after]))
     inside = (at >= times[0]) & (at <= times[-1])
-    usable = np.where(inside, gap <= MAX_GAP, False) | (near <= 0.5 / TICK_RATE + 1e-6)
+    usable = np.where(inside, gap <= MAX_GAP, False) | (near <= 0.5 / TICKS_PER_SECOND + 1e-6)
     weight = weight.reshape(-1, *[1] * (values.ndim - 1))
     mixed = values[before] * (1 - weight) + values[after] * weight
     out[usable] = mixed[usable]
@@ -104,7 +104,7 @@ def deviation(curve: np.ndarray) -> float:
 
 def lips(landmarks: np.ndarray) -> np.ndarray:
     """The 40 lip points of (..., 131, 2)."""
-    return landmarks[..., -topology.NUM_LIPS :, :]
+    return landmarks[..., -conventions.NUM_LIPS :, :]
 
 
 def lip_distance(landmarks: np.ndarray, truth: np.ndarray) -> float:
@@ -118,7 +118,7 @@ def lip_distance(landmarks: np.ndarray, truth: np.ndarray) -> float:
     if not len(truth):
         return float("nan")
     distance = np.linalg.norm(lips(landmarks) - lips(truth), axis=-1).mean()
-    return float(distance / topology.interocular(truth).mean())
+    return float(distance / conventions.interocular(truth).mean())
 
 
 def shake(landmarks: np.ndarray) -> float:
@@ -128,7 +128,7 @@ def shake(landmarks: np.ndarray) -> float:
     second = second[np.isfinite(second)]
     if not len(second):
         return float("nan")
-    return float(second.mean() / np.nanmean(topology.interocular(landmarks)))
+    return float(second.mean() / np.nanmean(conventions.interocular(landmarks)))
 
 
 def jitter(landmarks: np.ndarray, truth: np.ndarray) -> float:
@@ -136,7 +136,7 @@ def jitter(landmarks: np.ndarray, truth: np.ndarray) -> float:
     return ratio(shake(landmarks), shake(truth))
 
 
-def loudness(wave: np.ndarray, ticks: int, sample_rate: int = 16000) -> np.ndarray:
+def loudness(wave: np.ndarray, ticks: int, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Loudness at each tick: RMS in dB of an 80 ms Hann window around it, not below -60.
 
     Args:
@@ -147,13 +147,13 @@ def loudness(wave: np.ndarray, ticks: int, sample_rate: int = 16000) -> np.ndarr
     Returns:
       (ticks,) float64.
     """
-    half = sample_rate // TICK_RATE
+    half = sample_rate // TICKS_PER_SECOND
     window = np.hanning(2 * half + 2)[1:-1]
     window /= window.sum()
     power = np.pad(np.asarray(wave, np.float64) ** 2, half)
     out = np.full(ticks, np.nan)
     for tick in range(ticks):
-        centre = round(tick * sample_rate / TICK_RATE)
+        centre = round(tick * sample_rate / TICKS_PER_SECOND)
         if centre < max(len(wave), 1):
             out[tick] = (power[centre : centre + 2 * half] * window).sum()
     return 10 * np.log10(np.maximum(out, 1e-6))

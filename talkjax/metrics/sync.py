@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from talkjax import runs, weights
+from talkjax import conventions, runs, weights
+from talkjax.conventions import TICKS_PER_SECOND, Box
 from talkjax.errors import UserError
-from talkjax.media import audio, crop, topology
+from talkjax.media import audio
 from talkjax.metrics import mfcc, sync_weights, weight_files, workspace
 from talkjax.models import sync_expert
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
 VERSION = 1  # of embeddings that are kept: raise it when they change
 MAX_LAG = 15  # ticks
-TICK_MS = 1000 // audio.TICK_RATE
+TICK_MS = 1000 // TICKS_PER_SECOND
 _LEAST = 5  # windows that a lag's mean needs
 _LIPS_BATCH, _AUDIO_BATCH = 32, 64  # windows embedded at once
 _FULL_SCALE = 32768.0
@@ -73,7 +74,7 @@ class SyncExpert:
             self.crop_size = sync_weights.SIDE
         else:
             self.crop_size = int(config["crop_size"])
-            self._box = crop.Box(*config["region"])
+            self._box = Box(*config["region"])
             size = tuple(config["sync"]["image"])
         params = jax.tree.map(jnp.asarray, params)
 
@@ -114,7 +115,7 @@ class SyncExpert:
             )
         try:
             model, shapes = sync_expert.from_config(config), _shapes(config)
-            crop.Box(*config["region"]).pixels(int(config["crop_size"]))
+            Box(*config["region"]).pixels(int(config["crop_size"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: its config is not one of stage sync ({error!r})") from error
         flat = traverse_util.flatten_dict(params, sep="/")
@@ -217,7 +218,7 @@ def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     )["params"]
     flat = traverse_util.flatten_dict({"sync": tree}, sep="/")
     shapes = {name: tuple(leaf.shape) for name, leaf in flat.items()}
-    heads = (2, int(config["sync"]["embedding"]), 2 * topology.NUM_LIPS)
+    heads = (2, int(config["sync"]["embedding"]), 2 * conventions.NUM_LIPS)
     return shapes | {"sync/log_scale": (), "sync/heads": heads}
 
 

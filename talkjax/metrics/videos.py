@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from talkjax.conventions import MOUTH_REGION, SAMPLE_RATE, Box
 from talkjax.errors import UserError
-from talkjax.media import audio, container, crop
+from talkjax.media import audio, container
 from talkjax.metrics import baselines, measure
 from talkjax.metrics.measure import Detector, Measurement
 from talkjax.metrics.protocol import GIVEN_ROWS, NEEDS_MODEL, ROWS
@@ -30,7 +31,7 @@ class Generator(Protocol):
 
     identity: dict[str, Any]
     crop_size: int
-    region: crop.Box
+    region: Box
 
     def generate(
         self, video: str | os.PathLike, audio: str | os.PathLike, out: str | os.PathLike
@@ -152,7 +153,7 @@ class Videos:
 
     def _wave(self, path: Path) -> np.ndarray:
         wave = audio.load_audio(path)
-        return wave[: round(self.seconds * audio.SAMPLE_RATE)]
+        return wave[: round(self.seconds * SAMPLE_RATE)]
 
     def driving(self, clip: Clip, silent: bool = False) -> Path:
         """The audio file that a model is given: the clip itself, its first part, or silence."""
@@ -263,4 +264,4 @@ class _Nobody:
     """The region in which the baselines of given videos look for a reference frame."""
 
     identity: ClassVar[dict[str, Any]] = {}
-    region = crop.MOUTH_REGION
+    region = MOUTH_REGION

@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from talkjax import files
 from talkjax.errors import UserError
 
 _PARTS = ("media", "models", "diffusion", "sampling", "networks.py", "weights.py")
@@ -59,17 +59,8 @@ class Workspace:
         path = self.folder / f"{kind}-{safe(label)}-{key}{suffix}"
         if path.is_file():
             return path
-        # The suffix stays: writers choose their format by it.
-        temporary = path.with_name(f".{secrets.token_hex(6)}{suffix}")
-        try:
-            make(temporary)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path} ({error.strerror or error}); choose another --work"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with files.replacing(path) as temporary:
+            make(Path(temporary))
         return path
 
     def hash(self, path: str | os.PathLike) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from talkjax.conventions import NUM_CONTENT, NUM_POSE
 from talkjax.models.talkformer import LayerNorm
 
 # Landmarks move by a few hundredths of the crop; the network sees them in units of this.
@@ -33,8 +34,8 @@ class LandmarkConfig:
     layers: int = 4
     heads: int = 4
     dropout: float = 0.1
-    pose_points: int = 74
-    content_points: int = 57
+    pose_points: int = NUM_POSE
+    content_points: int = NUM_CONTENT
     max_ticks: int = 64
     max_references: int = 8
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from talkjax.conventions import NUM_LANDMARKS
 from talkjax.models import attention, positions
 
 
@@ -47,7 +48,7 @@ class TalkFormerConfig:
 
     region: tuple[float, ...]
     heads: int = 4
-    landmarks: int = 131
+    landmarks: int = NUM_LANDMARKS
     landmark_features: int = 64
     fourier_bands: int = 5
     positional: str = "kernel"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from talkjax.media.audio import TICK_RATE
+from talkjax.conventions import TICKS_PER_SECOND
 
 # (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks; the result may
 # be an array that is still being computed.
@@ -41,7 +41,7 @@ class PoseTrack:
 
     def at(self, ticks: np.ndarray) -> np.ndarray:
         """(T, 74, 2) float32 at (T,) rising tick numbers; the first never falls between calls."""
-        times = np.asarray(ticks) / TICK_RATE
+        times = np.asarray(ticks) / TICKS_PER_SECOND
         while not self._ended and (not self._times or self._times[-1] < times[-1]):
             frame = next(self._frames, None)
             if frame is None:
@@ -97,7 +97,7 @@ class ContentTrack:
 
     def at(self, time: float) -> np.ndarray:
         """(57, 2) float32 at `time` seconds, which must not fall from call to call."""
-        tick = min(max(time * TICK_RATE, 0.0), self._count - 1.0)
+        tick = min(max(time * TICKS_PER_SECOND, 0.0), self._count - 1.0)
         low = min(int(tick), max(self._count - 2, 0))
         high = min(low + 1, self._count - 1)
         while self._next < len(self._starts) and self._starts[self._next] <= high + self._ahead:

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from talkjax.media import rigid, topology, tracking
+from talkjax import conventions, head_pose
+from talkjax.media import tracking
 from talkjax.media.video import VideoFrame
 
 MAX_GAP_S = 0.4  # longest time without a face that is interpolated
 BREAK_S = 0.2  # longest time between two frames that are smoothed together
-REACH_S = 3 * rigid.MOTION_SECONDS + 1e-9  # as `rigid.smooth` looks around
+REACH_S = 3 * head_pose.MOTION_SECONDS + 1e-9  # as `head_pose.smooth` looks around
 
 
 class Detector(Protocol):
@@ -49,7 +50,7 @@ class Face:
 
     def pose(self, shape: np.ndarray) -> np.ndarray:
         """(74, 2) float32 pose points in crop coordinates of a person's `shape` (74, 2)."""
-        return rigid.apply_transforms(shape[None], self.motion[None])[0].astype(np.float32)
+        return head_pose.apply_transforms(shape[None], self.motion[None])[0].astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -72,13 +73,13 @@ class Candidate:
 def steady(candidates: Sequence[Candidate]) -> tuple[list[Candidate], np.ndarray]:
     """The candidates with steady poses, and the person's (74, 2) shape that they share.
 
-    The counterpart of `rigid.steady_pose` for footage that streams: the shape comes from the
+    The counterpart of `head_pose.steady_pose` for footage that streams: the shape comes from the
     candidates, the motion from each face.
     """
     points = np.stack([c.landmarks for c in candidates]).astype(np.float64)
-    maps = rigid.fit_affine(points[:, topology.positions(topology.RIGID)])
-    shape = rigid.pose_shape(points[:, : topology.NUM_POSE], maps)
-    content = [c.landmarks[topology.NUM_POSE :] for c in candidates]
+    maps = head_pose.fit_affine(points[:, conventions.positions(conventions.RIGID)])
+    shape = head_pose.pose_shape(points[:, : conventions.NUM_POSE], maps)
+    content = [c.landmarks[conventions.NUM_POSE :] for c in candidates]
     return [
         dataclasses.replace(c, landmarks=np.concatenate([c.face.pose(shape), own]))
         for c, own in zip(candidates, content, strict=True)
@@ -88,8 +89,8 @@ def steady(candidates: Sequence[Candidate]) -> tuple[list[Candidate], np.ndarray
 class StreamingSmoother:
     """Smoothed transforms and motions of one unbroken run of frames.
 
-    The streaming form of `rigid.fit_transforms` and of the motion in `rigid.steady_pose`, with a
-    look-ahead of `REACH_S`.
+    The streaming form of `head_pose.fit_transforms` and of the motion in `head_pose.steady_pose`,
+    with a look-ahead of `REACH_S`.
     """
 
     def __init__(self) -> None:
@@ -102,14 +103,14 @@ class StreamingSmoother:
 
         Args:
           time: seconds, rising.
-          points: (57, 2) `topology.RIGID`, frame coordinates.
+          points: (57, 2) `conventions.RIGID`, frame coordinates.
           item: comes back with the frame's transform and motion.
 
         Returns:
           (item, (2, 3) transform, (2, 3) motion) of the frames that are now certain, in order.
         """
         parameters = np.concatenate(
-            [rigid.fit_similarity(points[None])[0], rigid.fit_affine(points[None]).ravel()]
+            [head_pose.fit_similarity(points[None])[0], head_pose.fit_affine(points[None]).ravel()]
         )
         if self._parameters:  # as np.unwrap over the whole run
             last = self._parameters[-1][1]
@@ -135,9 +136,11 @@ class StreamingSmoother:
         time, item = self._waiting.popleft()
         values, times = np.array(self._parameters), np.array(self._times)
         at = np.array([time])
-        transform = rigid.transforms_from_parameters(rigid.smooth(values[:, :4], times, at))
-        motion = rigid.smooth(values[:, 4:], times, at, rigid.MOTION_SECONDS).reshape(1, 2, 3)
-        motion = rigid.compose(transform, motion)
+        transform = head_pose.transforms_from_parameters(head_pose.smooth(values[:, :4], times, at))
+        motion = head_pose.smooth(values[:, 4:], times, at, head_pose.MOTION_SECONDS).reshape(
+            1, 2, 3
+        )
+        motion = head_pose.compose(transform, motion)
         return item, transform[0], motion[0]
 
 
@@ -228,9 +231,9 @@ class FaceTable:
             if missing:
                 self._faces.append(None)
                 continue
-            fixed = topology.select(item.landmarks, topology.RIGID)
+            fixed = conventions.select(item.landmarks, conventions.RIGID)
             wanted = self._candidates is not None and item.found
-            points = topology.select(item.landmarks) if wanted else None
+            points = conventions.select(item.landmarks) if wanted else None
             self._last = time
             self._settle(self._smoother.push(time, fixed, (item.index, item.found, points)))
 
@@ -240,6 +243,6 @@ class FaceTable:
             self._faces.append(face)
             self.any_face = True
             if self._candidates is not None and points is not None:
-                points = rigid.apply_transforms(points[None], transform[None])[0]
+                points = head_pose.apply_transforms(points[None], transform[None])[0]
                 points = points.astype(np.float32)
                 self._candidates.append(Candidate(index, self._times[index], face, points))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from talkjax.media import crop, rigid, topology
-from talkjax.media.crop import Box
+from talkjax import conventions, head_pose
+from talkjax.conventions import Box
+from talkjax.media import crop
 from talkjax.sampling.faces import Candidate
 from talkjax.sampling.template import Template
 
@@ -31,14 +32,14 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
       region: what the image models see.
     """
     landmarks = np.stack([c.landmarks for c in candidates]).astype(np.float64)  # (N, 131, 2)
-    pose = landmarks[:, : topology.NUM_POSE]
-    unit = topology.interocular(landmarks)
+    pose = landmarks[:, : conventions.NUM_POSE]
+    unit = conventions.interocular(landmarks)
     away = _mean_distance(pose, np.median(pose, axis=0)) / unit
-    opening = topology.mouth_opening(landmarks)
+    opening = conventions.mouth_opening(landmarks)
     opening = np.abs(opening - np.quantile(opening, OPENING_QUANTILE))
     # In frame coordinates: the smoothed crop moves with the head.
-    back = [rigid.invert(c.face.transform) for c in candidates]
-    seen = rigid.apply_transforms(pose, np.stack(back))
+    back = [head_pose.invert(c.face.transform) for c in candidates]
+    seen = head_pose.apply_transforms(pose, np.stack(back))
     motion = np.zeros(len(candidates))
     scale = np.array([np.sqrt(abs(np.linalg.det(b[:, :2]))) for b in back])
     motion[1:] = _mean_distance(seen[1:], seen[:-1]) / (scale * unit)[1:]
@@ -68,5 +69,5 @@ def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _share_outside(back: np.ndarray, size: tuple[int, int], region: Box) -> float:
     x, y = np.meshgrid(np.linspace(region.x0, region.x1, 9), np.linspace(region.y0, region.y1, 9))
     points = np.stack([x, y], -1).reshape(1, -1, 2)
-    at = rigid.apply_transforms(points, back[None])[0]
+    at = head_pose.apply_transforms(points, back[None])[0]
     return float(((at < 0) | (at > size)).any(-1).mean())

@@ -13,6 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE
 from talkjax.diffusion import guidance, samplers
 from talkjax.networks import Networks
 
@@ -70,7 +71,7 @@ def generate_regions(
     Args:
       params: with the subtrees "autoencoder" and "denoiser".
       networks: of the same config.
-      masked: (B, H, W, 3) float32 regions in [-1, 1], 0 in the mask (`crop.mask_image`).
+      masked: (B, H, W, 3) float32 regions in [-1, 1], 0 in the mask (`mask_region`).
       landmarks: (B, 131, 2) the frames' own pose and the wanted content, crop coordinates.
       reference: from `encode_reference`.
       key: the clip's.
@@ -143,13 +144,13 @@ def expected_params(networks: Networks) -> Params:
     """Names and shapes of everything that sampling needs, without computing anything."""
     key = jax.random.key(0)
     latent = jnp.zeros((1, *networks.latent_shape))
-    points, yes = jnp.zeros((1, 131, 2)), jnp.ones((1,), bool)
+    points, yes = jnp.zeros((1, NUM_LANDMARKS, 2)), jnp.ones((1,), bool)
 
     def init() -> Params:
         image = jnp.zeros((1, *networks.image_size, 3))
         mask = jnp.asarray(networks.mask)
         noisy = latent, jnp.zeros((1,)), latent, mask
-        speech, pose = jnp.zeros((1, 2, 16, 80)), jnp.zeros((1, 2, 74, 2))
+        speech, pose = jnp.zeros((1, 2, MEL_WINDOW, NUM_MELS)), jnp.zeros((1, 2, NUM_POSE, 2))
         return {
             "autoencoder": networks.autoencoder.init(key, image)["params"],
             "denoiser": networks.denoiser.init(key, *noisy, points, latent, points, yes, yes)[

@@ -24,11 +24,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, Box, mask_region, to_float
 from talkjax.errors import UserError
 from talkjax.media import audio as sound
 from talkjax.media import composite, crop, tracking
-from talkjax.media.audio import TICK_RATE
-from talkjax.media.crop import Box
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, program, regions
 from talkjax.sampling import reference as references
@@ -124,7 +123,7 @@ class Sampler:
             (len(devices), 1), ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices
         )
         self.networks = networks
-        self.region, self.mask = Box(*networks.region), Box(*config["mask"])
+        self.region, self.mask = networks.region, Box(*config["mask"])
         self._window, self._references = config["data"]["window"], config["data"]["references"]
         self._devices = len(devices)
         self._compiled: dict[tuple, Any] = {}
@@ -234,7 +233,7 @@ class Sampler:
             # is slow to start, for the faces are found in another process.
             compiler, opener = (stack.enter_context(Behind(1)) for _ in range(2))
             generator = compiler(self._generator, options)
-            opener(sound.log_mel, np.zeros(sound.SAMPLE_RATE, np.float32))
+            opener(sound.log_mel, np.zeros(SAMPLE_RATE, np.float32))
             frames = template.frames()
             sights = stack.enter_context(Prefetch(look(frames, detector), _LOOK_AHEAD))
             table = FaceTable(sights, template.fps, options.face)
@@ -299,7 +298,7 @@ class Sampler:
             PoseTrack(poses, chosen.face.pose(shape)),
             speech.ticks,
             self._window,
-            ahead=math.ceil(self.batch_size(options) / template.fps * TICK_RATE) + 1,
+            ahead=math.ceil(self.batch_size(options) / template.fps * TICKS_PER_SECOND) + 1,
         )
         key = jax.device_put(jax.random.key(options.seed), self._everywhere)
 
@@ -329,7 +328,9 @@ class Sampler:
             if watch:
                 watch(at, face, landmarks)
             cut = crop.warp_crop(frame.rgb, face.transform, self.networks.crop_size)
-            masked = self.region.cut(crop.mask_image(cut, self.mask))
+            masked = mask_region(
+                to_float(self.region.cut(cut)), self.region, self.mask, self.networks.crop_size
+            )
             yield from batches.add(at, frame.rgb, (face, masked, landmarks))
         yield from batches.flush()
 

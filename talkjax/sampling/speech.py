@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from talkjax.conventions import (
+    MEL_FLOOR,
+    MEL_WINDOW,
+    MELS_PER_SECOND,
+    MELS_PER_TICK,
+    NUM_MELS,
+    SAMPLE_RATE,
+)
 from talkjax.media import audio
 
-_STEP = audio.MEL_RATE // audio.TICK_RATE
-_HOP = audio.SAMPLE_RATE // audio.MEL_RATE
+_HOP = SAMPLE_RATE // MELS_PER_SECOND
 _REACH = 256  # samples that a mel frame sees on either side of its centre
 _LEAD = 2  # frames of overlap between pieces: their `_REACH` in whole hops
 _PIECE = 200  # mel frames made at a time
@@ -31,14 +37,14 @@ class MelStream:
         Raises:
           UserError: as `audio.load_audio`.
         """
-        total, rate = 0, audio.SAMPLE_RATE
+        total, rate = 0, SAMPLE_RATE
         for block in audio.aligned_blocks(path):
             total, rate = total + block.samples.shape[1], block.rate
         self.seconds = total / rate
-        samples = -(-total * audio.SAMPLE_RATE // rate)
+        samples = -(-total * SAMPLE_RATE // rate)
         self.ticks = audio.tick_count(samples) + 1
         self._pieces = mel_pieces(_waves(path, samples))
-        self._mel = np.zeros((0, audio.MEL_BINS), np.float32)
+        self._mel = np.zeros((0, NUM_MELS), np.float32)
         self._first = 0  # number of the first frame in `_mel`
 
     def windows(self, first: int, count: int) -> np.ndarray:
@@ -46,8 +52,8 @@ class MelStream:
 
         `first` must not be smaller than in an earlier call; what lies before is forgotten.
         """
-        half = audio.WINDOW // 2
-        lo, hi = _STEP * first - half, _STEP * (first + count - 1) + half
+        half = MEL_WINDOW // 2
+        lo, hi = MELS_PER_TICK * first - half, MELS_PER_TICK * (first + count - 1) + half
         while self._first + len(self._mel) < hi:
             piece = next(self._pieces, None)
             if piece is None:
@@ -57,12 +63,12 @@ class MelStream:
             self._mel, self._first = self._mel[drop:], self._first + drop
         if max(lo, 0) < self._first:
             raise ValueError(f"tick {first} comes before an earlier call's")
-        span = np.full((hi - lo, audio.MEL_BINS), math.log(audio.MEL_FLOOR), np.float32)
+        span = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)
         a, b = max(lo, self._first), min(hi, self._first + len(self._mel))
         if a < b:
             span[a - lo : b - lo] = self._mel[a - self._first : b - self._first]
-        views = np.lib.stride_tricks.sliding_window_view(span, audio.WINDOW, axis=0)
-        return np.ascontiguousarray(views[::_STEP].transpose(0, 2, 1))
+        views = np.lib.stride_tricks.sliding_window_view(span, MEL_WINDOW, axis=0)
+        return np.ascontiguousarray(views[::MELS_PER_TICK].transpose(0, 2, 1))
 
 
 def mel_pieces(waves: Iterable[np.ndarray], piece: int = _PIECE) -> Iterator[np.ndarray]:
@@ -105,9 +111,9 @@ def _waves(path: str | os.PathLike, length: int) -> Iterator[np.ndarray]:
 
     for block in audio.aligned_blocks(path):
         mono = block.samples.mean(axis=0, dtype=np.float32)
-        if resampler is None and block.rate != audio.SAMPLE_RATE:
+        if resampler is None and block.rate != SAMPLE_RATE:
             resampler = soxr.ResampleStream(
-                block.rate, audio.SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+                block.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
             )
         yield fitted(mono if resampler is None else resampler.resample_chunk(mono))
     if resampler is not None:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import secrets
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-from talkjax.errors import UserError
 
 _LISTED = 5  # ranges that the text names
 
@@ -95,21 +89,3 @@ class Summary:
         if self.template_damaged:
             lines.append("the template is cut short or damaged; what could be read was used")
         return "\n".join(lines)
-
-
-def write_json(path: str | os.PathLike, data: dict[str, Any]) -> None:
-    """Writes a JSON file, complete or not at all.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another place"
-        ) from error

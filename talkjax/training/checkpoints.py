@@ -12,7 +12,6 @@ import json
 import os
 import types
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -20,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from talkjax import runs
+from talkjax import files, runs
 from talkjax.errors import UserError
 from talkjax.training import state as train_state
 from talkjax.training.stage import Params
@@ -116,7 +116,7 @@ def _remove_superseded(manager: ocp.CheckpointManager, kept: policies.Preservati
             manager.delete(step)
 
 
-def _set_damaged_scores_aside(directory: Path) -> None:
+def _set_damaged_scores_aside(directory: epath.Path) -> None:
     """Orbax could not open any checkpoint beside one whose evaluation cannot be read."""
     for scores in directory.glob("*/metrics/metrics"):
         try:
@@ -236,7 +236,7 @@ def restore_newest(
             f"newest: {damaged[max(damaged)]}"
         )
     for bad, reason in damaged.items():
-        path = Path(manager.directory) / str(bad)
+        path = files.as_path(manager.directory) / str(bad)
         aside = path.with_name(f"{bad}.damaged")
         for number in range(2, 100):
             if aside.exists():
@@ -270,7 +270,7 @@ def restore(
     Raises:
       UserError: the checkpoint is damaged, or the state of the data does not fit.
     """
-    path = Path(manager.directory) / str(step)
+    path = files.as_path(manager.directory) / str(step)
     try:
         items = {"state": ocp.args.StandardRestore(abstract)}
         if (path / "fingerprint").exists():  # older checkpoints have none
@@ -285,9 +285,9 @@ def restore(
     # number has changed, the first one's serves all.
     process, count = jax.process_index(), jax.process_count()
     own = path / "data" / f"process_{process}-of-{count}.json"
-    files = [own] if own.exists() else sorted((path / "data").glob("process_0-of-*.json"))
+    states = [own] if own.exists() else sorted((path / "data").glob("process_0-of-*.json"))
     try:
-        data = files[0].read_text()
+        data = states[0].read_text()
         is_dataset = isinstance(iterator, grain.DatasetIterator)
         iterator.set_state(json.loads(data) if is_dataset else data.encode())
     except (ValueError, OSError, KeyError, TypeError, IndexError) as error:

@@ -6,8 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from talkjax import files
 
 
 class Writer:
@@ -18,12 +19,10 @@ class Writer:
     """
 
     def __init__(self, path: str | os.PathLike, resumed_at: int):
-        self._path = Path(path)
+        self._path = files.as_path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read(self._path) if row["step"] <= resumed_at]
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        temporary.write_text("".join(_line(row) for row in kept))
-        os.replace(temporary, self._path)
+        files.write_text(self._path, "".join(_line(row) for row in kept))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one line, flushed; numbers that are not finite become null."""
@@ -42,7 +41,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The rows of a metrics file; a last line cut off by a crash is left out."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
-        for line in Path(path).read_text().splitlines():
+        for line in files.as_path(path).read_text().splitlines():
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and "step" in row]

@@ -13,18 +13,24 @@ import jax
 import jax.numpy as jnp
 
 from talkjax import networks
+from talkjax.conventions import (
+    LEFT_EYE_SLICE,
+    LIPS_SLICE,
+    NUM_POSE,
+    RIGHT_EYE_SLICE,
+    Box,
+    masked_slices,
+    to_float,
+)
 from talkjax.diffusion import samplers, schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
-from talkjax.networks import NUM_POSE, Networks, to_float
+from talkjax.networks import Networks
 from talkjax.training import losses, sync_stage
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
 PREVIEW_STEPS = 10
 PREVIEW_IMAGES = 8
-LEFT_EYE = slice(42, 58)  # within the 74 pose points, as media.topology orders them
-RIGHT_EYE = slice(58, 74)
-LIPS = slice(91, 131)  # within all 131
 
 
 def build(config: Mapping[str, Any]) -> Stage:
@@ -69,7 +75,7 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
             encoded = sample_latent(stream(key, "posterior"), mean, logvar)
         decoded = model.apply(variables, encoded, method="decode")
         area = losses.mouth_area(
-            batch["frame_landmarks"][:, LIPS], nets.region, images.shape[1:3], mouth_weight
+            batch["frame_landmarks"][:, LIPS_SLICE], nets.region, images.shape[1:3], mouth_weight
         )
         mse = jnp.square(jnp.clip(decoded, -1, 1) - images).mean()
         metrics = {"psnr": 10 * jnp.log10(4.0 / (mse + 1e-12)), "kl": kl}
@@ -110,8 +116,8 @@ def _landmark_terms(
     config: Mapping[str, Any], predicted: jax.Array, batch: Batch
 ) -> tuple[jax.Array, Metrics]:
     position, velocity = losses.landmark_loss(predicted, batch["content"])
-    left = batch["pose"][:, :, LEFT_EYE].mean(2)
-    right = batch["pose"][:, :, RIGHT_EYE].mean(2)
+    left = batch["pose"][:, :, LEFT_EYE_SLICE].mean(2)
+    right = batch["pose"][:, :, RIGHT_EYE_SLICE].mean(2)
     unit = jnp.linalg.norm(left - right, axis=-1).mean()
     weight = config["loss"]["velocity_weight"]
     return (position + weight * velocity) / unit, {"landmark_l1": position / unit}
@@ -220,7 +226,7 @@ def _diffusion_terms(
         weights = schedules.min_snr_weights(nets.schedule, "eps", t, gamma)
     mask = jnp.asarray(nets.mask)
     # Where the mouth is, not where a prediction has it: the prediction must not choose its weight.
-    lips = _flat(batch["frame_landmarks"])[:, LIPS]
+    lips = _flat(batch["frame_landmarks"])[:, LIPS_SLICE]
     area = losses.mouth_area(lips, nets.region, x0.shape[1:3], config["loss"]["mouth_weight"])
     area = area * (mask + config["loss"]["margin_weight"] * (1 - mask))[None]
     loss = losses.diffusion_loss(output, target, weights, area)
@@ -280,7 +286,7 @@ def _image_preview(
 
 def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """The denoiser with the true landmarks of each frame."""
-    mask = networks.masked_pixels(nets.region, tuple(config["mask"]), nets.crop_size)
+    mask = masked_slices(nets.region, Box(*config["mask"]), nets.crop_size)
 
     def init(key: jax.Array, batch: Batch) -> Params:
         return _denoiser_init(nets, key, batch)
@@ -323,7 +329,7 @@ def landmarks_at_frames(predicted: jax.Array, batch: Batch) -> jax.Array:
 
 def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """Both networks, end to end; `config.joint.end_to_end=False` stops the gradient between."""
-    mask = networks.masked_pixels(nets.region, tuple(config["mask"]), nets.crop_size)
+    mask = masked_slices(nets.region, Box(*config["mask"]), nets.crop_size)
     joint = config["joint"]
 
     def init(key: jax.Array, batch: Batch) -> Params:

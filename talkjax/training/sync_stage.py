@@ -142,7 +142,7 @@ def shape_loss(embedded: jax.Array, head: jax.Array, shapes: jax.Array) -> jax.A
     Args:
       embedded: (B, W + 2 m, D).
       head: (D, S).
-      shapes: (B, W, S), see `data_pipelines.sync_samples.lip_shapes`.
+      shapes: (B, W, S), see `talkjax.data.sync_samples.lip_shapes`.
     """
     margin = (embedded.shape[1] - shapes.shape[1]) // 2
     read = embedded[:, margin : margin + shapes.shape[1]] @ head

@@ -77,7 +77,7 @@ def make(rest: Sequence[str]) -> None:
 
 def count(paths: Sequence[str]) -> None:
     """Counts answers."""
-    from talkjax.sampling.summary import write_json
+    from talkjax.files import write_json
     from talkjax.user_study import answers, rates
 
     if _A.value or _B.value or _TRUTH.value:

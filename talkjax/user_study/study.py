@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from talkjax.errors import UserError
-from talkjax.sampling.summary import write_json
+from talkjax.files import write_json
 from talkjax.user_study import remux
 
 PAGE, KEY = "study", "key.json"

@@ -5,8 +5,8 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs import base_256, demo_64, demo_128, sync
-from data_pipelines import loader
 from talkjax.compile_ahead import programs, report, slices
+from talkjax.data import loader
 from talkjax.sampling.sampler import Options
 from tests.data_pipelines.synthetic import make_record, write_shards
 

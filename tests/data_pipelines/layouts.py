@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from talkjax.conventions import SAMPLE_RATE
 from talkjax.media import audio
 from tests.data_pipelines.synthetic import make_video
 from tests.media_files import Sound, make_media, tone
@@ -102,7 +103,7 @@ def link_real(folder: Path, videos: list[Path], dataset: str) -> Path:
         (folder / "vox2_meta.csv").write_text(VOX_META)
         sound = folder / "dev/aac/id00012/2DLq_Kkc1r8/00001.m4a"
         sound.parent.mkdir(parents=True)
-        make_media(sound, sound=Sound(audio.load_audio(first)[None], rate=audio.SAMPLE_RATE))
+        make_media(sound, sound=Sound(audio.load_audio(first)[None], rate=SAMPLE_RATE))
     else:
         folder.mkdir()
         for video in videos:

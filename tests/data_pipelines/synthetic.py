@@ -8,8 +8,9 @@ import time
 import cv2
 import numpy as np
 
-from data_pipelines import clip_cache, records
-from talkjax.media import rigid, topology
+from data_pipelines import clip_cache
+from talkjax import conventions, head_pose
+from talkjax.data import records
 from tests.media_files import Sound, make_media, tone
 
 
@@ -24,7 +25,7 @@ def make_record(
 
     def points(times):
         moving = shape + 0.02 * np.sin(times[:, None, None] * 5 + np.arange(131)[:, None])
-        moving[:, topology.NUM_POSE, 0] = times * 25 / 1000
+        moving[:, conventions.NUM_POSE, 0] = times * 25 / 1000
         return moving.astype(np.float32)
 
     image = rng.integers(0, 256, (size, size, 3), np.uint8)
@@ -77,7 +78,7 @@ class FakeMesh:
         height, width = rgb.shape[:2]
         rng = np.random.default_rng(0)
         points = rng.uniform(0.3, 0.7, (478, 3)).astype(np.float32)
-        points[list(topology.RIGID), :2] = 0.25 + 0.5 * rigid.TEMPLATE
+        points[list(conventions.RIGID), :2] = 0.25 + 0.5 * head_pose.TEMPLATE
         return (points * (width, height, width))[None].astype(np.float32)
 
 

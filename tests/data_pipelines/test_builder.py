@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import builder, extract, loader, preparation, prepare, records
+from data_pipelines import builder, extract, preparation, prepare
+from talkjax.conventions import SAMPLE_RATE
+from talkjax.data import loader, records
 from talkjax.errors import UserError
 from talkjax.media import audio
 from tests.data_pipelines import layouts
@@ -138,7 +140,7 @@ def test_a_listed_piece_of_a_video_is_cut_out_of_picture_and_sound(prepared):
     assert cut.num_frames == 50 and cut.face_found.all()
     np.testing.assert_allclose(cut.timestamps, np.arange(50) / 25, atol=1e-3)
     wave = audio.load_audio(folder / "in" / "AdamSchiff.mp4")
-    expected = audio.log_mel(wave[audio.SAMPLE_RATE : 3 * audio.SAMPLE_RATE])
+    expected = audio.log_mel(wave[SAMPLE_RATE : 3 * SAMPLE_RATE])
     np.testing.assert_array_equal(cut.mel[:190], expected[:190])
     silent = clips["clips/Radio2_0.mp4"]
     beside = audio.log_mel(audio.load_audio(folder / "in" / "clips" / "Radio2_0.wav"))

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from configs import demo_64
-from data_pipelines import cache_latents, latents, loader, records, windows
+from data_pipelines import cache_latents
 from talkjax import networks, runs, weights
+from talkjax.conventions import Box, mask_region
+from talkjax.data import latents, loader, records, windows
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
-REGION = (0.375, 0.0625, 1.0, 0.9375)  # of 32 px crops: rows 12 to 32, columns 2 to 30
-MASK = (0.4375, 0.125, 0.9375, 0.875)
+REGION = Box(0.375, 0.0625, 1.0, 0.9375)  # of 32 px crops: rows 12 to 32, columns 2 to 30
+MASK = Box(0.4375, 0.125, 0.9375, 0.875)
 BOXES = {"region": REGION, "mask": MASK}
 
 
@@ -55,7 +57,7 @@ def test_latents_are_those_of_the_frames(data):
         frames = cache.frames(position, record.clip_id)
         np.testing.assert_array_equal(frames, np.flatnonzero(record.face_found)[::2])
         crops = np.stack([windows.decode_jpeg(record.frames[f]) for f in frames])
-        pixels = windows.cut_box(crops, REGION).astype(np.float32) / 127.5 - 1
+        pixels = REGION.cut(crops).astype(np.float32) / 127.5 - 1
         expected = Encoder()(pixels)
         rows.append(expected)
         which = np.arange(len(frames))
@@ -74,7 +76,7 @@ def test_masked_images_do_not_depend_on_what_is_masked():
     a = rng.uniform(-1, 1, (1, 80, 112, 3)).astype(np.float32)
     b = a.copy()
     b[:, 8:72, 8:104] = rng.uniform(-1, 1, (1, 64, 96, 3))
-    masked = [cache_latents.mask_region(x, 128, REGION, MASK) for x in (a, b)]
+    masked = [mask_region(x, REGION, MASK, 128) for x in (a, b)]
     np.testing.assert_array_equal(*masked)
     np.testing.assert_array_equal(masked[0][:, :8], a[:, :8])
     assert (masked[0][:, 8:72, 8:104] == 0).all()

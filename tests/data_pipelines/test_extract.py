@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from data_pipelines import extract, records, windows
+from data_pipelines import extract
 from data_pipelines.cut import Box
-from talkjax.media import audio, rigid, topology
+from talkjax import conventions, head_pose
+from talkjax.data import records, windows
+from talkjax.media import audio
 from tests.data_pipelines.synthetic import FakeMesh, make_video
 
 OPTIONS = extract.ExtractOptions(crop_size=32)
@@ -35,7 +37,7 @@ def test_a_plain_video_gives_one_record(tmp_path):
 def test_landmarks_lie_where_the_transform_says(tmp_path):
     (clip,) = run(make_video(tmp_path / "a.mkv")).clips
     mesh = FakeMesh().detect(np.full((64, 96, 3), 100, np.uint8))
-    expected = rigid.apply_transforms(topology.select(mesh), clip.transforms[:1])
+    expected = head_pose.apply_transforms(conventions.select(mesh), clip.transforms[:1])
     np.testing.assert_allclose(clip.frame_landmarks[:1], expected, atol=1e-4)
 
 
@@ -144,5 +146,5 @@ def test_real_footage(shared_data):
         (clip,) = extract.extract_video(path, path.name, mesh, extract.ExtractOptions()).clips
     assert clip.num_ticks == 75 and clip.face_found.all()
     assert (clip.frame_landmarks > 0).all() and (clip.frame_landmarks < 1).all()
-    opening = topology.mouth_opening(clip.landmarks)
+    opening = conventions.mouth_opening(clip.landmarks)
     assert opening.max() - opening.min() > 0.05

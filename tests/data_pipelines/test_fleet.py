@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from data_pipelines import clip_cache, datasets, extract, preparation, prepare, records, shards
+from data_pipelines import clip_cache, datasets, extract, preparation, prepare, shards
+from talkjax.data import records
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import begun, make_fake_work, make_video
 

@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines import clip_cache, datasets, extract, preparation, prepare, records
+from data_pipelines import clip_cache, datasets, extract, preparation, prepare
+from talkjax.data import records
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import begun, make_fake_work, make_video
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from talkjax.conventions import FULL, MASK, MOUTH_REGION
 from talkjax.media import composite, crop
-from talkjax.media.crop import FULL, MASK, MOUTH_REGION
 
 
 def transform(side: float, x: float, y: float, angle: float = 0.0) -> np.ndarray:

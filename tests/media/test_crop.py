@@ -1,26 +1,32 @@
 import numpy as np
 import pytest
 
-from talkjax.media import crop, rigid, topology
+from talkjax import conventions, head_pose
+from talkjax.conventions import FULL, MASK, MOUTH_REGION, mask_region, to_float
+from talkjax.media import crop
 
 
 def face(n=12, seed=0, scale=80.0, angle=0.2, centre=(170.0, 120.0)):
     """A clip's (n, 478, 2) points in frame coordinates whose rigid part is the template, moved."""
     rng = np.random.default_rng(seed)
     mesh = rng.uniform(0, 300, (1, 478, 2)).repeat(n, 0)
-    template = (rigid.TEMPLATE - rigid.EYE_CENTRE) / rigid.INTEROCULAR
+    template = (head_pose.TEMPLATE - head_pose.EYE_CENTRE) / head_pose.INTEROCULAR
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     drift = np.linspace(0, 5, n)[:, None, None]
-    mesh[:, list(topology.RIGID)] = template @ turn.T * scale + centre + drift
+    mesh[:, list(conventions.RIGID)] = template @ turn.T * scale + centre + drift
     return mesh, np.arange(n) / 25
 
 
 def test_fit_puts_the_template_where_it_belongs():
     mesh, _ = face()
-    parameters = rigid.fit_similarity(topology.select(mesh, topology.RIGID))
-    transforms = rigid.transforms_from_parameters(parameters)
-    found = rigid.apply_transforms(topology.select(mesh, topology.RIGID), transforms)
-    np.testing.assert_allclose(found, np.broadcast_to(rigid.TEMPLATE, found.shape), atol=1e-9)
+    parameters = head_pose.fit_similarity(conventions.select(mesh, conventions.RIGID))
+    transforms = head_pose.transforms_from_parameters(parameters)
+    found = head_pose.apply_transforms(conventions.select(mesh, conventions.RIGID), transforms)
+    np.testing.assert_allclose(found, np.broadcast_to(head_pose.TEMPLATE, found.shape), atol=1e-9)
+
+
+def masked(cropped):
+    return mask_region(to_float(cropped), FULL, MASK, 64)
 
 
 def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
@@ -29,32 +35,34 @@ def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
     frame = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
     moved = mesh.copy()
     rng = np.random.default_rng(2)
-    moved[:, list(topology.CONTENT)] += rng.normal(0, 50, (len(mesh), topology.NUM_CONTENT, 2))
-    first, second = rigid.fit_transforms(mesh, times), rigid.fit_transforms(moved, times)
+    moved[:, list(conventions.CONTENT)] += rng.normal(
+        0, 50, (len(mesh), conventions.NUM_CONTENT, 2)
+    )
+    first, second = head_pose.fit_transforms(mesh, times), head_pose.fit_transforms(moved, times)
     assert np.array_equal(first, second)
     pose = [
-        rigid.apply_transforms(topology.select(points, topology.POSE), transforms)
+        head_pose.apply_transforms(conventions.select(points, conventions.POSE), transforms)
         for points, transforms in ((mesh, first), (moved, second))
     ]
     assert np.array_equal(*pose)
-    images = [crop.mask_image(crop.warp_crop(frame, t[0], 64)) for t in (first, second)]
+    images = [masked(crop.warp_crop(frame, t[0], 64)) for t in (first, second)]
     assert np.array_equal(*images)
     # The counter-check: a rigid point does move them.
-    moved[:, topology.RIGID[0]] += 5
-    assert not np.array_equal(first, rigid.fit_transforms(moved, times))
+    moved[:, conventions.RIGID[0]] += 5
+    assert not np.array_equal(first, head_pose.fit_transforms(moved, times))
 
 
 def test_mouth_pixels_do_not_reach_the_masked_image():
     mesh, times = face()
-    transform = rigid.fit_transforms(mesh, times)[0]
+    transform = head_pose.fit_transforms(mesh, times)[0]
     rng = np.random.default_rng(3)
     frame = rng.integers(0, 255, (240, 320, 3), np.uint8)
     cropped = crop.warp_crop(frame, transform, 64)
     other = cropped.copy()
-    y0, x0, y1, x1 = crop.MASK.pixels(64)
+    y0, x0, y1, x1 = MASK.pixels(64)
     other[y0:y1, x0:x1] = rng.integers(0, 255, (y1 - y0, x1 - x0, 3))
-    assert np.array_equal(crop.mask_image(cropped), crop.mask_image(other))
-    assert np.ptp(crop.mask_image(cropped)) > 0.5  # the rest is still there
+    assert np.array_equal(masked(cropped), masked(other))
+    assert np.ptp(masked(cropped)) > 0.5  # the rest is still there
 
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 7.3])
@@ -73,10 +81,12 @@ def test_warp_shows_what_the_transform_says(scale):
 
 def test_invert_undoes_and_boxes_nest():
     mesh, times = face()
-    transform = rigid.fit_transforms(mesh, times)[0]
+    transform = head_pose.fit_transforms(mesh, times)[0]
     points = np.random.default_rng(0).uniform(0, 1, (1, 9, 2))
-    there = rigid.apply_transforms(points, transform[None])
-    np.testing.assert_allclose(rigid.apply_transforms(there, rigid.invert(transform)[None]), points)
-    inner, outer = crop.MASK, crop.MOUTH_REGION
+    there = head_pose.apply_transforms(points, transform[None])
+    np.testing.assert_allclose(
+        head_pose.apply_transforms(there, head_pose.invert(transform)[None]), points
+    )
+    inner, outer = MASK, MOUTH_REGION
     assert outer.y0 < inner.y0 < inner.y1 < outer.y1 and outer.x0 < inner.x0 < inner.x1 < outer.x1
     assert outer.cut(np.zeros((128, 128, 3))).shape == (80, 112, 3)

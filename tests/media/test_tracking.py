@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from talkjax import conventions
 from talkjax.errors import UserError
-from talkjax.media import topology, tracking
+from talkjax.media import tracking
 from talkjax.media.tracking import CutDetector, FaceFollower, FaceTrack
 
 SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
@@ -119,7 +120,7 @@ def test_lips_and_jaw_decide_nothing():
     rng = np.random.default_rng(1)
     frames = [frame(face(100 + 3 * i, size=50), face(300, size=52)) for i in range(20)]
     moved = [f.copy() for f in frames]
-    others = [i for i in range(478) if i not in topology.POSE]
+    others = [i for i in range(478) if i not in conventions.POSE]
     for f in moved:
         f[:, others] += rng.normal(0, 500, (2, len(others), 3)).astype(np.float32)
     for choice in ("largest", 0):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from talkjax.media import crop, rigid, topology
+from talkjax import conventions, head_pose
+from talkjax.conventions import MOUTH_REGION
 from talkjax.media.video import probe
 from talkjax.media.video_writer import VideoWriter
 from talkjax.metrics import measure, signals
@@ -53,8 +54,8 @@ class PatchDetector:
     def __init__(self):
         self.versions = {"patch": "1"}
         self.frames = 0
-        points = np.random.default_rng(0).uniform(0.3, 0.7, (topology.FACEMESH_POINTS, 3))
-        points[list(topology.RIGID), :2] = 0.25 + 0.5 * rigid.TEMPLATE
+        points = np.random.default_rng(0).uniform(0.3, 0.7, (conventions.FACEMESH_POINTS, 3))
+        points[list(conventions.RIGID), :2] = 0.25 + 0.5 * head_pose.TEMPLATE
         self._points = (points * SIDE).astype(np.float32)
 
     def reset(self):
@@ -63,9 +64,9 @@ class PatchDetector:
     def detect(self, rgb):
         self.frames += 1
         if rgb.mean() < 16:
-            return np.zeros((0, topology.FACEMESH_POINTS, 3), np.float32)
+            return np.zeros((0, conventions.FACEMESH_POINTS, 3), np.float32)
         points = self._points.copy()
-        gap = rgb[PATCH].mean() / 255 * _WIDEST * rigid.INTEROCULAR * SIDE / 2
+        gap = rgb[PATCH].mean() / 255 * _WIDEST * head_pose.INTEROCULAR * SIDE / 2
         points[13, :2] = 80, 95 - gap / 2
         points[14, :2] = 80, 95 + gap / 2
         return points[None]
@@ -75,7 +76,7 @@ class LoudGenerator:
     """A perfect model: the mouth opens as the audio is loud, `late` ticks behind it."""
 
     crop_size = 64
-    region = crop.MOUTH_REGION
+    region = MOUTH_REGION
 
     def __init__(self, late: int = 0, name: str = "loud"):
         self.identity = {"name": name, "late": late}

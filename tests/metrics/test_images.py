@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from talkjax import conventions
+from talkjax.conventions import MASK
 from talkjax.errors import UserError
-from talkjax.media import topology
-from talkjax.media.crop import MASK
 from talkjax.metrics import identity, images, lpips
 
 
@@ -98,9 +98,9 @@ def test_real_lpips_weights_know_likeness(shared_data):
 def test_alignment_puts_the_five_points_where_they_belong():
     landmarks = np.zeros((131, 2))
     five = identity.TEMPLATE * 1.5 @ np.array([[0.98, 0.2], [-0.2, 0.98]]) + (60, 30)
-    landmarks[topology.positions(topology.LEFT_EYE)] = five[0]
-    landmarks[topology.positions(topology.RIGHT_EYE)] = five[1]
-    landmarks[topology.positions((4, 61, 291))] = five[2:]
+    landmarks[conventions.positions(conventions.LEFT_EYE)] = five[0]
+    landmarks[conventions.positions(conventions.RIGHT_EYE)] = five[1]
+    landmarks[conventions.positions((4, 61, 291))] = five[2:]
     assert np.allclose(identity.five_points(landmarks), five)
     frame = np.zeros((300, 300, 3), np.uint8)
     for x, y in five:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.records import ClipRecord
+from talkjax import conventions
+from talkjax.data.records import ClipRecord
 from talkjax.errors import UserError
-from talkjax.media import topology
 from talkjax.metrics import landmarks
 
 
@@ -14,9 +14,9 @@ def record(name: str, seed: int, ticks: int = 80) -> ClipRecord:
     rng = np.random.default_rng(seed)
     opening = np.interp(np.arange(ticks) / 4, np.arange(ticks // 4 + 2), rng.random(ticks // 4 + 2))
     points = np.repeat(np.random.default_rng(9).uniform(0.3, 0.7, (1, 131, 2)), ticks, 0)
-    points[:, topology.positions(topology.LEFT_EYE)] = (0.35, 0.2)
-    points[:, topology.positions(topology.RIGHT_EYE)] = (0.65, 0.2)
-    upper, lower = topology.positions((13, 14))
+    points[:, conventions.positions(conventions.LEFT_EYE)] = (0.35, 0.2)
+    points[:, conventions.positions(conventions.RIGHT_EYE)] = (0.65, 0.2)
+    upper, lower = conventions.positions((13, 14))
     points[:, upper] = (0.5, 0.6)
     points[:, lower, 0], points[:, lower, 1] = 0.5, 0.6 + 0.1 * opening
     mel = np.repeat(opening, 4)[:, None] * np.ones((1, 80))
@@ -34,14 +34,14 @@ def record(name: str, seed: int, ticks: int = 80) -> ClipRecord:
 
 def listening(mel, pose, references):
     """Opens the mouth as the mel at each tick says."""
-    content = np.repeat(references[:1, topology.NUM_POSE :], len(mel), 0)
-    upper, lower = topology.positions((13, 14), topology.CONTENT)
+    content = np.repeat(references[:1, conventions.NUM_POSE :], len(mel), 0)
+    upper, lower = conventions.positions((13, 14), conventions.CONTENT)
     content[:, lower, 1] = content[:, upper, 1] + 0.1 * mel[:, 8, 0]
     return content
 
 
 def deaf(mel, pose, references):
-    return np.repeat(references[:, topology.NUM_POSE :].mean(0)[None], len(mel), 0)
+    return np.repeat(references[:, conventions.NUM_POSE :].mean(0)[None], len(mel), 0)
 
 
 def evaluate(predict, clips=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from talkjax.media import topology
+from talkjax import conventions
 from talkjax.metrics import signals
 
 CURVE = 0.3 + 0.2 * np.sin(np.arange(75) / 3.0) + 0.05 * np.sin(np.arange(75) / 1.3)
@@ -13,8 +13,8 @@ def face(ticks: int = 40, seed: int = 0) -> np.ndarray:
     """(ticks, 131, 2) random but steady faces with an inter-ocular distance of 0.3."""
     rng = np.random.default_rng(seed)
     points = np.repeat(rng.uniform(0.2, 0.8, (1, 131, 2)), ticks, 0)
-    points[:, topology.positions(topology.LEFT_EYE)] = (0.35, 0.2)
-    points[:, topology.positions(topology.RIGHT_EYE)] = (0.65, 0.2)
+    points[:, conventions.positions(conventions.LEFT_EYE)] = (0.35, 0.2)
+    points[:, conventions.positions(conventions.RIGHT_EYE)] = (0.65, 0.2)
     return points
 
 
@@ -51,8 +51,8 @@ def test_articulation_is_the_share_of_the_range():
 def test_lip_distance_is_in_interocular_units_whatever_the_scale():
     truth = face()
     moved = truth.copy()
-    moved[:, -topology.NUM_LIPS :] += (0.03, 0.0)  # a tenth of 0.3
-    moved[:, : -topology.NUM_LIPS] += 0.5  # the rest of the face does not count
+    moved[:, -conventions.NUM_LIPS :] += (0.03, 0.0)  # a tenth of 0.3
+    moved[:, : -conventions.NUM_LIPS] += 0.5  # the rest of the face does not count
     assert signals.lip_distance(moved, truth) == pytest.approx(0.1)
     assert signals.lip_distance(7 * moved, 7 * truth) == pytest.approx(0.1)
     assert signals.lip_distance(truth, truth) == 0

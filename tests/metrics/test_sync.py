@@ -8,10 +8,11 @@ import pytest
 import safetensors.numpy
 
 from configs import sync as sync_config
-from data_pipelines import sync_samples
 from talkjax import weights
+from talkjax.conventions import MOUTH_REGION
+from talkjax.data import sync_samples
 from talkjax.errors import UserError
-from talkjax.media import audio, crop
+from talkjax.media import audio
 from talkjax.metrics import sync
 from talkjax.models import sync_expert
 from talkjax.training import stages, sync_stage
@@ -139,7 +140,7 @@ def test_the_metric_sees_and_hears_what_training_does(expert, exported):
     mel = audio.log_mel(wave())
     apply = jax.jit(model.apply)
     for start in (0, 31, 40):
-        pictures = crop.MOUTH_REGION.cut(crops[start : start + 5])[None]
+        pictures = MOUTH_REGION.cut(crops[start : start + 5])[None]
         span = sync_samples.sync_span(mel, start, 1, 0)[None]
         images = sync_expert.network_images(jnp.asarray(pictures), (51, 51))
         inputs = sync_stage.audio_inputs(jnp.asarray(span))

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import person_128
-from talkjax import networks, weights
-from talkjax.media import rigid, topology
+from talkjax import conventions, head_pose, networks, weights
 from talkjax.sampling import regions
 from tests import parameters
 from tests.media_files import Sound, make_media, tone
@@ -50,10 +49,10 @@ def save_checkpoint(directory: Path, **changes) -> Path:
 def face_shape() -> np.ndarray:
     """(478, 2) crop coordinates of a still face with a closed mouth."""
     points = np.random.default_rng(1).uniform(0.3, 0.7, (478, 2))
-    points[list(topology.RIGID)] = rigid.TEMPLATE
+    points[list(conventions.RIGID)] = head_pose.TEMPLATE
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     lips = np.stack([0.5 + 0.1 * np.cos(angle), 0.6 - 0.03 * np.sin(angle)], -1)
-    points[list(topology.OUTER_LIPS)], points[list(topology.INNER_LIPS)] = lips, lips
+    points[list(conventions.OUTER_LIPS)], points[list(conventions.INNER_LIPS)] = lips, lips
     return points
 
 

@@ -46,7 +46,7 @@ def test_bfloat16_becomes_float32_on_a_cpu(copy):
 
 def test_missing_directory(tmp_path):
     fails(tmp_path / "none", "not a directory")
-    fails(tmp_path, "config.json not found")
+    fails(tmp_path, "config.json does not exist")
 
 
 def test_a_training_run_is_not_an_export(tmp_path):
@@ -94,7 +94,7 @@ def test_config_that_makes_no_sense(copy, edit):
 
 def test_damaged_files(copy):
     (copy / "config.json").write_text("{")
-    fails(copy, "not readable JSON")
+    fails(copy, "cannot be read as JSON")
     path = copy / "model.safetensors"
     change_back = fakes.tiny_config()
     (copy / "config.json").write_text(json.dumps(change_back))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkjax.media import rigid, topology
+from talkjax import conventions, head_pose
 from talkjax.media.video import VideoFrame
 from talkjax.sampling import faces
 from tests.sampling import fakes
@@ -38,11 +38,11 @@ def test_streamed_smoothing_is_the_offline_one(steps, turn, seed):
     mesh = np.stack(
         [cos * still[:, 0] - sin * still[:, 1], sin * still[:, 0] + cos * still[:, 1]], -1
     ) + rng.normal(0, 0.5, (len(times), 478, 2))
-    want = rigid.fit_transforms(mesh, times)
+    want = head_pose.fit_transforms(mesh, times)
     smoother = faces.StreamingSmoother()
     got = []
     for i, time in enumerate(times):
-        ready = smoother.push(time, topology.select(mesh[i], topology.RIGID), i)
+        ready = smoother.push(time, conventions.select(mesh[i], conventions.RIGID), i)
         for item, *_ in ready:  # no later than it must, no earlier than it may
             assert times[item] + faces.REACH_S < time
         got += ready
@@ -51,11 +51,11 @@ def test_streamed_smoothing_is_the_offline_one(steps, turn, seed):
     assert [item for item, *_ in got] == list(range(len(times)))
     np.testing.assert_allclose([transform for _, transform, _ in got], want, rtol=1e-9, atol=1e-11)
 
-    landmarks = rigid.apply_transforms(topology.select(mesh), want)
-    maps = rigid.fit_affine(landmarks[:, topology.positions(topology.RIGID)])
-    shape = rigid.pose_shape(landmarks[:, : topology.NUM_POSE], maps)
+    landmarks = head_pose.apply_transforms(conventions.select(mesh), want)
+    maps = head_pose.fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
+    shape = head_pose.pose_shape(landmarks[:, : conventions.NUM_POSE], maps)
     pose = [faces.Face(transform, motion, True).pose(shape) for _, transform, motion in got]
-    offline = rigid.steady_pose(landmarks, want, times, np.ones(len(times), bool))
+    offline = head_pose.steady_pose(landmarks, want, times, np.ones(len(times), bool))
     np.testing.assert_allclose(pose, offline, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_runs_are_smoothed_apart():
     made, _ = table(lambda i: [] if i in gone else [fakes.face_at(i)], 90)
     want = []
     for part in (np.arange(30), np.arange(60, 90)):
-        want += [*rigid.fit_transforms(np.stack([fakes.face_at(i) for i in part]), part / 25)]
+        want += [*head_pose.fit_transforms(np.stack([fakes.face_at(i) for i in part]), part / 25)]
     got = [made.face(i).transform for i in range(90) if i not in gone]
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
@@ -107,7 +107,7 @@ def test_no_face_anywhere():
 
 
 def test_jaw_and_lips_change_nothing_but_the_candidates():
-    content = list(topology.CONTENT)
+    content = list(conventions.CONTENT)
 
     def moved(i):
         face = fakes.face_at(i)
@@ -130,6 +130,6 @@ def test_variable_rate_and_long_pauses():
     want = []
     for part in (slice(0, 4), slice(4, 7)):  # nothing is smoothed over the pause
         mesh = np.stack([fakes.face_at(i) for i in range(7)])[part]
-        want += [*rigid.fit_transforms(mesh, np.array(times[part]))]
+        want += [*head_pose.fit_transforms(mesh, np.array(times[part]))]
     got = [made.face(i).transform for i in range(7)]
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)

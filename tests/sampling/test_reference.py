@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from talkjax.media import crop, topology
-from talkjax.media.crop import FULL
+from talkjax import conventions
+from talkjax.conventions import FULL, Box
+from talkjax.media import crop
 from talkjax.sampling import faces, reference
 from talkjax.sampling.template import VideoTemplate
 from tests.sampling import fakes
@@ -22,7 +23,7 @@ def candidates(points, transforms=None):
 
 @pytest.fixture
 def still():
-    return np.repeat(fakes.face_shape()[None, list(topology.ALL)], 9, 0)
+    return np.repeat(fakes.face_shape()[None, list(conventions.ALL)], 9, 0)
 
 
 SIZE = (fakes.WIDTH, fakes.HEIGHT)
@@ -39,7 +40,7 @@ def test_an_unusual_pose_is_avoided(still):
 
 
 def test_the_mouth_is_moderately_open(still):
-    lower = topology.positions((14,))
+    lower = conventions.positions((14,))
     still[:, lower, 1] += np.linspace(0.0, 0.16, 9)[:, None]
     assert reference.choose_image(candidates(still), SIZE, FULL) in (5, 6)
 
@@ -63,6 +64,6 @@ def test_image_is_the_chosen_frame_unmasked(template):
     video = VideoTemplate(template)
     transform = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
     chosen = faces.Candidate(7, 7 / 25, faces.Face(transform, None, True), None)
-    got = reference.cut_image(video, chosen, 32, crop.Box(0.5, 0.25, 1.0, 0.75))
+    got = reference.cut_image(video, chosen, 32, Box(0.5, 0.25, 1.0, 0.75))
     want = crop.warp_crop(list(video.frames())[7].rgb, transform, 32)[16:32, 8:24]
     np.testing.assert_array_equal(got, want)

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from talkjax import conventions
 from talkjax.errors import UserError
-from talkjax.media import audio, composite, topology
+from talkjax.media import audio, composite
 from talkjax.media.pingpong import iterate_pingpong
 from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import Sampler, faces
@@ -190,7 +191,7 @@ def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, spe
     """After the first pass jaw, lips and mouth pixels may be anything: the mouth is the same."""
     count, known = 20, 8
     options = dataclasses.replace(options, first_pass=(known - 1) / 25)
-    content = list(topology.CONTENT)
+    content = list(conventions.CONTENT)
 
     def script(i, moved):
         face = fakes.face_at(i, 0.02 * (i % 4))

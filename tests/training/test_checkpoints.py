@@ -136,7 +136,7 @@ def test_only_an_endless_schedule_may_be_prolonged(tmp_path):
 
 
 def test_a_config_that_is_none(tmp_path):
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
         runs.read_config(tmp_path)
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
@@ -191,7 +191,7 @@ def test_an_export_names_no_files_of_the_machine():
 
 
 def test_nothing_to_export(tmp_path):
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
         runs.export(tmp_path, tmp_path / "out")
     runs.write_config(tmp_path, toy.config())
     with pytest.raises(UserError, match="no checkpoint yet"):

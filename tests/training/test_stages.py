@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from configs import person_128
-from talkjax.media import topology
 from talkjax.training import losses, stages
 from tests.parameters import random_for
 
@@ -159,12 +158,6 @@ def test_landmark_loss_is_zero_at_the_truth_and_sees_jitter():
     shaken = truth + 0.01 * (-1.0) ** jnp.arange(5.0).reshape(1, 5, 1, 1)
     position, velocity = losses.landmark_loss(shaken, truth)
     np.testing.assert_allclose((position, velocity), (0.01, 0.02), rtol=1e-4)
-
-
-def test_eye_slices_are_the_topologys():
-    pose = np.arange(74)
-    np.testing.assert_array_equal(pose[stages.LEFT_EYE], topology.positions(topology.LEFT_EYE))
-    np.testing.assert_array_equal(pose[stages.RIGHT_EYE], topology.positions(topology.RIGHT_EYE))
 
 
 def test_unknown_stage():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.synthetic import avatar, expression, face_model, hair, shape
-from talkjax.media import topology
+from talkjax import conventions
 
-LIPS = list(topology.LIPS)
+LIPS = list(conventions.LIPS)
 NAMES = ("jaw", "part", "press", "round", "spread", "tuck", "tongue")
 
 
@@ -117,7 +117,7 @@ def test_rounding_narrows_and_spreading_widens_the_mouth(person):
 
 def test_no_pose_point_follows_the_visemes(person):
     rng = np.random.default_rng(0)
-    points = list(topology.POSE)
+    points = list(conventions.POSE)
     still = person.render(avatar.Pose(yaw=0.1))[1][points]
     for _ in range(4):
         pose = avatar.Pose(yaw=0.1, visemes=tuple(rng.uniform(0, 1, 7)))

@@ -9,7 +9,8 @@ import pytest
 from data_pipelines.synthetic import clip as clips
 from data_pipelines.synthetic import sidecar
 from data_pipelines.synthetic.plan import Settings, plan
-from talkjax.media import audio, topology
+from talkjax import conventions
+from talkjax.media import audio
 from talkjax.media.video import VideoReader, probe
 
 SETTINGS = Settings(size=128, fps=25.0, seconds=1.5)
@@ -74,7 +75,7 @@ def test_a_pause_is_silent_and_the_mouth_rests(made):
     sound = audio.load_audio(path)
     assert np.abs(sound[: int(0.9 * 16000)]).max() < 2e-3 < 0.1 < np.abs(sound[16000:]).max()
     truth = sidecar.load(path)
-    opening = topology.mouth_opening(topology.select(truth.landmarks)[..., :2])
+    opening = conventions.mouth_opening(conventions.select(truth.landmarks)[..., :2])
     assert np.ptp(opening[:20]) < 0.25 * np.ptp(opening)
 
 
@@ -84,7 +85,7 @@ def test_lips_are_shut_at_bilabials(person, tmp_path):
     outcome = clips.make_clip(planned, SETTINGS, tmp_path, person)
     truth = sidecar.load(tmp_path / "train" / f"{planned.clip_id}.mp4")
     assert len(truth.bilabial) >= 5 or planned.voice.language[:2] != "en"
-    opening = topology.mouth_opening(topology.select(truth.landmarks)[..., :2])
+    opening = conventions.mouth_opening(conventions.select(truth.landmarks)[..., :2])
     at = np.arange(outcome["frames"]) / 25
     for middle in truth.bilabial.mean(1):
         near = opening[np.abs(at - middle) <= 0.06]

@@ -122,7 +122,7 @@ def test_unwritable_places(tmp_path):
 
 def test_files_of_killed_processes_are_removed(tmp_path):
     (tmp_path / "train").mkdir()
-    for name, age in ((".old.part", 7200), (".new.part", 0), (".a.json.x.tmp", 7200)):
+    for name, age in ((".old.part", 7200), (".new.part", 0), (".a.x.tmp.json", 7200)):
         path = tmp_path / "train" / name
         path.write_bytes(b"")
         now = path.stat().st_mtime

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from data_pipelines import loader, records, synthesize_speech
+from data_pipelines import synthesize_speech
 from data_pipelines.synthetic import clip, sidecar
 from data_pipelines.synthetic.plan import Settings, plan_speech
+from talkjax import conventions
+from talkjax.data import loader, records
 from talkjax.errors import UserError
-from talkjax.media import topology
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +27,11 @@ def test_what_is_said_and_what_is_seen_are_those_of_a_real_clip(speech, tmp_path
     truth = sidecar.load(tmp_path / p.split / f"{p.clip_id}.mp4")
     record = records.ShardReader(speech, "train").read(0)
     assert record.clip_id == p.clip_id and record.num_frames == len(truth.times)
-    points = topology.select(truth.landmarks) * 4  # that picture is a quarter as large
+    points = conventions.select(truth.landmarks) * 4  # that picture is a quarter as large
     points = np.einsum("tij,tkj->tki", record.transforms[..., :2], points)
     points += record.transforms[:, None, :, 2]
     np.testing.assert_allclose(record.frame_landmarks, points, atol=1e-4)
-    opening = topology.mouth_opening(record.landmarks)
+    opening = conventions.mouth_opening(record.landmarks)
     loud = record.mel[: 4 * record.num_ticks].reshape(-1, 4 * 80).mean(1)
     assert np.corrcoef(opening, loud)[0, 1] > 0.2 and opening.max() > 0.1
 

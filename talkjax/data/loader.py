@@ -18,9 +18,9 @@ import threading
 import grain
 import numpy as np
 
-from data_pipelines import records, windows
-from data_pipelines.samples import LoaderOptions, Sampler
-from data_pipelines.sync_samples import SyncSampler
+from talkjax.data import records, windows
+from talkjax.data.samples import LoaderOptions, Sampler
+from talkjax.data.sync_samples import SyncSampler
 from talkjax.errors import UserError
 
 

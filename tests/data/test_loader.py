@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import loader, records
+from talkjax.data import loader, records
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -172,7 +172,7 @@ def test_worker_processes_give_the_same_batches(shards):
     code = f"""
 import numpy as np
 from absl import app
-from data_pipelines import loader
+from talkjax.data import loader
 def main(_):
     sums = []
     for workers in (0, 2):
@@ -198,7 +198,7 @@ def test_worker_processes_end_with_a_killed_run(shards):
     code = f"""
 import os, pathlib, signal
 from absl import app
-from data_pipelines import loader
+from talkjax.data import loader
 def main(_):
     options = loader.LoaderOptions(batch_size=4, num_workers=2)
     iterator = iter(loader.train_dataset({str(shards)!r}, options, seed=0))
@@ -294,7 +294,7 @@ def test_wrong_options_are_user_errors(shards, change, message):
 
 def test_training_imports_stay_light(shards):
     code = (
-        "import sys\nfrom data_pipelines import loader\n"
+        "import sys\nfrom talkjax.data import loader\n"
         "options = loader.LoaderOptions(batch_size=2)\n"
         f"next(iter(loader.train_dataset({str(shards)!r}, options, 0)))\n"
         "heavy = {'tensorflow_datasets', 'tensorflow', 'cv2', 'av', 'librosa'} & set(sys.modules)\n"
@@ -304,7 +304,7 @@ def test_training_imports_stay_light(shards):
 
 
 def test_measured_pose_never_reaches_a_batch(shards):
-    """It betrays the mouth (`talkjax.media.rigid`); batches hold the steady pose."""
+    """It betrays the mouth (`talkjax.head_pose`); batches hold the steady pose."""
     batch = next(iter(loader.eval_dataset(shards, LANDMARK)))
     reader = records.ShardReader(shards, "test")
     for pose, clip, start in zip(batch["pose"], batch["clip"], batch["start"], strict=True):

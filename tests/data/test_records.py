@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from data_pipelines import builder, records, shards
+from data_pipelines import builder, shards
+from talkjax.data import records
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -94,13 +95,3 @@ def test_a_damaged_shard_file_is_a_user_error(tmp_path):
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(UserError, match="prepare again"):
         records.ShardReader(data, "train").read(0)
-
-
-def test_failed_write_leaves_nothing(tmp_path):
-    def fail(file):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        records.write_atomically(tmp_path / "x", fail)
-    assert not list(tmp_path.iterdir())

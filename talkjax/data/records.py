@@ -11,20 +11,14 @@ import json
 import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from talkjax import files, head_pose
+from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, TICKS_PER_SECOND
 from talkjax.errors import UserError
-from talkjax.media import rigid
-
-TICKS_PER_SECOND = 25  # the landmark clock
-MELS_PER_TICK = 4  # log-mel frames are at 100 Hz
-NUM_POSE = 74
-NUM_LANDMARKS = 131  # 74 pose + 17 jaw + 40 lips
-NUM_MELS = 80
 
 # Shapes after the leading, clip-dependent axis; `frames` and `clip_id` are bytes.
 _FLOAT_SHAPES = {
@@ -84,11 +78,11 @@ class ClipRecord:
 
 
 def with_steady_pose(record: ClipRecord) -> ClipRecord:
-    """The record as the networks may see it: see `talkjax.media.rigid.steady_pose`.
+    """The record as the networks may see it: see `talkjax.head_pose.steady_pose`.
 
     Shards keep what was measured; measured pose points betray the mouth.
     """
-    pose = rigid.steady_pose(
+    pose = head_pose.steady_pose(
         record.frame_landmarks, record.transforms, record.timestamps, record.face_found
     )
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND
@@ -131,32 +125,6 @@ def check_record(record: ClipRecord) -> ClipRecord:
     return record
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[Any], None]) -> None:
-    """Calls `write(binary file)` on a temporary sibling of `path` that then takes its name.
-
-    A process killed at any moment leaves either the whole file or none under `path`.
-    """
-    path = pathlib.Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        # mkstemp makes 0600 files; finished ones follow the umask like any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes indented JSON, atomically; NaN is refused."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
 def save_npz(path: str | os.PathLike, record: ClipRecord) -> None:
     """Writes a record with its frames to one `.npz`, atomically and without pickle."""
     if record.frames is None:
@@ -166,7 +134,8 @@ def save_npz(path: str | os.PathLike, record: ClipRecord) -> None:
     arrays["frame_bytes"] = np.frombuffer(b"".join(record.frames), np.uint8)
     arrays["clip_id"] = np.frombuffer(record.clip_id.encode(), np.uint8)
     arrays["source_fps"] = np.float32(record.source_fps)
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_npz(path: str | os.PathLike) -> ClipRecord:
@@ -308,7 +277,7 @@ def _open_shards(paths: list[pathlib.Path]) -> Any:
         return grain.sources.ArrayRecordDataSource([os.fspath(path) for path in paths])
     except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
         raise UserError(
-            f"cannot read the shard {paths[0]} ({_one_line(error)}); prepare again"
+            f"cannot read the shard {paths[0]} ({files.one_line(error, 300)}); prepare again"
         ) from error
 
 
@@ -354,7 +323,7 @@ class ShardReader:
             shard = int(np.searchsorted(self._ends, position, "right"))
             row = position - (self._ends[shard - 1] if shard else 0)
             raise DamagedRecordError(
-                f"record {row} of {self.paths[shard]}: {_one_line(error)}"
+                f"record {row} of {self.paths[shard]}: {files.one_line(error, 300)}"
             ) from error
 
     def scan(self) -> Iterator[ClipRecord]:
@@ -378,7 +347,3 @@ class ShardReader:
             return self.read(position, with_frames=False).num_ticks
         except DamagedRecordError:
             return 0
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -6,12 +6,13 @@ import os
 
 import numpy as np
 
-from data_pipelines import latents as latents_lib
-from data_pipelines import records, windows
+from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, NUM_POSE, Box
+from talkjax.data import latents as latents_lib
+from talkjax.data import records, windows
 from talkjax.errors import UserError
 
 STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
-_BYTES_PER_TICK = 4 * (2 * records.NUM_LANDMARKS * 2 + records.MELS_PER_TICK * records.NUM_MELS)
+_BYTES_PER_TICK = 4 * (2 * NUM_LANDMARKS * 2 + MELS_PER_TICK * NUM_MELS)
 _log = logging.getLogger(__name__)
 
 
@@ -299,8 +300,8 @@ class Sampler:
                 points = windows.move_points(points, jitter)
         return {
             "mel": windows.tick_windows(span),
-            "pose": points[:window, : records.NUM_POSE],
-            "content": points[:window, records.NUM_POSE :],
+            "pose": points[:window, :NUM_POSE],
+            "content": points[:window, NUM_POSE:],
             "reference_landmarks": points[window:],
         }
 
@@ -345,4 +346,4 @@ class Sampler:
             raise records.DamagedRecordError(
                 f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare again"
             ) from error
-        return np.ascontiguousarray(windows.cut_box(crop, self.options.region))
+        return np.ascontiguousarray(Box(*self.options.region).cut(crop))

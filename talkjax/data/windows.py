@@ -9,10 +9,8 @@ import math
 
 import numpy as np
 
-from data_pipelines.records import MELS_PER_TICK, NUM_MELS
+from talkjax.conventions import MEL_FLOOR, MEL_WINDOW, MELS_PER_TICK, NUM_MELS, mel_frequencies
 
-MEL_FLOOR = math.log(1e-5)  # silence, and everything outside of a clip
-MEL_WINDOW = 16  # mel frames a tick
 _SLACK = 1e-3  # ticks; timestamps are float32
 
 
@@ -113,16 +111,6 @@ def tick_windows(span: np.ndarray) -> np.ndarray:
     """Cuts a `mel_span` into the (T, 16, 80) windows of its ticks (a view)."""
     views = np.lib.stride_tricks.sliding_window_view(span, MEL_WINDOW, axis=0)
     return views[::MELS_PER_TICK].transpose(0, 2, 1)
-
-
-def mel_frequencies() -> np.ndarray:
-    """Centres of the mel bins, (80,) Hz: Slaney's scale, 55 Hz to 7.6 kHz, as `media.audio` has it.
-
-    Linear below 1 kHz (3 mels in 200 Hz), logarithmic above (27 mels for a factor of 6.4).
-    """
-    top = 15.0 + math.log(7.6) * 27.0 / math.log(6.4)
-    mels = np.linspace(55.0 * 3.0 / 200.0, top, NUM_MELS + 2)[1:-1]
-    return np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
 
 
 def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
@@ -228,18 +216,6 @@ def move_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
 
 
 # ---- pixels -------------------------------------------------------------------------------------
-
-
-def box_pixels(box: tuple[float, float, float, float], size: int) -> tuple[int, int, int, int]:
-    """(y0, x0, y1, x1) of a unit-square box in whole pixels of a crop of `size` px."""
-    y0, x0, y1, x1 = (round(v * size) for v in box)
-    return y0, x0, y1, x1
-
-
-def cut_box(crop: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """The box's part of (..., size, size, C) crops."""
-    y0, x0, y1, x1 = box_pixels(box, crop.shape[-2])
-    return crop[..., y0:y1, x0:x1, :]
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:

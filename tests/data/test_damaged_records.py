@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from data_pipelines import loader, records, samples
+from talkjax.data import loader, records, samples
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 

@@ -3,7 +3,7 @@
 A *transform* is a (2, 3) matrix that takes frame coordinates to crop coordinates. Both are
 continuous: frame coordinates are pixels with the centre of the first pixel at (0.5, 0.5); crop
 coordinates are the unit square, (0, 0) its top left corner. It is a similarity (rotation, one
-scale, shift), fitted to `topology.RIGID` alone and smoothed over time, so nothing that speech
+scale, shift), fitted to `conventions.RIGID` alone and smoothed over time, so nothing that speech
 moves can be read off a crop, its mask or its normalised pose (arXiv 2408.05416 gives pose and
 hides content; this is what keeps that honest).
 
@@ -16,7 +16,7 @@ smoothed affine fit.
 
 import numpy as np
 
-from talkjax.media import topology
+from talkjax import conventions
 
 # Where the template's eyes land in the crop: the chin of a wide open mouth stays inside.
 EYE_CENTRE = (0.5, 0.22)
@@ -27,7 +27,7 @@ SMOOTHING_SECONDS = 0.12  # of the crop
 MOTION_SECONDS = 0.3
 
 # A generic frontal face: left half in interocular units around the point between the eyes
-# (x right, y down); the right half is its mirror image. In the order of `topology.LEFT_EYE`, ...
+# (x right, y down); the right half is its mirror image. In the order of `conventions.LEFT_EYE`, ...
 # fmt: off
 _LEFT_EYE = (
     (-0.705, -0.002), (-0.683, -0.016), (-0.655, -0.033), (-0.606, -0.055), (-0.527, -0.07),
@@ -50,7 +50,7 @@ def _template() -> tuple[np.ndarray, np.ndarray]:
     # Lids blink and brows rise; eye corners and the bridge are bone.
     weights = np.concatenate([np.full(32, 0.5), np.full(20, 0.25), np.full(len(_BRIDGE), 2.0)])
     for corner in (33, 133, 263, 362):
-        weights[topology.RIGID.index(corner)] = 4.0
+        weights[conventions.RIGID.index(corner)] = 4.0
     return points * INTEROCULAR + np.array(EYE_CENTRE), weights
 
 
@@ -61,7 +61,7 @@ def fit_similarity(rigid: np.ndarray) -> np.ndarray:
     """Weighted least-squares similarity from rigid points to the template.
 
     Args:
-      rigid: (N, 57, 2) frame coordinates of `topology.RIGID`.
+      rigid: (N, 57, 2) frame coordinates of `conventions.RIGID`.
 
     Returns:
       (N, 4) parameters (log scale, angle, x, y): the last two are the frame point that lands on
@@ -128,7 +128,7 @@ def fit_transforms(mesh: np.ndarray, times: np.ndarray) -> np.ndarray:
     Returns:
       (N, 2, 3) float64 transforms.
     """
-    parameters = fit_similarity(topology.select(mesh, topology.RIGID))
+    parameters = fit_similarity(conventions.select(mesh, conventions.RIGID))
     parameters[:, 1] = np.unwrap(parameters[:, 1])
     return transforms_from_parameters(smooth(parameters, np.asarray(times, np.float64)))
 
@@ -149,7 +149,7 @@ def fit_affine(rigid: np.ndarray) -> np.ndarray:
     """Weighted least-squares affine maps from the template to points.
 
     Args:
-      rigid: (N, 57, 2) `topology.RIGID`, in any coordinates.
+      rigid: (N, 57, 2) `conventions.RIGID`, in any coordinates.
 
     Returns:
       (N, 2, 3): template (crop) coordinates to those of the points.
@@ -170,7 +170,7 @@ def pose_shape(points: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """A person's pose points at rest: the mean over frames, head motion taken out.
 
     Args:
-      points: (N, 74, 2) `topology.POSE`.
+      points: (N, 74, 2) `conventions.POSE`.
       maps: (N, 2, 3) the frames' `fit_affine`, in the same coordinates.
 
     Returns:
@@ -193,9 +193,9 @@ def steady_pose(
     Returns:
       (N, 74, 2) float32, crop coordinates.
     """
-    in_crop = fit_affine(landmarks[:, topology.positions(topology.RIGID)])
+    in_crop = fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
     used = found if found.any() else np.ones(len(found), bool)
-    shape = pose_shape(landmarks[used, : topology.NUM_POSE].astype(np.float64), in_crop[used])
+    shape = pose_shape(landmarks[used, : conventions.NUM_POSE].astype(np.float64), in_crop[used])
     # Smoothed in the frame's coordinates: the crop's own motion would come back otherwise.
     transforms = np.asarray(transforms, np.float64)
     in_frame = compose(invert(transforms), in_crop)

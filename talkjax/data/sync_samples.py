@@ -7,11 +7,11 @@ windows share theirs, and the log-mel frames of the W windows' sounds and of
 
 import numpy as np
 
-from data_pipelines import records, windows
-from data_pipelines.samples import Sampler
+from talkjax.conventions import LIPS_SLICE, MEL_FLOOR, MELS_PER_TICK, NUM_MELS
+from talkjax.data import records, windows
+from talkjax.data.samples import Sampler
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
-_JAW_POINTS = 17
 _NEAR = 0.6  # ticks between a tick and the picture that stands for it
 _SPEECH = 0.5  # of the loudest run: quieter ones are not trained on
 
@@ -64,7 +64,7 @@ def lip_shapes(record: records.ClipRecord, start: int, length: int) -> np.ndarra
     Returns:
       (length - 4, 80) float32.
     """
-    lips = record.landmarks[:, records.NUM_POSE + _JAW_POINTS :].reshape(record.num_ticks, -1)
+    lips = record.landmarks[:, LIPS_SLICE].reshape(record.num_ticks, -1)
     lips = lips - lips.mean(0)
     middle = start + FRAMES // 2 + np.arange(length - FRAMES + 1)
     return (lips[middle] / max(float(lips.std()), 1e-4)).astype(np.float32)
@@ -90,10 +90,10 @@ def speaking_starts(record: records.ClipRecord, usable: np.ndarray, length: int)
         return starts[:0]
     _, off = nearest_frames(record.frame_ticks[usable], np.arange(record.num_ticks))
     seen = np.lib.stride_tricks.sliding_window_view(off <= _NEAR, length).all(1)[starts]
-    level = record.mel.mean(1, dtype=np.float64) - windows.MEL_FLOOR
+    level = record.mel.mean(1, dtype=np.float64) - MEL_FLOOR
     total = np.concatenate([[0.0], np.cumsum(level)])
-    first = records.MELS_PER_TICK * starts
-    last = np.minimum(first + records.MELS_PER_TICK * length, len(level))
+    first = MELS_PER_TICK * starts
+    last = np.minimum(first + MELS_PER_TICK * length, len(level))
     loud = (total[last] - total[first]) / np.maximum(last - first, 1)
     starts = starts[seen]
     return starts[loud[seen] >= _SPEECH * loud[seen].max() - 1e-9] if len(starts) else starts
@@ -107,7 +107,7 @@ def sync_span(mel: np.ndarray, start: int, count: int, margin: int) -> np.ndarra
     """
     first = STEPS_PER_FRAME * (start - margin) + FIRST_STEP
     last = first + STEPS_PER_FRAME * (count + 2 * margin - 1) + STEPS
-    out = np.full((last - first, records.NUM_MELS), windows.MEL_FLOOR, np.float32)
+    out = np.full((last - first, NUM_MELS), MEL_FLOOR, np.float32)
     a, b = max(first, 0), min(last, len(mel))
     out[a - first : b - first] = mel[a:b]
     return out

@@ -1,0 +1,47 @@
+import json
+import os
+
+import pytest
+
+from talkjax import files
+from talkjax.errors import UserError
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_text(path, "old")
+
+    def fail():
+        with files.replacing(path) as temporary:
+            assert temporary.suffix == ".json"  # writers choose a format by it
+            temporary.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(files.WriteError, match="x.json: cannot be written \\(No space left"):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_written_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_bytes(tmp_path / "x", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_round_trip_and_refusals(tmp_path):
+    path = tmp_path / "x.json"
+    files.write_json(path, {"b": 1, "a": [2.5]})
+    assert files.read_json_object(path, "r") == {"b": 1, "a": [2.5]}
+    assert list(json.loads(path.read_text())) == ["b", "a"]
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": float("nan")})
+    for content in (b"{", b"[1]", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"x\.json .*; do this$"):
+            files.read_json_object(path, "do this")
+    with pytest.raises(UserError, match="does not exist; do this"):
+        files.read_json_object(tmp_path / "none", "do this")
