@@ -1,11 +1,79 @@
-"""How every command begins and ends: flags, signals, errors."""
+"""What all commands share: their command line, signals, errors and exit codes.
 
+A command is a module with three functions:
+
+    make_parser() -> Parser                the flags
+    main(argv: Sequence[str]) -> None      parses `argv` (without the program's name) and works
+    run() -> NoReturn                      `commands.run(main)`, for scripts and entry points
+"""
+
+import argparse
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from talkjax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose mistakes end the program with one line and exit code 2."""
+
+    def __init__(self, description: str, prog: str | None = None, **kwargs: Any) -> None:
+        """Creates a parser without abbreviated flags.
+
+        Args:
+          description: usually the module's docstring; `--help` shows it as it is.
+          prog: name of the program; None takes the script's.
+          **kwargs: passed on to `argparse.ArgumentParser`.
+        """
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the mistake as a `UserError`."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def bounded(
+    kind: Callable[[str], Any], low: float | None = None, high: float | None = None
+) -> Callable[[str], Any]:
+    """A `type=` for flags that are numbers: `bounded(int, 1)` is an integer of at least 1.
+
+    Args:
+      kind: int or float.
+      low, high: inclusive bounds, or None.
+    """
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            limits = [f"at least {low:g}"] * (low is not None)
+            limits += [f"at most {high:g}"] * (high is not None)
+            raise argparse.ArgumentTypeError(f"{text} must be {' and '.join(limits)}")
+        return value
+
+    return convert
+
+
+def comma_separated(text: str) -> list[str]:
+    """A `type=` for flags that are lists: "a,b" is ["a", "b"], and "" is []."""
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> NoReturn:
+    """Runs a command on the program's arguments and exits with its code."""
+    exit_on_sigterm()
+    sys.exit(run_main(main, sys.argv[1:]))
 
 
 def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
@@ -21,6 +89,18 @@ def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
     return 0
 
 
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM end the program as an exception, so that files and child processes are closed.
+
+    The exit code is 143, as the shell reports for this signal.
+    """
+
+    def end(*unused: object) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parses absl's flags; a mistake there ends the program with one line and exit code 2."""
     from absl import flags
@@ -30,15 +110,3 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(2)
-
-
-def exit_on_sigterm() -> None:
-    """Lets SIGTERM end the program as an exception, so that child processes and files are seen to.
-
-    The exit code is the shell's for it, 143.
-    """
-
-    def end(*unused: object) -> NoReturn:
-        sys.exit(128 + signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, end)

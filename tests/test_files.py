@@ -17,7 +17,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
             temporary.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(files.WriteError, match="x.json: cannot be written \\(No space left"):
+    with pytest.raises(files.WriteError, match=r"x\.json: cannot be written \(No space left"):
         fail()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["x.json"]

@@ -11,16 +11,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from talkjax import networks
-from talkjax.conventions import MEL_WINDOW, NUM_MELS, Box
+from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_LIPS, NUM_MELS, NUM_POSE, Box
 from talkjax.models import sync_expert
-from talkjax.networks import NUM_LANDMARKS, NUM_POSE
 from talkjax.sampling import program as sampling_program
 from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
 
-_MELS = 80
-_MELS_ABOUT_A_TICK = 16
-_LIP_POINTS = 40
 SAMPLING_STEPS = 10  # what sample.py does unless told otherwise
 
 
@@ -58,8 +54,8 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
         steps = sync_expert.STEPS_PER_FRAME * (windows + 2 * data.sound_margin - 1)
         return {
             "lips": array(data.window, *image, dtype=np.uint8),
-            "mel": array(steps + sync_expert.STEPS, _MELS),
-            "shape": array(windows, 2 * _LIP_POINTS),
+            "mel": array(steps + sync_expert.STEPS, NUM_MELS),
+            "shape": array(windows, 2 * NUM_LIPS),
         }
     if stage == "autoencoder":
         return {
