@@ -35,8 +35,11 @@ ALLOWED = {
     "talkjax.media": CORE | {"talkjax.head_pose"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
-    "talkjax.runs": CORE | {"talkjax.weights"},
-    "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
+    "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.training": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS
@@ -142,7 +145,7 @@ import talkjax.data.loader
 import train
 from configs import person_128
 from talkjax.training import stages
-stages.build(person_128.get_config())
+stages.make_stage(person_128.get_config())
 print("imported")
 """
 
