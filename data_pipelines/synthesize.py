@@ -102,6 +102,8 @@ def synthesize(
         made, failures = _run(group_by_person(todo, workers), make_work, workers, len(plans))
         manifest |= {"splits": _count_clips(out, plans), "failed": failures}
         _write_manifest(out, manifest)
+    except UserError:
+        raise
     except OSError as error:
         raise files.WriteError(
             f"cannot write to {out} ({error.strerror or error}); make room or choose another "

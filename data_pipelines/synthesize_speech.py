@@ -82,6 +82,8 @@ def synthesize_speech(
         outcomes = [_describe_clip(cache, p.clip_id) for p in plans]
         splits = {o["source"]: "train" for o in outcomes}
         pack(out, make_packing(outcomes, splits, cache, crop_size=0))
+    except UserError:
+        raise
     except OSError as error:
         raise files.WriteError(
             f"cannot write to {out} ({error.strerror or error}); make room or choose another "

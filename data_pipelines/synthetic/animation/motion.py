@@ -66,10 +66,10 @@ def sample_motion(
     if len(loud) != count:
         raise ValueError(f"energy has {len(loud)} values for {count} frames")
     lively = rng.uniform(0.5, 1.2)
-    yaw = _wander(rng, count, rate, 0.085 * lively, rng.normal(0, 0.07), YAW)
-    pitch = _wander(rng, count, rate, 0.045 * lively, rng.normal(0.0, 0.035), PITCH)
-    roll = _wander(rng, count, rate, 0.03 * lively, rng.normal(0, 0.025), ROLL)
-    emphasis = _emphasis(loud, rate)
+    yaw = _sample_sway(rng, count, rate, 0.085 * lively, rng.normal(0, 0.07), YAW)
+    pitch = _sample_sway(rng, count, rate, 0.045 * lively, rng.normal(0.0, 0.035), PITCH)
+    roll = _sample_sway(rng, count, rate, 0.03 * lively, rng.normal(0, 0.025), ROLL)
+    emphasis = _compute_emphasis(loud, rate)
     # Some speakers nod with what they stress, others lift their head, after a reaction time.
     delay = round(rng.uniform(0.0, 0.25) * rate)
     nod = np.concatenate([np.zeros(delay), emphasis])[:count]
@@ -77,19 +77,19 @@ def sample_motion(
     # The head leans when it turns, because the neck is below it.
     lean = 0.25 * (yaw - yaw.mean())
     x, y, z = (
-        _wander(rng, count, rate, spread * lively, rng.normal(0, spread), limit)
+        _sample_sway(rng, count, rate, spread * lively, rng.normal(0, spread), limit)
         for spread, limit in zip((0.035, 0.02, 0.045), SHIFT, strict=True)
     )
-    breath = _breath(rng, count, rate)
-    brow = _brows(rng, count, rate, emphasis)
-    blink = _blinks(rng, count, rate)
+    breath = _sample_breath(rng, count, rate)
+    brow = _sample_brows(rng, count, rate, emphasis)
+    blink = _sample_blinks(rng, count, rate)
     return Motion(
         yaw, pitch, roll, np.clip(x + lean, -SHIFT[0], SHIFT[0]), y, z,
-        blink, brow, _gaze(rng, count, rate, yaw, pitch), breath,
+        blink, brow, _sample_gaze(rng, count, rate, yaw, pitch), breath,
     )  # fmt: skip
 
 
-def _noise(rng, count, rate, seconds):
+def _smooth_noise(rng, count, rate, seconds):
     """Draws (count,) smooth noise of unit variance with a time constant in seconds."""
     pad = int(np.ceil(4 * seconds * rate))
     white = rng.standard_normal(count + 2 * pad)
@@ -101,21 +101,21 @@ def _noise(rng, count, rate, seconds):
     return smooth[pad : pad + count] / np.sqrt((kernel**2).sum())
 
 
-def _wander(rng, count, rate, spread, centre, limit):
+def _sample_sway(rng, count, rate, spread, centre, limit):
     """Draws posture, sway and small corrections, softly limited to [-limit, limit]."""
     parts = ((1.2, 0.8), (0.45, 0.55), (0.18, 0.16))
-    value = sum(share * _noise(rng, count, rate, seconds) for seconds, share in parts)
+    value = sum(share * _smooth_noise(rng, count, rate, seconds) for seconds, share in parts)
     return limit * np.tanh((centre + spread * value) / limit)
 
 
-def _emphasis(loud, rate):
+def _compute_emphasis(loud, rate):
     """Returns loudness relative to its trend, without syllables: about -1 to 1, 0 in silence."""
     smooth = ndimage.gaussian_filter1d(loud, _NOD_SMOOTH * rate, mode="nearest")
     trend = ndimage.gaussian_filter1d(loud, 4 * _NOD_SMOOTH * rate, mode="nearest")
     return np.clip(4 * (smooth - trend), -1, 1)
 
 
-def _blinks(rng, count, rate):
+def _sample_blinks(rng, count, rate):
     time = np.arange(count) / rate
     out = np.zeros(count)
     at = rng.uniform(0.0, 4.0)
@@ -131,9 +131,9 @@ def _blinks(rng, count, rate):
     return out
 
 
-def _brows(rng, count, rate, emphasis):
+def _sample_brows(rng, count, rate, emphasis):
     time = np.arange(count) / rate
-    out = rng.normal(0, 0.08) + 0.07 * _noise(rng, count, rate, 0.7)
+    out = rng.normal(0, 0.08) + 0.07 * _smooth_noise(rng, count, rate, 0.7)
     at = rng.exponential(2.5)
     while at < time[-1]:
         length, height = rng.uniform(0.5, 1.6), rng.choice([0.6, -0.35], p=[0.75, 0.25])
@@ -144,7 +144,7 @@ def _brows(rng, count, rate, emphasis):
     return np.clip(out + rng.uniform(0, 0.15) * emphasis, -1, 1)
 
 
-def _gaze(rng, count, rate, yaw, pitch):
+def _sample_gaze(rng, count, rate, yaw, pitch):
     """Draws fixations and saccades; the eyes partly stay on their target while the head turns."""
     time = np.arange(count) / rate
     fine = np.arange(int((time[-1] + 0.1) * _FINE) + 2)
@@ -163,8 +163,8 @@ def _gaze(rng, count, rate, yaw, pitch):
     return np.clip(eyes - 0.6 * head, (-0.35, -0.2), (0.35, 0.2))
 
 
-def _breath(rng, count, rate):
+def _sample_breath(rng, count, rate):
     period, phase = rng.uniform(3.0, 4.8), rng.uniform(0, 2 * np.pi)
-    drift = 0.35 * _noise(rng, count, rate, 1.5)
+    drift = 0.35 * _smooth_noise(rng, count, rate, 1.5)
     angle = 2 * np.pi * np.arange(count) / rate / period + phase + drift
     return rng.uniform(0.6, 1.0) * (0.5 - 0.5 * np.cos(angle + 0.35 * np.sin(angle)))

@@ -159,7 +159,7 @@ def compute_curves(
     time = np.arange(math.ceil(duration * rate - 1e-6) + 1) / rate
     total = np.full((len(time), len(CHANNELS)), 1e-6)
     value = total * np.array(_REST)
-    for start, end, target, strength in _segments(phonemes):
+    for start, end, target, strength in _list_segments(phonemes):
         before = np.maximum(start - time, 0)[:, None] / _BEFORE
         after = np.maximum(time - end, 0)[:, None] / _AFTER
         dominance = strength * np.exp(-np.maximum(before, after))
@@ -173,7 +173,7 @@ def compute_curves(
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-def _segments(phonemes):
+def _list_segments(phonemes):
     """Lists (start, end, (7,) target, (7,) strength) of all phoneme parts and pauses."""
     out, last = [], -np.inf
     for phoneme in phonemes:

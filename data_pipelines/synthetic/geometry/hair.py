@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .head import CENTRE, Surface
+from .head import CENTRE, HeadSurface
 from .mesh import MeshPart, grid_triangles, orient_outwards
 
 HAIR = "hair"  # The material.
@@ -91,7 +91,7 @@ def _hairline(azimuth, bangs, receding):
 
 
 def make_hair(
-    style: str, surface: Surface, rng: np.random.Generator, receding: float, texels: int
+    style: str, surface: HeadSurface, rng: np.random.Generator, receding: float, texels: int
 ) -> list[MeshPart]:
     """Makes the hair of a head.
 

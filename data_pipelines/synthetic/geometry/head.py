@@ -185,7 +185,7 @@ def make_ears(points: np.ndarray) -> list[MeshPart]:
     return out
 
 
-class Surface:
+class HeadSurface:
     """The head's distance from `CENTRE` as a function of direction, on which hair is placed."""
 
     def __init__(self, points: np.ndarray):

@@ -122,26 +122,26 @@ class Appearance:
         )
 
 
-def _rgb(colour) -> RGB:
+def _to_rgb(colour) -> RGB:
     return tuple(round(float(v), 4) for v in np.clip(colour, 0.0, 1.0))
 
 
-def _pick(rng, names, shares):
+def _choose(rng, names, shares):
     shares = np.asarray(shares, float)
     return str(rng.choice(names, p=shares / shares.sum()))
 
 
-def _hair_colour(rng, tone):
+def _sample_hair_colour(rng, tone):
     light, dark = max(0.0, 1 - 2.4 * tone), max(0.0, tone - 0.2)
     shares = [
         0.35 + 2.5 * dark, 0.6 + dark, 0.25 + 0.5 * light, 0.5 * light, 0.45 * light,
         0.2 * light, 0.16 * light, 0.12 * light,
     ]  # fmt: skip
-    colour = np.array(HAIR[_pick(rng, list(HAIR), shares)])
+    colour = np.array(HAIR[_choose(rng, list(HAIR), shares)])
     return colour * rng.uniform(0.85, 1.2) * (1 + rng.normal(0, 0.02, 3))
 
 
-def _iris_colour(rng, tone):
+def _sample_iris_colour(rng, tone):
     light = max(0.0, 1 - 2.6 * tone)
     shares = [
         0.4 + 2 * tone,
@@ -151,10 +151,10 @@ def _iris_colour(rng, tone):
         0.6 * light,
         0.2 * light,
     ]
-    return np.array(IRIS[_pick(rng, list(IRIS), shares)]) * rng.uniform(0.85, 1.15)
+    return np.array(IRIS[_choose(rng, list(IRIS), shares)]) * rng.uniform(0.85, 1.15)
 
 
-def _lips(rng, tone):
+def _sample_lip_colour(rng, tone):
     """Draws the colour of lips, which is skin with more blood: pink to brown."""
     x = (0, 0.25, 0.5, 0.75, 1)
     colours = np.array(
@@ -170,7 +170,7 @@ def _lips(rng, tone):
     return colour * rng.uniform(0.93, 1.06) * (1 + rng.normal(0, 0.025, 3))
 
 
-def _shirt(rng):
+def _sample_shirt_colour(rng):
     hue, kind = rng.uniform(0, 1), rng.random()
     value = rng.uniform(0.08, 0.75)
     grey = 0.10 if kind < 0.5 else rng.uniform(0.2, 0.5) * (1.2 - value)
@@ -185,25 +185,25 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     age = float(np.clip(18 + 55 * rng.beta(1.2, 2.0), 18, 75))
     tone = float(np.clip(rng.uniform(-0.03, 1.0), 0, 1))
     old = np.clip((age - 35) / 40, 0, 1)
-    hair = natural = _hair_colour(rng, tone)
+    hair = natural = _sample_hair_colour(rng, tone)
     grey = float(np.clip(rng.normal(old * 1.1 - 0.25, 0.25), 0, 1)) if age > 38 else 0.0
     coloured = not male and rng.random() < 0.5
     grey_hair = 0.0 if coloured else grey
     hair = hair + grey_hair * (_GREY * rng.uniform(0.65, 1.1) - hair)
     if male:
-        style = _pick(
+        style = _choose(
             rng, HAIR_STYLES, (0.12 + 0.2 * old, 0.42, 0.3, 0.05, 0.03, 0.12 + 0.08 * tone, 0.01)
         )
-        beard = _pick(rng, BEARDS, (0.42, 0.26, 0.07, 0.09, 0.16))
+        beard = _choose(rng, BEARDS, (0.42, 0.26, 0.07, 0.09, 0.16))
     else:
-        style = _pick(
+        style = _choose(
             rng, HAIR_STYLES, (0.01, 0.09, 0.05 + 0.08 * tone, 0.36, 0.18, 0.15 + 0.1 * tone, 0.18)
         )
         beard = "none"
     brow = np.minimum(0.35 * natural + 0.65 * hair, 0.62) * (1, 0.96, 0.9)
     brow = brow * (0.72 if brow.mean() > 0.3 else 0.9)
     made_up = not male and rng.random() < 0.55
-    lip = _lips(rng, tone)
+    lip = _sample_lip_colour(rng, tone)
     stick = np.array(
         [
             (0.72, 0.16, 0.2),
@@ -219,8 +219,8 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     )
     shadow = shadow[rng.integers(len(shadow))] * (1.05 - 0.4 * tone)
     pale = max(0.0, 1 - 2 * tone)
-    shirt = _shirt(rng)
-    second = _shirt(rng) if rng.random() < 0.5 else shirt * 0.4 + 0.55
+    shirt = _sample_shirt_colour(rng)
+    second = _sample_shirt_colour(rng) if rng.random() < 0.5 else shirt * 0.4 + 0.55
     person = Appearance(
         sex=sex,
         age=round(age, 1),
@@ -232,33 +232,33 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         moles=int(rng.poisson(1.6)),
         lines=round(float(np.clip(old * 1.1 + rng.normal(0.08, 0.08), 0, 1)), 4),
         bags=round(float(np.clip(rng.beta(2, 3) * 0.7 + 0.4 * old, 0, 1)), 4),
-        lip_colour=_rgb(lip),
-        brow_colour=_rgb(brow),
+        lip_colour=_to_rgb(lip),
+        brow_colour=_to_rgb(brow),
         brow_thickness=round(float(rng.uniform(0.75, 1.2) if male else rng.uniform(0.5, 0.95)), 4),
         brow_density=round(float(rng.uniform(0.6, 1.0)), 4),
         brow_arch=round(float(np.clip(rng.normal(-0.25 if male else 0.35, 0.4), -1, 1)), 4),
-        iris_colour=_rgb(_iris_colour(rng, tone)),
+        iris_colour=_to_rgb(_sample_iris_colour(rng, tone)),
         hair_style=style,
-        hair_colour=_rgb(hair),
+        hair_colour=_to_rgb(hair),
         streaks=round(float(rng.uniform(0.2, 0.8) + 0.3 * grey_hair), 4),
         hairline=round(float(rng.beta(1.5, 4) * (0.4 + old) if male else 0.0), 4),
         beard=beard,
-        beard_colour=_rgb(
+        beard_colour=_to_rgb(
             (hair * 0.85 + 0.35 * grey * (0.6 - hair)) if hair.mean() < 0.5 else hair * 0.72
         ),
         beard_density=round(float(rng.uniform(0.55, 1.0)), 4),
         lashes=round(float(rng.uniform(0.35, 0.65) if male else rng.uniform(0.6, 1.0)), 4),
-        lipstick=_rgb(stick * (1 + rng.normal(0, 0.05, 3))),
+        lipstick=_to_rgb(stick * (1 + rng.normal(0, 0.05, 3))),
         lipstick_amount=round(float(rng.uniform(0.3, 0.9)) if made_up else 0.0, 4),
-        eye_shadow=_rgb(shadow),
+        eye_shadow=_to_rgb(shadow),
         eye_shadow_amount=round(float(rng.uniform(0.0, 0.7)) if made_up else 0.0, 4),
         eye_liner=round(float(rng.uniform(0.2, 1.0)) if made_up else 0.0, 4),
         blush=round(float(rng.uniform(0.1, 0.8)) if made_up else 0.0, 4),
         glasses="none",
         glasses_colour=(0.0, 0.0, 0.0),
-        shirt_colour=_rgb(shirt),
-        shirt_second=_rgb(second),
-        shirt_pattern=_pick(rng, SHIRTS, (0.5, 0.22, 0.16, 0.12)),
+        shirt_colour=_to_rgb(shirt),
+        shirt_second=_to_rgb(second),
+        shirt_pattern=_choose(rng, SHIRTS, (0.5, 0.22, 0.16, 0.12)),
     )
     return _add_glasses(person)
 
@@ -275,11 +275,11 @@ def _add_glasses(appearance: Appearance) -> Appearance:
         ]
     )
     rng = np.random.default_rng([_GLASSES_STREAM, zlib.crc32(drawn.tobytes())])
-    kind = _pick(rng, GLASSES, (0.8, 0.065, 0.085, 0.05))
+    kind = _choose(rng, GLASSES, (0.8, 0.065, 0.085, 0.05))
     colours = _ACETATE if kind == "rectangular" else _METAL
     colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.85, 1.15)
     return (
         appearance
         if kind == "none"
-        else replace(appearance, glasses=kind, glasses_colour=_rgb(colour))
+        else replace(appearance, glasses=kind, glasses_colour=_to_rgb(colour))
     )

@@ -29,7 +29,9 @@ def paint_skin(
     """
     size = canvas.size
     soft = Canvas(uv, size // 2)  # Smooth regions need half the resolution.
-    melanin, blood, shade, gloss = (_grow(m, size) for m in _regions(appearance, soft, rng))
+    melanin, blood, shade, gloss = (
+        _enlarge(m, size) for m in _region_densities(appearance, soft, rng)
+    )
     # Mottling at every scale, more in blood than in melanin, and a fine grain of pores.
     wide = (
         0.6 * smooth_noise(rng, size, 9)
@@ -46,19 +48,19 @@ def paint_skin(
     fine = cv2.GaussianBlur(rng.standard_normal((size, size), np.float32), (0, 0), 0.9) * 3
     melanin += 0.022 * fine + 0.014 * smooth_noise(rng, size, 160)
     gloss *= 1 + 0.05 * fine + 0.08 * smooth_noise(rng, size, 60)
-    melanin += _spots(appearance, canvas, rng)
-    shade += _lines(appearance, canvas, rng)
+    melanin += _paint_spots(appearance, canvas, rng)
+    shade += _paint_wrinkles(appearance, canvas, rng)
     base = to_linear(appearance.skin_colour)
     blood *= 1 - 0.45 * appearance.tone
     density = melanin[..., None] * _MELANIN + blood[..., None] * _BLOOD + shade[..., None] * _SHADE
     return base * np.exp(-density), gloss * (1 - 0.45 * appearance.tone)
 
 
-def _grow(mask, size):
+def _enlarge(mask, size):
     return cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def _regions(appearance, c, rng):
+def _region_densities(appearance, c, rng):
     """Returns the densities of melanin, blood and shade, and the gloss, by regions of the face."""
     blob, pair, at = c.blob, c.pair, c.at
 
@@ -107,7 +109,7 @@ def _regions(appearance, c, rng):
     return (1 + 1.3 * appearance.tone) * melanin, blood, shade, gloss.astype(np.float32)
 
 
-def _spots(appearance, c, rng):
+def _paint_spots(appearance, c, rng):
     """Returns the melanin of freckles and moles, (N, N)."""
     out = np.zeros((c.size, c.size), np.float32)
     count = int(900 * appearance.freckles)
@@ -137,7 +139,7 @@ def _spots(appearance, c, rng):
     return out
 
 
-def _lines(appearance, c, rng):
+def _paint_wrinkles(appearance, c, rng):
     """Returns the shade of wrinkles at the forehead, the eyes and the mouth, (N, N)."""
     out = np.zeros((c.size, c.size), np.float32)
     amount = appearance.lines

@@ -212,7 +212,9 @@ class AvatarMesh:
             *head.make_neck(1 + 0.09 * shape.neck, chin),
             head.make_torso(shape.neck, chin),
             *head.make_ears(points),
-            *hair.make_hair(haircut, head.Surface(surface), rng, appearance.hairline, hair_width),
+            *hair.make_hair(
+                haircut, head.HeadSurface(surface), rng, appearance.hairline, hair_width
+            ),
             *glasses.make_glasses(appearance.glasses, points, surface),
         ]
 

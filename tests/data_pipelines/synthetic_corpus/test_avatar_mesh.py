@@ -67,7 +67,7 @@ def test_shapes_are_reproducible_and_leave_the_lips_closed():
 def test_hair_lies_outside_the_skull(style):
     points = face_model.load_face_model().points
     back, _, _ = head.extend_face(points)
-    surface = head.Surface(np.concatenate([points[: face_model.SURFACE], back]))
+    surface = head.HeadSurface(np.concatenate([points[: face_model.SURFACE], back]))
     parts = hair.make_hair(style, surface, np.random.default_rng(0), 0.3, 128)
     assert bool(parts) == (style != "bald")
     for part in parts:
