@@ -29,55 +29,59 @@ def paint_brows(appearance: Appearance, c: Canvas, rng: np.random.Generator, lin
     Returns:
       The new colour.
     """
-    colour = to_linear(appearance.brow_colour)
+    colour, density = to_linear(appearance.brow_colour), appearance.brow_density
     curves, strength, under = [], [], np.zeros((c.size, c.size), np.float32)
-    count = int(210 + 150 * appearance.brow_density * appearance.brow_thickness)
     for side in (0, 1):
-        flip = -1 + 2 * side
-        top, bottom = catmull_rom(c.path(BROW_TOP, side)), catmull_rom(c.path(BROW_BOTTOM, side))
-        shares = np.linspace(0, 1, 40)
-        top, bottom = points_along(top, shares), points_along(bottom, shares)
-        middle, half = (top + bottom) / 2, (top - bottom) / 2 * appearance.brow_thickness
-        middle[:, 1] -= (
-            0.035 * c.unit * appearance.brow_arch * np.exp(-(((shares - 0.38) / 0.22) ** 2))
-        )
-        # Pointed at the outer end, blunt at the inner end.
-        width = np.clip(0.30 + 2.4 * shares, 0, 1) * np.clip(0.72 + (1 - shares) * 2, 0, 1)
-        half = half * width[:, None]
-        t = rng.beta(1.15, 1.05, count)
-        w = np.clip(rng.normal(0, 0.48, count), -1.05, 1.05)
-        centre, reach = (
-            points_along(middle, t),
-            np.stack([np.interp(t, shares, half[:, k]) for k in (0, 1)], 1),
-        )
-        root = centre + w[:, None] * reach
-        ahead = points_along(middle, np.clip(t - 0.06, 0, 1)) - points_along(
-            middle, np.clip(t + 0.02, 0, 1)
-        )
-        ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-6
-        # Hairs point up at the inner end and along the brow further out; upper hairs lean down
-        # and lower ones up.
-        rise = np.clip((t - 0.70) / 0.3, 0, 1) * 1.3 - 0.42 * w + rng.normal(0, 0.12, count)
-        way = ahead + np.stack([0 * t, -rise], 1)
-        way /= np.linalg.norm(way, axis=1, keepdims=True)
-        length = rng.uniform(0.07, 0.13, count) * (1 - 0.3 * np.abs(w)) * c.unit
-        s = np.linspace(0, 1, 5)[None, :, None]
-        bend = np.stack([flip * 0.18 + 0 * t, 0.20 * np.sign(rise + 1e-6)], 1)[:, None]
-        curves.append(
-            root[:, None]
-            + length[:, None, None] * (way[:, None] * (s - 0.4) + bend * (s - 0.4) ** 2)
-        )
-        strength.append(rng.uniform(0.45, 1.0, count) * np.clip(1.15 - 0.35 * np.abs(w), 0, 1))
+        middle, half = _brow_shape(appearance, c, side)
+        hairs, opacity = _draw_brow_hairs(appearance, c, rng, side, middle, half)
+        curves.append(hairs)
+        strength.append(opacity)
         body = np.concatenate([middle + 0.72 * half, (middle - 0.72 * half)[::-1]])
         under += c.fill(body, 0.030)
     curves, strength = np.concatenate(curves), np.concatenate(strength)
-    linear = mix(linear, colour, 0.50 * appearance.brow_density * under)
-    half = len(curves) // 2
+    linear = mix(linear, colour, 0.50 * density * under)
+    count = len(curves) // 2
     order = rng.permutation(len(curves))
-    dark = c.strokes(curves[order[:half]], strength[order[:half]], thickness=2)
-    light = c.strokes(curves[order[half:]], strength[order[half:]], thickness=2)
-    linear = mix(linear, colour * 1.35, 0.55 * light * appearance.brow_density)
-    return mix(linear, colour * 0.75, 0.85 * dark * appearance.brow_density)
+    dark = c.strokes(curves[order[:count]], strength[order[:count]], thickness=2)
+    light = c.strokes(curves[order[count:]], strength[order[count:]], thickness=2)
+    linear = mix(linear, colour * 1.35, 0.55 * light * density)
+    return mix(linear, colour * 0.75, 0.85 * dark * density)
+
+
+def _brow_shape(appearance, c, side):
+    """Returns (40, 2) points along a brow from its outer end, and half its height there."""
+    shares = np.linspace(0, 1, 40)
+    top = points_along(catmull_rom(c.path(BROW_TOP, side)), shares)
+    bottom = points_along(catmull_rom(c.path(BROW_BOTTOM, side)), shares)
+    middle, half = (top + bottom) / 2, (top - bottom) / 2 * appearance.brow_thickness
+    middle[:, 1] -= 0.035 * c.unit * appearance.brow_arch * np.exp(-(((shares - 0.38) / 0.22) ** 2))
+    # Pointed at the outer end, blunt at the inner end.
+    width = np.clip(0.30 + 2.4 * shares, 0, 1) * np.clip(0.72 + (1 - shares) * 2, 0, 1)
+    return middle, half * width[:, None]
+
+
+def _draw_brow_hairs(appearance, c, rng, side, middle, half):
+    """Draws the hairs of one brow; the result is as in `_draw_hairs`."""
+    flip = -1 + 2 * side  # The direction outwards.
+    count = int(210 + 150 * appearance.brow_density * appearance.brow_thickness)
+    t = rng.beta(1.15, 1.05, count)
+    w = np.clip(rng.normal(0, 0.48, count), -1.05, 1.05)
+    shares = np.linspace(0, 1, len(half))
+    reach = np.stack([np.interp(t, shares, half[:, k]) for k in (0, 1)], 1)
+    root = points_along(middle, t) + w[:, None] * reach
+    ahead = points_along(middle, np.clip(t - 0.06, 0, 1))
+    ahead = ahead - points_along(middle, np.clip(t + 0.02, 0, 1))
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-6
+    # Hairs point up at the inner end and along the brow further out; upper hairs lean down
+    # and lower ones up.
+    rise = np.clip((t - 0.70) / 0.3, 0, 1) * 1.3 - 0.42 * w + rng.normal(0, 0.12, count)
+    way = ahead + np.stack([0 * t, -rise], 1)
+    way /= np.linalg.norm(way, axis=1, keepdims=True)
+    length = rng.uniform(0.07, 0.13, count) * (1 - 0.3 * np.abs(w)) * c.unit
+    s = np.linspace(0, 1, 5)[None, :, None] - 0.4
+    bend = np.stack([flip * 0.18 + 0 * t, 0.20 * np.sign(rise + 1e-6)], 1)[:, None]
+    curves = root[:, None] + length[:, None, None] * (way[:, None] * s + bend * s**2)
+    return curves, rng.uniform(0.45, 1.0, count) * np.clip(1.15 - 0.35 * np.abs(w), 0, 1)
 
 
 def _draw_hairs(c, rng, mask, spacing, length, way, wobble=0.35):

@@ -14,7 +14,7 @@ import pytest
 from data_pipelines import synthesize
 from data_pipelines.synthetic import sidecar
 from data_pipelines.synthetic.plan import CorpusSettings, plan_corpus
-from talkjax import commands
+from talkjax import commands, files
 from talkjax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,6 +132,15 @@ def test_unwritable_places(tmp_path):
         run(tmp_path, test_identities=5)
 
 
+def test_a_manifest_that_cannot_be_written_is_one_short_line(tmp_path, monkeypatch):
+    def refuse(path, text):
+        raise files.WriteError(f"{path}: cannot be written (read-only); choose another place")
+
+    monkeypatch.setattr(files, "write_text", refuse)
+    with pytest.raises(UserError, match=r"^\S+manifest.json: cannot be written \(read-only\); ch"):
+        run(tmp_path)
+
+
 def test_files_of_killed_processes_are_removed(tmp_path):
     (tmp_path / "train").mkdir()
     for name, age in ((".old.part", 7200), (".new.part", 0), (".a.x.tmp.json", 7200)):
@@ -187,12 +196,12 @@ def test_the_command_makes_real_clips_and_a_sheet(tmp_path):
     done = subprocess.run(
         [
             sys.executable, "-m", "data_pipelines.synthesize", f"--out={tmp_path / 'o'}",
-            "--identities=2", "--clips=1", "--size=96", "--seconds=0.5", "--workers=1",
+            "--identities=1", "--clips=1", "--size=96", "--seconds=0.5", "--workers=1",
             f"--sheet={sheet}",
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "train: 1 clips" in done.stdout and "frames/s by 1 processes" in done.stdout
-    assert names(tmp_path / "o") == ["test/test_00000_000.mp4", "train/train_00000_000.mp4"]
-    assert cv2.imread(str(sheet)).shape == (96, 192, 3)
+    assert names(tmp_path / "o") == ["train/train_00000_000.mp4"]
+    assert cv2.imread(str(sheet)).shape == (96, 96, 3)
