@@ -33,7 +33,7 @@ ALLOWED = {
     "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
     "talkjax.models": {"talkjax.conventions"},
     "talkjax.diffusion": {"talkjax.models"},
-    "talkjax.media": CORE | {"talkjax.head_pose"},
+    "talkjax.media": CORE | {"talkjax.head_pose", "talkjax.uv_scripts"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.weights"},
