@@ -50,7 +50,9 @@ ALLOWED = {
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
-    "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
+    "talkjax.compile_ahead": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
     | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
     "configs": {"talkjax.configuration"},
