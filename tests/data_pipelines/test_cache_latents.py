@@ -190,9 +190,14 @@ def test_encoder_of_a_trained_run(tmp_path):
     np.testing.assert_allclose(encode(images), mean, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "box", [["0", "0", "1"], ["0", "0", "2", "1"], ["0.5", "0", "0.5", "1"], ["a"] * 4]
-)
+def test_boxes_are_those_of_the_encoder(tmp_path):
+    config = {"region": [0, 0, 1, 1], "mask": [0.5, 0.25, 1, 0.75]}
+    weights.save_params(tmp_path / "run", {}, config)
+    assert cache_latents._boxes(tmp_path / "run") == (Box(0, 0, 1, 1), Box(0.5, 0.25, 1, 0.75))
+    assert cache_latents._boxes(tmp_path / "encoder.safetensors") == (REGION, MASK)
+
+
+@pytest.mark.parametrize("box", ["0,0,1", "0,0,2,1", "0.5,0,0.5,1", "a,a,a,a"])
 def test_boxes_are_checked(box):
     with pytest.raises(UserError, match="--region"):
-        cache_latents._floats("region", box)
+        cache_latents.main(["--data=none", "--encoder=none", f"--region={box}"])
