@@ -152,7 +152,7 @@ def test_latents_belong_to_their_frames(data):
 def test_mistakes(data, tmp_path):
     directory = latents.default_directory(data)
     options = loader.LoaderOptions(stage="diffusion", latents=str(directory))
-    with pytest.raises(UserError, match="no cached latents in"):
+    with pytest.raises(UserError, match="holds no cached latents"):
         loader.train_dataset(data, options, seed=0)
     with pytest.raises(UserError, match="name it first in --splits"):
         run(data, Encoder(), splits=("test",))
