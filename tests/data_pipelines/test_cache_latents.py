@@ -160,7 +160,7 @@ def test_mistakes(data, tmp_path):
     with pytest.raises(UserError, match="no latents of split 'test'"):
         loader.eval_dataset(data, options)
     wrong = dataclasses.replace(options, region=(0.0, 0.0, 1.0, 1.0))
-    with pytest.raises(UserError, match="are of region"):
+    with pytest.raises(UserError, match="show region"):
         loader.train_dataset(data, wrong, seed=0)
     other = write_shards(tmp_path / "other", {"train": [make_record("x"), make_record("y")]})
     with pytest.raises(UserError, match="were made from other shards"):
