@@ -162,6 +162,8 @@ def build(config: Mapping[str, Any]) -> Networks:
         attention=tuple(net["attention"]),
         groups=net["groups"],
         remat=net["remat"],
+        # Configs from before this field took the skips before the attention.
+        skip_after_attention=net.get("skip_after_attention", False),
     )
     diffusion = config["diffusion"]
     return Networks(

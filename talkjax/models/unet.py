@@ -43,6 +43,8 @@ class UNetConfig:
       groups: of the group norms.
       talkformer: settings of the blocks.
       remat: what the backward pass computes again, see `REMAT`.
+      skip_after_attention: Whether the last skip connection of a resolution leaves after its
+        TalkFormer block (as in diffusers) or before it.
     """
 
     latent_channels: int
@@ -52,6 +54,7 @@ class UNetConfig:
     attention: tuple[bool, ...] = ()
     groups: int = 16
     remat: str = "none"
+    skip_after_attention: bool = False
 
     def attends(self, level: int) -> bool:
         """Whether resolution `level` has TalkFormer blocks."""
@@ -243,6 +246,8 @@ class UNet(nn.Module):
                 x = block(x, time)
                 skips.append(x)
             x = talk(f"down_{level}", x, level)
+            if cfg.skip_after_attention:
+                skips[-1] = x
         x = self.middle[0](x, time)
         x = talk("middle", x, len(cfg.channels) - 1)
         x = self.middle[1](x, time)
