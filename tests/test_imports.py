@@ -24,6 +24,7 @@ ALLOWED = {
     "talkjax.commands": {"talkjax.errors"},
     "talkjax.conventions": set(),
     "talkjax.files": {"talkjax.errors"},
+    "talkjax.configuration": {"talkjax.errors"},
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
@@ -51,7 +52,7 @@ ALLOWED = {
     "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
     | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
-    "configs": set(),
+    "configs": {"talkjax.configuration"},
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")
 FORBIDDEN = {

@@ -20,8 +20,7 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs import base
-from talkjax import commands
+from talkjax import commands, configuration
 from talkjax.training import loop
 from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
@@ -30,7 +29,7 @@ FEATURES, OUTPUTS = 16, 8
 
 
 def config(**changes) -> ConfigDict:
-    c = base.get_config()
+    c = configuration.default_config()
     c.stage = "toy"
     c.steps, c.batch_size = 12, 16
     c.optimizer.learning_rate, c.optimizer.warmup_steps = 0.02, 2
