@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.layers2d import GroupNorm, upsample2x
+from talkjax.models.layers import GroupNorm, upsample2x
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"channels": (32, 64, 128, 128), "layers": 1, "latent_channels": 4},
