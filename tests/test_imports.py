@@ -35,8 +35,11 @@ ALLOWED = {
     "talkjax.media": CORE | {"talkjax.head_pose"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
-    "talkjax.runs": CORE | {"talkjax.weights"},
-    "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
+    "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.training": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS
@@ -76,14 +79,23 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def absolute_module(path, node):
+    """The module of a `from ... import`, relative or not."""
+    if not node.level:
+        return node.module
+    package = module_name(path.parent / "__init__.py").split(".")
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
 def imports_of(path):
     """Every module a file imports, whole names: `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: write relative imports out"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = absolute_module(path, node)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def within(name, package):
@@ -142,7 +154,7 @@ import talkjax.data.loader
 import train
 from configs import person_128
 from talkjax.training import stages
-stages.build(person_128.get_config())
+stages.make_stage(person_128.get_config())
 print("imported")
 """
 

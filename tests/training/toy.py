@@ -26,6 +26,7 @@ from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
 
 FEATURES, OUTPUTS = 16, 8
+SIZES = {"x": FEATURES, "y": OUTPUTS}
 
 
 def config(**changes) -> ConfigDict:
