@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from talkjax import networks
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_LIPS, NUM_MELS, NUM_POSE, Box
 from talkjax.models import sync_expert
+from talkjax.models.unet import Conditions
 from talkjax.sampling import program as sampling_program
 from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
@@ -80,7 +81,7 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
             "keep_reference": array(dtype=np.bool_),
         }
         if data.latents:
-            latent = networks.build(config).latent_shape
+            latent = networks.make_networks(config).latent_shape
             sample |= {
                 "target_latent": array(frames, *latent),
                 "masked_latent": array(frames, *latent),
@@ -151,7 +152,7 @@ def _sample_flops(plain: FrozenConfigDict, steps: int) -> float:
 
 def _sampling(config: Any, devices: list[Any], frames: int, steps: int) -> tuple[Any, Any]:
     """Lowers the batch of frames, and by itself one evaluation of the denoiser in it."""
-    nets = networks.build(config)
+    nets = networks.make_networks(config)
     mesh = sharding.make_mesh(-1, 1, devices)
     sharding.check_batch_size(frames, mesh)
     rows, everywhere = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
@@ -166,21 +167,32 @@ def _sampling(config: Any, devices: list[Any], frames: int, steps: int) -> tuple
     latent = jax.ShapeDtypeStruct((frames, *nets.latent_shape), np.float32)
     points = jax.ShapeDtypeStruct((frames, NUM_LANDMARKS, 2), np.float32)
     flags = jax.ShapeDtypeStruct((frames,), np.bool_)
-    motion = jax.eval_shape(nets.motion_context, params["denoiser"], points, points, flags)
+    motion = jax.eval_shape(
+        lambda p, *inputs: nets.denoiser.apply(
+            {"params": p["denoiser"]}, *inputs, nets.latent_shape[:2], method="motion_context"
+        ),
+        params, points, points, flags,
+    )  # fmt: skip
 
-    def evaluate(p: Any, z: Any, t: Any, masked: Any, motion: Any, context: Any, keep: Any) -> Any:
-        return nets.denoise(p["denoiser"], z, t, masked, motion, context, keep, keep)
+    def evaluate(p: Any, z: Any, t: Any, conditions: Any) -> Any:
+        return nets.denoiser.apply({"params": p["denoiser"]}, z, t, conditions, method="denoise")
 
-    rowwise = placed(
-        (latent, jax.ShapeDtypeStruct((frames,), np.int32), latent, motion, flags), rows
+    # The grid, the mask and the reference are the same for all frames, and so not split over them.
+    grids = {
+        level: placed(geometry, rows).replace(points=placed(geometry.points, everywhere))
+        for level, geometry in motion.geometry.items()
+    }
+    conditions = Conditions(
+        masked=placed(latent, rows),
+        mask=placed(jax.ShapeDtypeStruct(nets.mask.shape, np.float32), everywhere),
+        motion=placed(motion, rows).replace(geometry=grids),
+        reference=placed(reference.context, everywhere),
+        keep_landmarks=placed(flags, rows),
+        keep_reference=placed(flags, rows),
     )
-    # The grid is the same for all frames, and so not split over them.
-    rowwise[3].geometry.update(
-        {k: g.replace(points=placed(g.points, everywhere)) for k, g in motion.geometry.items()}
-    )
-    z, t, masked, motion, keep = rowwise
+    timesteps = jax.ShapeDtypeStruct((frames,), np.int32)
     body = jax.jit(sharding.on_mesh(mesh, evaluate), out_shardings=rows).lower(
-        params, z, t, masked, motion, placed(reference.context, everywhere), keep
+        params, placed(latent, rows), placed(timesteps, rows), conditions
     )
     return whole, body
 

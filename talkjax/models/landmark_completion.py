@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from talkjax.conventions import NUM_CONTENT, NUM_POSE
+from talkjax.models import attention
 from talkjax.models.layers import LayerNorm
 
 # Crop units. Landmarks move by a few hundredths of the crop; the network sees them in this unit.
@@ -94,7 +95,7 @@ class EncoderLayer(nn.Module):
         qkv = nn.Dense(3 * features, dtype=self.dtype, name="qkv")(h)
         # (B, N, heads, C / heads) each
         q, k, v = jnp.split(qkv.reshape(batch, n, self.heads, -1), 3, -1)
-        h = nn.dot_product_attention(q, k, v, dtype=self.dtype, force_fp32_for_softmax=True)
+        h, _ = attention.attend(q * q.shape[-1] ** -0.5, k, v)
         h = nn.Dense(features, dtype=self.dtype, name="out")(h.reshape(batch, n, features))
         x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
         h = LayerNorm(dtype=self.dtype, name="norm2")(x)

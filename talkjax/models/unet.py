@@ -222,6 +222,27 @@ class UNet(nn.Module):
         blocks = {name: self.talk[name].motion_context(landmarks) for name, _ in self._talk_names()}
         return MotionContext(landmarks, geometries, blocks)
 
+    def conditions(
+        self,
+        masked: jax.Array,
+        mask: jax.Array,
+        landmarks: jax.Array,
+        reference_latent: jax.Array,
+        reference_landmarks: jax.Array,
+        keep_landmarks: jax.Array,
+        keep_reference: jax.Array,
+    ) -> Conditions:
+        """Computes both contexts of a batch in which every frame has its own reference.
+
+        The arguments are those of `motion_context` and `reference_context` and the fields of
+        `Conditions`.
+        """
+        motion = self.motion_context(
+            landmarks, reference_landmarks, keep_landmarks, masked.shape[1:3]
+        )
+        reference = self.reference_context(reference_latent, reference_landmarks)
+        return Conditions(masked, mask, motion, reference, keep_landmarks, keep_reference)
+
     def denoise(self, noisy: jax.Array, timestep: jax.Array, conditions: Conditions) -> jax.Array:
         """Evaluates the network once.
 
@@ -291,12 +312,11 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """Computes both contexts and evaluates the network once.
 
-        Modules are initialised through this method. Its arguments are those of `motion_context`,
-        `reference_context` and `denoise`, and the fields of `Conditions`.
+        Modules are initialised through this method. The arguments are those of `denoise` and
+        `conditions`.
         """
-        motion = self.motion_context(
-            landmarks, reference_landmarks, keep_landmarks, noisy.shape[1:3]
-        )
-        reference = self.reference_context(reference_latent, reference_landmarks)
-        conditions = Conditions(masked, mask, motion, reference, keep_landmarks, keep_reference)
+        conditions = self.conditions(
+            masked, mask, landmarks, reference_latent, reference_landmarks, keep_landmarks,
+            keep_reference,
+        )  # fmt: skip
         return self.denoise(noisy, timestep, conditions)
