@@ -266,7 +266,7 @@ def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any
     if path.is_dir():
         params, config, _ = runs.load_weights(path)
         if "autoencoder" in params:
-            return networks.build_autoencoder(config["autoencoder"]), params["autoencoder"]
+            return networks.make_autoencoder(config["autoencoder"]), params["autoencoder"]
     elif path.name.endswith("encoder.safetensors"):
         mate = path.with_name(path.name.replace("encoder", "decoder"))
         params, config = weights.taesd_params(path, decoder or mate), {}

@@ -61,6 +61,7 @@ def default_config() -> ConfigDict:
     c.denoiser.blocks = 2
     c.denoiser.attention = ()  # one flag per resolution; empty: attention at all of them
     c.denoiser.groups = 32
+    c.denoiser.skip_after_attention = False  # True: as in diffusers
     c.denoiser.remat = "products"  # rematerialisation: none, products or full
     c.denoiser.talkformer = ConfigDict()
     c.denoiser.talkformer.heads = 8

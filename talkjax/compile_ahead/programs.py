@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from talkjax import networks
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_LIPS, NUM_MELS, NUM_POSE, Box
 from talkjax.models import sync_expert
+from talkjax.models.unet import Conditions
 from talkjax.sampling import program as sampling_program
 from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
@@ -82,7 +83,7 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
             "keep_reference": array(dtype=np.bool_),
         }
         if data.latents:
-            latent = networks.build(config).latent_shape
+            latent = networks.make_networks(config).latent_shape
             sample |= {
                 "target_latent": array(frames, *latent),
                 "masked_latent": array(frames, *latent),
@@ -164,7 +165,7 @@ def _lower_sampling(
     config: Any, devices: list[Any], frames: int, steps: int
 ) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
     """Lowers the sampling of a batch of frames, and one evaluation of its denoiser alone."""
-    nets = networks.build(config)
+    nets = networks.make_networks(config)
     mesh = sharding.make_mesh(-1, 1, devices)
     sharding.check_batch_size(frames, mesh)
     batch_sharding, replicated = (
@@ -183,20 +184,32 @@ def _lower_sampling(
     latent = jax.ShapeDtypeStruct((frames, *nets.latent_shape), np.float32)
     points = jax.ShapeDtypeStruct((frames, NUM_LANDMARKS, 2), np.float32)
     flags = jax.ShapeDtypeStruct((frames,), np.bool_)
-    motion = jax.eval_shape(nets.motion_context, params["denoiser"], points, points, flags)
+    motion = jax.eval_shape(
+        lambda p, *inputs: nets.denoiser.apply(
+            {"params": p["denoiser"]}, *inputs, nets.latent_shape[:2], method="motion_context"
+        ),
+        params, points, points, flags,
+    )  # fmt: skip
 
-    def evaluate(p: Any, z: Any, t: Any, masked: Any, motion: Any, context: Any, keep: Any) -> Any:
-        return nets.denoise(p["denoiser"], z, t, masked, motion, context, keep, keep)
+    def evaluate(p: Any, z: Any, t: Any, conditions: Any) -> Any:
+        return nets.denoiser.apply({"params": p["denoiser"]}, z, t, conditions, method="denoise")
 
-    timesteps = jax.ShapeDtypeStruct((frames,), np.int32)
-    per_frame = placed((latent, timesteps, latent, motion, flags), batch_sharding)
-    # The grid is the same for all frames and hence replicated.
-    per_frame[3].geometry.update(
-        {k: g.replace(points=placed(g.points, replicated)) for k, g in motion.geometry.items()}
+    # The grid, the mask and the reference are the same for all frames, and so not split over them.
+    grids = {
+        level: placed(geometry, batch_sharding).replace(points=placed(geometry.points, replicated))
+        for level, geometry in motion.geometry.items()
+    }
+    conditions = Conditions(
+        masked=placed(latent, batch_sharding),
+        mask=placed(jax.ShapeDtypeStruct(nets.mask.shape, np.float32), replicated),
+        motion=placed(motion, batch_sharding).replace(geometry=grids),
+        reference=placed(reference.context, replicated),
+        keep_landmarks=placed(flags, batch_sharding),
+        keep_reference=placed(flags, batch_sharding),
     )
-    z, t, masked, motion, keep = per_frame
+    timesteps = jax.ShapeDtypeStruct((frames,), np.int32)
     evaluation = jax.jit(sharding.on_mesh(mesh, evaluate), out_shardings=batch_sharding).lower(
-        params, z, t, masked, motion, placed(reference.context, replicated), keep
+        params, placed(latent, batch_sharding), placed(timesteps, batch_sharding), conditions
     )
     return whole, evaluation
 

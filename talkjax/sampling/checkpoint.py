@@ -76,7 +76,9 @@ def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
     with contextlib.suppress(KeyError, TypeError):  # `build` says what is wrong with it
         denoiser = config["denoiser"]
         talk = denoiser["talkformer"]
-        own = attention.portable(talk["implementation"], config["dtype"], jax.default_backend())
+        own = attention.supported_implementation(
+            talk["implementation"], config["dtype"], jax.default_backend()
+        )
         config = {**config, "denoiser": {**denoiser, "talkformer": {**talk, "implementation": own}}}
     return config
 
@@ -93,7 +95,7 @@ def build(
         for name in ("window", "references"):
             if not 1 <= int(config["data"][name]) <= 10_000:
                 raise ValueError(f"data.{name} = {config['data'][name]}")
-        nets = networks.build(config)
+        nets = networks.make_networks(config)
         return nets, regions.expected_params(nets)
     except KeyError as error:
         reason = f"it has no field {error}"

@@ -7,6 +7,7 @@ contexts, the step loop (one `lax.scan`) and decoding.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE
 from talkjax.diffusion import guidance, samplers
+from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
 
 Params = dict[str, Any]
@@ -46,7 +48,9 @@ def encode_reference(
     """
     latent = networks.encode(params["autoencoder"], image[None])
     landmarks = landmarks[None]
-    context = networks.reference_context(params["denoiser"], latent, landmarks)
+    context = networks.denoiser.apply(
+        {"params": params["denoiser"]}, latent, landmarks, method="reference_context"
+    )
     return Reference(context, landmarks)
 
 
@@ -89,22 +93,23 @@ def generate_regions(
     wanted = {keep for keep, _, _ in guidance.passes(landmark_guidance, reference_guidance)}
     own = jnp.broadcast_to(reference.landmarks, landmarks.shape)
     flags = {keep: jnp.full((batch,), keep) for keep in (False, True)}
+    size = networks.latent_shape[:2]
+    denoiser = functools.partial(networks.denoiser.apply, {"params": params["denoiser"]})
     motions = {
-        keep: networks.motion_context(params["denoiser"], landmarks, own, flags[keep])
+        keep: denoiser(landmarks, own, flags[keep], size, method="motion_context")
         for keep in sorted(wanted)
     }
 
     def predict(z: jax.Array, t: jax.Array, keep_landmarks: bool, keep_reference: bool):
-        return networks.denoise(
-            params["denoiser"],
-            z,
-            jnp.full((batch,), t, jnp.int32),
-            masked_latent,
-            motions[keep_landmarks],
-            reference.context,
-            flags[keep_landmarks],
-            flags[keep_reference],
+        conditions = Conditions(
+            masked=masked_latent,
+            mask=jnp.asarray(networks.mask),
+            motion=motions[keep_landmarks],
+            reference=reference.context,
+            keep_landmarks=flags[keep_landmarks],
+            keep_reference=flags[keep_reference],
         )
+        return denoiser(z, jnp.full((batch,), t, jnp.int32), conditions, method="denoise")
 
     latents = samplers.ddim(
         networks.schedule,

@@ -163,7 +163,7 @@ def _statistics(mean: Iterable[float], std: Iterable[float]) -> dict[str, tuple[
 
 def _measure_latents(config: Any, params: Params) -> dict[str, tuple[float, ...]]:
     """Statistics per channel of the first training images, the same in all processes."""
-    model = networks.build_autoencoder(config.autoencoder)
+    model = networks.make_autoencoder(config.autoencoder)
     encode = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode"))
     dataset = loader.train_dataset(config.data.dir, _loader_options(config, 8), config.seed)
     count, total, squares = 0, 0.0, 0.0
@@ -216,7 +216,7 @@ def check_data(config: Any) -> None:
 
 def _check_latents(config: Any) -> None:
     index, folder = latents.read_index(config.data.latents), config.data.latents
-    nets = networks.build(config)
+    nets = networks.make_networks(config)
     for name, cached, wanted in (
         ("crop_size", index["crop_size"], config.crop_size),
         ("region", Box(*index["region"]), Box(*config.region)),

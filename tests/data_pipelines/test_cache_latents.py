@@ -181,7 +181,7 @@ def test_encoder_of_a_trained_run(tmp_path):
     """Stage `autoencoder` exports whole configs: the network is built from them."""
     config = demo_64.get_config("autoencoder")
     config.autoencoder.size = "tiny"
-    model = networks.build(config).autoencoder
+    model = networks.make_networks(config).autoencoder
     images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
     params = model.init(jax.random.key(0), images)["params"]
     weights.save_params(tmp_path / "run", {"autoencoder": params}, runs.plain_config(config))

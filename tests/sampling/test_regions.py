@@ -17,7 +17,7 @@ B = 8
 @pytest.fixture(scope="module")
 def model():
     config = fakes.tiny_config()
-    return jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.build(config)
+    return jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.make_networks(config)
 
 
 @pytest.fixture(scope="module")
@@ -124,5 +124,5 @@ def test_expected_params_are_those_of_training():
         "image_reference_landmarks": jnp.zeros((1, 131, 2)),
     }
     want = jax.eval_shape(stage.init, jax.random.key(0), batch)
-    got = regions.expected_params(networks.build(config))
+    got = regions.expected_params(networks.make_networks(config))
     assert jax.tree.map(lambda x: x.shape, got) == jax.tree.map(lambda x: x.shape, want)
