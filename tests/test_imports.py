@@ -50,7 +50,13 @@ ALLOWED = {
     "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
     "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
-    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
+    | {
+        "talkjax.data",
+        "talkjax.metrics",
+        "talkjax.runs",
+        "talkjax.sampling",
+        "talkjax.training",
+    },
     "configs": set(),
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")
