@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from talkjax import commands, files, runs
+from talkjax import commands, files
 from talkjax.data import loader
 from talkjax.errors import UserError
+from talkjax.export import export as export_run
 from talkjax.metrics import packages, probe, statistics
 from talkjax.metrics.protocol import METRICS, SETS
 from talkjax.metrics.report import replace_non_finite
@@ -34,7 +35,7 @@ from talkjax.sampling import checkpoint
 from talkjax.training import agreement
 
 # Commands that rows run, as arguments of the Python interpreter.
-TRAIN = (str(Path(__file__).resolve().parents[1] / "train.py"),)
+TRAIN = ("-m", "talkjax.training.command")
 EVALUATE = ("-m", "talkjax.metrics.command")
 _TALKFORMER = "--config.denoiser.talkformer"
 # Row -> (flags of train.py in both stages, flags in `joint` only).
@@ -112,8 +113,6 @@ def ablate(study: Study, rows: Sequence[str]) -> str:
     unknown = [row for row in rows if row not in ROWS]
     if unknown or not rows:
         raise UserError(f"--rows takes {', '.join(ROWS)}, not {','.join(unknown) or 'nothing'}")
-    if not Path(TRAIN[0]).is_file():
-        raise UserError(f"{TRAIN[0]} does not exist; run this in a checkout of talkjax")
     packages.require(*packages.EVAL_MODULES)  # before hours of training
     reports = {}
     for row in rows:
@@ -144,7 +143,7 @@ def train_row(study: Study, row: str) -> Path:
         f"--config.init_from.landmark={study.landmark}", f"--config.steps={study.joint_steps}",
         *both, *joint_only, *study.overrides,
     )  # fmt: skip
-    runs.export(second, export)
+    export_run(export, run=second)
     return export
 
 

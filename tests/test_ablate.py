@@ -47,7 +47,7 @@ def runs(monkeypatch):
         to.write_text(json.dumps(found))
 
     monkeypatch.setattr(ablate, "run_command", run_command)
-    monkeypatch.setattr(ablate.runs, "export", lambda run, out: None)
+    monkeypatch.setattr(ablate, "export_run", lambda out, run: None)
     monkeypatch.setattr(ablate, "probe_row", probe_row)
     return calls
 

@@ -24,6 +24,7 @@ ALLOWED = {
     "talkjax.commands": {"talkjax.errors"},
     "talkjax.conventions": set(),
     "talkjax.files": {"talkjax.errors"},
+    "talkjax.configuration": {"talkjax.errors"},
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
@@ -34,13 +35,17 @@ ALLOWED = {
     "talkjax.media": CORE | {"talkjax.head_pose"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
-    "talkjax.runs": CORE | {"talkjax.weights"},
-    "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
+    "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.training": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS
     | {
         "talkjax.data",
+        "talkjax.export",
         "talkjax.head_pose",
         "talkjax.media",
         "talkjax.pictures",
@@ -53,11 +58,11 @@ ALLOWED = {
     | {
         "talkjax.data",
         "talkjax.metrics",
-        "talkjax.runs",
+        "talkjax.export",
         "talkjax.sampling",
         "talkjax.training",
     },
-    "configs": set(),
+    "configs": {"talkjax.configuration"},
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")
 FORBIDDEN = {
@@ -81,14 +86,23 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def absolute_module(path, node):
+    """The module of a `from ... import`, relative or not."""
+    if not node.level:
+        return node.module
+    package = module_name(path.parent / "__init__.py").split(".")
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
 def imports_of(path):
     """Every module a file imports, whole names: `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: write relative imports out"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = absolute_module(path, node)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def within(name, package):
@@ -147,7 +161,7 @@ import talkjax.data.loader
 import train
 from configs import person_128
 from talkjax.training import stages
-stages.build(person_128.get_config())
+stages.make_stage(person_128.get_config())
 print("imported")
 """
 

@@ -278,12 +278,13 @@ def _prepare_models(
 def _export_if_run(directory: str, work: Path) -> Path:
     """Returns the checkpoint; a training run is exported into the work folder first."""
     from talkjax import runs
+    from talkjax.export import export as export_run
     from talkjax.metrics import workspace
 
     if not (Path(directory) / runs.DIRECTORY).is_dir():
         return Path(directory)
     export = work / f"export-{workspace.hash_checkpoint(directory)[:16]}"
-    runs.export(directory, export)
+    export_run(export, run=directory)
     return export
 
 
