@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import signal
 import struct
 import subprocess
@@ -27,6 +26,7 @@ from typing import Self
 
 import numpy as np
 
+from talkjax import uv_scripts
 from talkjax.errors import UserError
 
 try:
@@ -44,18 +44,6 @@ _STDERR_LINES = 40
 _NOISE = ("WARNING:", "INFO:", "W0000", "I0000")  # what MediaPipe logs whenever it starts
 _log = logging.getLogger(__name__)
 
-# Of uv's own variables only those that describe the machine reach the worker's uv: where its cache
-# and Pythons are and how the network is reached. The rest (UV_PROJECT_ENVIRONMENT, UV_CONSTRAINT,
-# UV_PYTHON, UV_FROZEN, ...) describes the caller's project and would change the environment.
-_UV_KEPT = (
-    "UV_CACHE_DIR", "UV_NO_CACHE", "UV_LINK_MODE", "UV_OFFLINE", "UV_NO_PROGRESS",
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER",
-    "UV_HTTP", "UV_REQUEST_TIMEOUT", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
-    "UV_CONCURRENT", "UV_PYTHON_INSTALL", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_PREFERENCE",
-    "UV_PYTHON_CACHE_DIR", "UV_PYTHON_CPYTHON_BUILD", "UV_CREDENTIALS_DIR", "UV_LOCK_TIMEOUT",
-)  # fmt: skip
-_DROPPED = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "__PYVENV_LAUNCHER__")
-
 
 class _WorkerLostError(Exception):
     """The worker died, hung or spoke nonsense; a fresh one may do better."""
@@ -67,32 +55,9 @@ def worker_command() -> list[str]:
     Raises:
         UserError: if there is no uv.
     """
-    try:
-        import uv
-
-        executable = uv.find_uv_bin()
-    except (ImportError, FileNotFoundError):
-        executable = shutil.which("uv")
-    if not executable:
-        raise UserError("cannot find uv, which runs the face landmarks; `pip install uv`")
     # No project: neither talkjax's own pyproject.toml nor the caller's may reach the environment.
-    return [executable, "run", "--quiet", "--no-project", "--script", str(WORKER)]
-
-
-def worker_environment(base: dict[str, str] | None = None) -> dict[str, str]:
-    """`base` (default: this process's environment) without what would disturb the worker."""
-    kept = {}
-    for name, value in (os.environ if base is None else base).items():
-        if name.startswith("UV_") and not name.startswith(_UV_KEPT):
-            continue
-        if name.startswith("PYTHON") or name in _DROPPED:
-            continue
-        kept[name] = value
-    # The running Python's home comes last: a Python that is not on PATH still beats a download.
-    home = os.path.dirname(getattr(sys, "_base_executable", None) or sys.executable)
-    kept["PATH"] = os.pathsep.join(filter(None, (kept.get("PATH"), home)))
-    kept["PYTHONUNBUFFERED"] = "1"
-    return kept
+    uv = uv_scripts.find_uv("the face landmarks")
+    return [uv, "run", "--quiet", "--no-project", "--script", str(WORKER)]
 
 
 class _Worker:
@@ -109,7 +74,7 @@ class _Worker:
                 bufsize=0,
                 # Not the caller's folder: a uv.toml or .python-version there is the caller's.
                 cwd=pathlib.Path(sys.executable).anchor or None,
-                env=worker_environment(),
+                env=uv_scripts.clean_environment(),
                 # A group of its own: ^C reaches the client alone, and uv and Python die together.
                 start_new_session=os.name == "posix",
             )
