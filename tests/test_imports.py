@@ -37,6 +37,7 @@ ALLOWED = {
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.prepare": set(),
     "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
