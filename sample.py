@@ -11,6 +11,7 @@ out/demo.mp4, with a contact sheet beside it.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -91,7 +92,8 @@ def main(argv: Sequence[str]) -> None:
     out, sheet_file = arguments.out or _OUT, arguments.sheet
     if not arguments.out:
         make_folder(_OUT.parent)
-        sheet_file = sheet_file or _SHEET
+        if not sheet_file and importlib.util.find_spec("matplotlib"):
+            sheet_file = _SHEET
     if not arguments.no_compilation_cache:
         compile_cache.enable()
     names = ("steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch",
@@ -112,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         out=out,
         options=options,
         progress=not arguments.quiet,
-        watch=sheet and sheet.watch,
+        watch=sheet and sheet.add_frame,
     )
     result.phases |= {"importing": imported - began, "loading": loaded - imported}
     if sheet:

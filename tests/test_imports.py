@@ -47,6 +47,7 @@ ALLOWED = {
     | WEIGHTS
     | {
         "talkjax.data",
+        "talkjax.export",
         "talkjax.head_pose",
         "talkjax.media",
         "talkjax.pictures",
@@ -58,7 +59,13 @@ ALLOWED = {
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
-    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
+    | {
+        "talkjax.data",
+        "talkjax.metrics",
+        "talkjax.export",
+        "talkjax.sampling",
+        "talkjax.training",
+    },
     "configs": {"talkjax.configuration"},
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")

@@ -104,11 +104,11 @@ def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
     sampler_module.Sampler.load(assets / "demo_128").generate(
         video=video, audio=fakes.make_speech(here / "two.wav", 2.0), out=here / "o.mp4",
         options=sampler_module.Options(steps=1, batch=8), detector=fakes.ScriptedMesh(script),
-        watch=sheet.watch,
+        watch=sheet.add_frame,
     )  # fmt: skip
     template = sampler_module.open_template(video, None)
     drawn = sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script))
     assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
     sheet = run_sheet.RunSheet()
-    sheet.watch(0.0, None, None)
+    sheet.add_frame(0.0, None, None)
     assert sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script)).std() > 1

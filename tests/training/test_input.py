@@ -28,7 +28,7 @@ def config(shards, stage="diffusion", **changes):
 def autoencoder(tmp_path_factory):
     """An export of a small light autoencoder: (folder, params)."""
     c = config("", "autoencoder")
-    model = networks.build_autoencoder(c.autoencoder)
+    model = networks.make_autoencoder(c.autoencoder)
     params = random_for(model.init, jax.ShapeDtypeStruct((1, 20, 28, 3), np.float32))["params"]
     folder = tmp_path_factory.mktemp("autoencoder")
     weights.save_params(folder, {"autoencoder": params}, runs.plain_config(c))
@@ -121,7 +121,7 @@ def test_statistics_are_measured_on_the_first_images(shards, autoencoder, tmp_pa
     folder, params = autoencoder
     c = config(shards, **{"init_from.autoencoder": folder})
     mean, std = map(np.array, statistics(c, tmp_path))
-    model = networks.build_autoencoder(c.autoencoder)
+    model = networks.make_autoencoder(c.autoencoder)
     reader = records.ShardReader(shards, "train")
     images = [
         MOUTH_REGION.cut(loader.windows.decode_jpeg(frame))
