@@ -241,7 +241,7 @@ def landmarks() -> None:
     predict, config = landmark_metrics.load_predict(_CHECKPOINT.value)
     result = landmark_metrics.evaluate_landmarks(
         predict,
-        (records.with_steady_pose(reader.read(i, with_frames=False)) for i in chosen),
+        (records.with_normalized_pose(reader.read(i, with_frames=False)) for i in chosen),
         window=config["data"]["window"],
         references=config["data"]["references"],
         seed=_SEED.value,

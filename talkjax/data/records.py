@@ -77,12 +77,12 @@ class ClipRecord:
         return self.timestamps.astype(np.float64) * TICKS_PER_SECOND
 
 
-def with_steady_pose(record: ClipRecord) -> ClipRecord:
-    """The record as the networks may see it: see `talkjax.head_pose.steady_pose`.
+def with_normalized_pose(record: ClipRecord) -> ClipRecord:
+    """The record as the networks may see it: see `talkjax.head_pose.normalize_pose`.
 
     Shards keep what was measured; measured pose points betray the mouth.
     """
-    pose = head_pose.steady_pose(
+    pose = head_pose.normalize_pose(
         record.frame_landmarks, record.transforms, record.timestamps, record.face_found
     )
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND

@@ -24,7 +24,7 @@ _WAVE_RATE = 8000  # Hz, enough for an envelope
 
 
 class RunSheet:
-    """Remembers the beginning of a run (`Sampler.generate(watch=sheet.watch)`), and draws it."""
+    """Remembers the beginning of a run (`Sampler.generate(callback=sheet.watch)`), and draws it."""
 
     def __init__(self, seconds: float = 20.0) -> None:
         """`seconds`: how much of the output is shown at most."""
@@ -64,7 +64,7 @@ class RunSheet:
         pictures, measured = [], np.full(len(self._times), np.nan)
         detector.reset()
         for index, (before, after) in enumerate(
-            zip(template.forever(), VideoReader(out), strict=False)
+            zip(template.pingpong(), VideoReader(out), strict=False)
         ):
             if index == len(self._times):
                 break

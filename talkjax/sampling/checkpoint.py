@@ -1,4 +1,4 @@
-"""Loading a released checkpoint: `model.safetensors` and the `config.json` that explains it."""
+"""Loading a released checkpoint: `model.safetensors` and the `config.json` that describes it."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _CONFIG_ERRORS = (
 def load(
     directory: str | os.PathLike, dtype: str | None = None
 ) -> tuple[regions.Params, dict[str, Any], networks.Networks]:
-    """Reads an exported checkpoint.
+    """Loads an exported checkpoint.
 
     Args:
-      directory: what `train.py --export` wrote.
-      dtype: type of the computation; by default the config's, but float32 on CPUs, which only
-        imitate bfloat16.
+      directory: Folder that `talkjax.export` wrote.
+      dtype: Type of the computation, for example "bfloat16". The default is the config's, but
+        float32 on CPUs, which only emulate bfloat16.
 
     Returns:
-      The parameters (numpy), the config and its networks.
+      The parameters (NumPy), the config and its networks.
 
     Raises:
-      UserError: it is no such directory; a file is damaged; the config is not one of talkjax, or
-        not the one of these weights; a network is missing.
+      UserError: The folder does not exist or is a training run, a file is damaged, the config is
+        not one of talkjax or does not match the weights, or a network is missing.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"--checkpoint={directory}: not a directory; give one that --export wrote")
+        raise UserError(f"{directory}: is not a directory; give a folder of exported weights")
     if not (directory / weights.PARAMS_FILE).exists() and (directory / "checkpoints").is_dir():
         raise UserError(
-            f"{directory} is a training run; release its weights first: "
-            f"train.py --workdir={directory} --export=DIR"
+            f"{directory} is a training run; export its weights first (see "
+            "`python -m talkjax.export --help`) and give the exported folder"
         )
     params, config = weights.load_params(directory)
     missing = [part for part in PARTS if part not in params]
@@ -60,20 +60,23 @@ def load(
     params = {part: params[part] for part in PARTS}
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
-    nets, expected = build(_as_here(config, dtype), directory)
-    found, wanted = (
-        {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
-        for t in (params, expected)
+    nets, expected = build_networks(_adapt(config, dtype), directory)
+    found_shapes, expected_shapes = (
+        {
+            name: tuple(leaf.shape)
+            for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+        }
+        for tree in (params, expected)
     )
-    weights.check_tensors(found, wanted, directory / weights.PARAMS_FILE)
+    weights.check_tensors(found_shapes, expected_shapes, directory / weights.PARAMS_FILE)
     return params, config, nets
 
 
-def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
-    """The config with another type of computation, and attention as this platform has it."""
+def _adapt(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
+    """Changes the type of the computation, and the attention to one that this platform has."""
     if dtype is not None:
         config = {**config, "dtype": dtype}
-    with contextlib.suppress(KeyError, TypeError):  # `build` says what is wrong with it
+    with contextlib.suppress(KeyError, TypeError):  # `build_networks` reports what is wrong
         denoiser = config["denoiser"]
         talk = denoiser["talkformer"]
         own = attention.portable(talk["implementation"], config["dtype"], jax.default_backend())
@@ -81,13 +84,20 @@ def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
     return config
 
 
-def build(
+def build_networks(
     config: Mapping[str, Any], directory: str | os.PathLike
 ) -> tuple[networks.Networks, regions.Params]:
-    """The networks of a checkpoint's config, and the shapes of their parameters.
+    """Builds the networks of a checkpoint's config.
+
+    Args:
+      config: Contents of its `config.json`.
+      directory: Folder of the checkpoint, for error messages.
+
+    Returns:
+      The networks, and the shapes of their parameters.
 
     Raises:
-      UserError: a field is missing or wrong.
+      UserError: A field is missing or wrong.
     """
     try:
         for name in ("window", "references"):
