@@ -72,12 +72,12 @@ class JaxStep:
     """The compiled step as `talkjax.training.loop` runs it, on the first device."""
 
     def __init__(self, config: Any, batch: dict[str, np.ndarray]):
-        planned = plan.make(config, stages.build(config), batch, jax.devices()[:1])
+        planned = plan.make_plan(config, stages.make_stage(config), batch, jax.devices()[:1])
         self.schedule = state.make_schedule(config.optimizer, config.steps)
         create = jax.jit(planned.create, out_shardings=planned.shardings)
         self.state = create(_noisy(planned.init()))
-        self.batch = sharding.place_batch(batch, planned.rows)
-        self.compiled = planned.train_step.lower(planned.state, planned.batch).compile()
+        self.batch = sharding.place_batch(batch, planned.batch_sharding)
+        self.compiled = planned.lower("train").compile()
         self.metrics: dict[str, jax.Array] = {}
 
     def step(self) -> None:

@@ -3,18 +3,18 @@
     uv run train.py --config=configs/base_256.py --workdir=W --config.stage=STAGE \
       --config.data.dir=SHARDS --config.autoencoder.weights="('sd-vae-ft-mse.safetensors',)"
 
-Shards of 256 px: `data_pipelines.prepare --crop_size=256`. 222 M parameters in the denoiser, 27 M
-in the landmark network, 84 M in the autoencoder. Nothing has been trained at this size: its steps
-are compiled for TPU slices (docs/scaling.md); the tests check shapes and types of a joint step.
+Prepare the shards with `data_pipelines.prepare --crop_size=256`. The denoiser has 222 M parameters,
+the landmark network 27 M, the autoencoder 84 M. Nothing has been trained at this size: its steps
+are compiled for TPU slices (docs/scaling.md), and tests check the shapes and types of a joint step.
 """
 
 from ml_collections import ConfigDict
 
-from configs import base
+from talkjax import configuration
 
 
 def get_config() -> ConfigDict:
-    c = base.get_config()
+    c = configuration.default_config()
     c.steps = 400_000
     c.batch_size = 256
     c.optimizer.warmup_steps = 5000

@@ -1,17 +1,18 @@
-"""A small model that two CPU cores train from nothing quickly: 64 px, to see how it all works.
+"""A small model that two CPU cores train quickly from scratch: 64 px, to see how everything works.
 
     uv run train.py --config=configs/demo_64.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
-STAGE is autoencoder, landmark, diffusion or joint; the data are some forty avatars of
-`data_pipelines.synthesize`, prepared with `--crop_size=64`. README has the whole command lines.
+STAGE is autoencoder, landmark, diffusion or joint. The data are some forty avatars of
+`data_pipelines.synthesize`, prepared with `--crop_size=64`. The README has the complete command
+lines.
 """
 
 from ml_collections import ConfigDict
 
-from configs import demo_128
+from talkjax import configuration
 
-# steps, batch, learning rate, warm-up, as in demo_128
-STAGES = {
+# steps, batch size, learning rate, warm-up steps, as in demo_128
+BUDGETS = {
     "autoencoder": (1500, 8, 2e-3, 100),
     "landmark": (700, 32, 1e-3, 100),
     "diffusion": (1500, 8, 1e-3, 100),
@@ -20,10 +21,8 @@ STAGES = {
 
 
 def get_config(stage: str = "diffusion") -> ConfigDict:
-    if stage not in STAGES:
-        raise ValueError(f"this config has the stages {', '.join(STAGES)}, not {stage!r}")
-    c = demo_128.get_config(stage)
-    c.steps, c.batch_size, c.optimizer.learning_rate, c.optimizer.warmup_steps = STAGES[stage]
+    c = configuration.small_config()
+    configuration.set_stage(c, stage, BUDGETS)
     c.crop_size = 64
     c.autoencoder.f = 4  # 40 x 56 px become 10 x 14 latent cells, as in demo_128
     c.denoiser.channels = (48, 96)

@@ -9,11 +9,11 @@ matching 2.08 (chance 2.77) and accuracy 0.50 (0.18) on validation clips (docs/r
 
 from ml_collections import ConfigDict
 
-from configs import base
+from talkjax import configuration
 
 
 def get_config() -> ConfigDict:
-    c = base.get_config()
+    c = configuration.default_config()
     c.stage = "sync"
     c.steps, c.batch_size = 1500, 4  # runs of 16 windows
     c.init_from = ConfigDict({"sync": ""})  # an expert to start from

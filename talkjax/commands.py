@@ -57,8 +57,8 @@ def bounded(
             what = "an integer" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            limits = [f"at least {low:g}"] * (low is not None)
-            limits += [f"at most {high:g}"] * (high is not None)
+            limits = [] if low is None else [f"at least {low:g}"]
+            limits += [] if high is None else [f"at most {high:g}"]
             raise argparse.ArgumentTypeError(f"{text} must be {' and '.join(limits)}")
         return value
 

@@ -1,7 +1,7 @@
-"""What a training run leaves behind, for whoever reads it: config, newest weights, their release.
+"""Reads what a training run or an export holds: its configuration and its newest weights.
 
-A run's directory holds `config.json` and `checkpoints/STEP/` (which `talkjax.training.checkpoints`
-writes); an export holds `config.json` and `model.safetensors`.
+A run's directory holds `config.json` and `checkpoints/STEP/`, which `talkjax.training.checkpoints`
+writes. An export holds `config.json` and `model.safetensors`.
 """
 
 import json
@@ -16,27 +16,26 @@ from etils import epath
 from flax import traverse_util
 
 from talkjax import files
+from talkjax.configuration import with_defaults
 from talkjax.errors import UserError
 
 Params = dict[str, Any]
 CONFIG_FILE = "config.json"
 DIRECTORY = "checkpoints"
 
-# What Orbax warns of though it is as it should be: a save that no evaluation goes with, and an item
-# of a checkpoint read by itself.
-_NO_CAUSE = ("tracked_metric", "Metadata file does not exist")
+# Orbax warns when a single item of a checkpoint is read, which is intended here.
 logging.get_absl_logger().addFilter(
-    lambda record: not any(words in str(record.msg) for words in _NO_CAUSE)
+    lambda record: "Metadata file does not exist" not in str(record.msg)
 )
 
 
 def checkpoint_directory(workdir: str | os.PathLike) -> epath.Path:
-    """Where a run's checkpoints are; Orbax wants it absolute."""
+    """Returns the directory of a run's checkpoints, absolute as Orbax requires it."""
     return files.absolute(workdir) / DIRECTORY
 
 
 def plain_config(config: Any) -> dict[str, Any]:
-    """A config (ConfigDict or mapping) as plain JSON data."""
+    """Converts a configuration (ConfigDict or mapping) to plain JSON data."""
     as_dict = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return json.loads(json.dumps(as_dict))
 
@@ -52,25 +51,25 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     """Reads a run's `config.json`.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: It does not exist or is damaged.
     """
     path = files.as_path(workdir) / CONFIG_FILE
     return files.read_json_object(path, "give the directory of a training run")
 
 
 def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
-    """The averaged parameters of a run's newest checkpoint.
+    """Reads the averaged parameters of a run's newest checkpoint.
 
     Returns:
-      Parameters as float32 numpy, the names of the networks that were trained, the step.
+      Parameters as float32 numpy, the names of the networks that were trained, and the step.
 
     Raises:
-      UserError: there is no checkpoint, or it is damaged.
+      UserError: There is no checkpoint, or it is damaged.
     """
     directory = checkpoint_directory(workdir)
     steps = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
     if not steps:
-        raise UserError(f"{workdir} holds no checkpoint yet; train there first")
+        raise UserError(f"{workdir} has no checkpoint yet; train first")
     path = directory / str(max(steps)) / "state"
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -93,27 +92,8 @@ def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
     return params, sorted(trees["ema"]), max(steps)
 
 
-def export(workdir: str | os.PathLike, out: str | os.PathLike, dtype: str = "float32") -> None:
-    """Writes the averaged weights of a run's newest checkpoint as safetensors + config.json.
-
-    Args:
-      workdir: of the run.
-      out: directory for them.
-      dtype: float32, or float16 for a file of half the size; read back, they are float32 again.
-
-    Raises:
-      UserError: as `load_run` and `talkjax.weights.save_params`.
-    """
-    from talkjax import weights  # needs safetensors, which training itself does not
-
-    config = without_paths(read_config(workdir))
-    params, trained, step = load_run(workdir)
-    config = {**config, "trained": trained, "trained_steps": step}
-    weights.save_params(out, params, config, np.dtype(dtype))
-
-
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without what names files of the machine it was trained on."""
+    """Returns a configuration without the paths of the machine that it was used on."""
     blank = {"data": {"dir": "", "latents": ""}, "eval": {"dir": ""}}
     blank["autoencoder"] = {"weights": ["", ""]}
     blank["init_from"] = dict.fromkeys(config.get("init_from", {}), "")
@@ -124,28 +104,44 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[str]]:
-    """Weights from a run's directory or from an export: (params, config, trained networks).
+    """Reads the weights of a training run or of an export.
+
+    Args:
+      path: Directory of either.
+
+    Returns:
+      Parameters as float32 numpy; the configuration, in which `networks` records for each network
+      the "stage" and the "steps" it was trained for, or that it was "frozen" there; and the names
+      of the trained networks.
 
     Raises:
-      UserError: it is neither, or damaged.
+      UserError: It is neither, or damaged.
     """
-    if (files.as_path(path) / DIRECTORY).is_dir():
-        params, trained, _ = load_run(path)
-        return params, read_config(path), trained
-    from talkjax import weights
+    folder = files.as_path(path)
+    if (folder / DIRECTORY).is_dir():
+        params, trained, step = load_run(path)
+        config = with_defaults(read_config(path))
+        records = {name: {"stage": config["stage"], "frozen": True} for name in params}
+        records |= {name: {"stage": config["stage"], "steps": step} for name in trained}
+        return params, {**config, "networks": records}, trained
+    from talkjax import weights  # needs safetensors, which training itself does not
 
-    if not (files.as_path(path) / weights.PARAMS_FILE).exists():
+    if not (folder / weights.PARAMS_FILE).exists():
         raise UserError(
-            f"{path} holds neither {DIRECTORY}/ nor {weights.PARAMS_FILE}; "
-            "give a training --workdir or an --export directory"
+            f"{path} holds neither {DIRECTORY}/ nor {weights.PARAMS_FILE}; give the directory of a "
+            "training run or of an export"
         )
     params, config = weights.load_params(path)
-    return params, config, list(config.get("trained", params))
+    if "networks" not in config:  # written by an earlier version
+        names, steps = config.pop("trained", list(params)), config.pop("trained_steps", None)
+        config["networks"] = {n: {"stage": config.get("stage"), "steps": steps} for n in names}
+    trained = [name for name, record in config["networks"].items() if not record.get("frozen")]
+    return params, with_defaults(config), trained
 
 
 def damaged(path: files.PathLike, error: Exception) -> UserError:
-    """The error that names a checkpoint which could not be read."""
+    """Returns the error that names a checkpoint which cannot be read."""
     return UserError(
-        f"checkpoint {path} cannot be restored ({files.one_line(error)}); delete it to go on from "
+        f"checkpoint {path} cannot be restored ({files.one_line(error)}); delete it to resume from "
         "the one before"
     )

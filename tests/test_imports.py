@@ -24,6 +24,7 @@ ALLOWED = {
     "talkjax.commands": {"talkjax.errors"},
     "talkjax.conventions": set(),
     "talkjax.files": {"talkjax.errors"},
+    "talkjax.configuration": {"talkjax.errors"},
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
@@ -34,8 +35,11 @@ ALLOWED = {
     "talkjax.media": CORE | {"talkjax.head_pose"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
-    "talkjax.runs": CORE | {"talkjax.weights"},
-    "talkjax.training": CORE | WEIGHTS | {"talkjax.pictures"},
+    "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.training": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS
@@ -51,7 +55,7 @@ ALLOWED = {
     "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
     | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
-    "configs": set(),
+    "configs": {"talkjax.configuration"},
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")
 FORBIDDEN = {
@@ -141,7 +145,7 @@ import talkjax.data.loader
 import train
 from configs import person_128
 from talkjax.training import stages
-stages.build(person_128.get_config())
+stages.make_stage(person_128.get_config())
 print("imported")
 """
 

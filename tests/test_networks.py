@@ -42,7 +42,7 @@ def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
     config = config.get_config()
     config.stage = "joint"
     batch = abstract_batch(networks.build(config))
-    stage = stages.build(config)
+    stage = stages.make_stage(config)
     params = jax.eval_shape(stage.init, jax.random.key(0), batch)
     sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
     assert denoiser[0] < sizes["denoiser"] < denoiser[1]

@@ -98,12 +98,12 @@ def train_program(config: Any, devices: list[Any]) -> Program:
     """The whole train step of `config.stage`, with `config.batch_size` samples in all.
 
     Raises:
-      UserError: as `plan.make`.
-      ValueError: as `stages.build`.
+      UserError: as `plan.make_plan`.
+      ValueError: as `stages.make_stage`.
     """
-    planned = plan.make(config, stages.build(config), batch_shapes(config), devices)
+    planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
     return Program(
-        lowered=planned.train_step.lower(planned.state, planned.batch),
+        lowered=planned.lower("train"),
         samples=config.batch_size,
         model_flops=_train_flops(_plain(config)) * config.batch_size,
         repeats=config.optimizer.accumulation,
@@ -124,8 +124,10 @@ def _plain(config: Any) -> FrozenConfigDict:
 @functools.lru_cache(maxsize=4)  # a search asks for every batch size
 def _train_flops(plain: FrozenConfigDict) -> float:
     """FLOPs of the method itself for one sample's step."""
-    one = plan.make(plain, stages.build(plain), batch_shapes(plain), jax.devices("cpu")[:1])
-    return one.train_step.lower(one.state, one.batch).cost_analysis()["flops"]
+    one = plan.make_plan(
+        plain, stages.make_stage(plain), batch_shapes(plain), jax.devices("cpu")[:1]
+    )
+    return one.lower("train").cost_analysis()["flops"]
 
 
 def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS) -> Program:

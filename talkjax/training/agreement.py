@@ -73,7 +73,7 @@ def _gradient(
     """(landmark, params, batch, key) -> the gradient of one part of the joint loss."""
     changed = json.loads(json.dumps(dict(config)))
     changed["joint"] |= {"landmark_weight": landmark_weight, "end_to_end": end_to_end}
-    stage = stages.build(changed)
+    stage = stages.make_stage(changed)
 
     def loss(landmark: Params, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
         value, _ = stage.loss_fn({**params, "landmark": landmark}, batch, key)

@@ -1,17 +1,19 @@
 """Checkpoints of a run, and starting one stage from another's.
 
-A run's directory holds `config.json` (what it was started with) and `checkpoints/STEP/`, each with
-the items "state" (the whole TrainState), "data" (the state of every process's iterator) and
-"fingerprint" (of the state: storage checks no sums), written in the background and complete or
-absent. `talkjax.runs` reads weights out of them. One that cannot be restored any more is renamed
-`STEP.damaged`: it is kept for whoever can use it, and its step may be saved again.
+A run's directory holds `config.json` (the configuration it was started with) and
+`checkpoints/STEP/`, each with the items "state" (the whole TrainState), "data" (the state of every
+process's iterator) and "fingerprint" (of the state, because storage verifies no checksums). They
+are written in the background and are complete or absent. `talkjax.runs` reads weights from them. A
+checkpoint that can no longer be restored is renamed `STEP.damaged`, so that it is kept and its step
+can be saved again.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -19,18 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from talkjax import files, runs
+from talkjax.configuration import with_defaults
 from talkjax.errors import UserError
 from talkjax.training import state as train_state
 from talkjax.training.stage import Params
 
 # Fields that may differ between a run and its resumption: they change how it is carried out, not
-# what is computed. (Data that moved is still the same data.)
+# what is computed. (Data that have moved are still the same data.)
 MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
     "autoencoder.weights", "autoencoder.remat", "denoiser.remat",
@@ -40,14 +42,17 @@ MAY_CHANGE = (
 
 
 def check_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Refuses to continue a run under a config that would compute something else.
+    """Refuses to continue a run with a configuration that would compute something else.
+
+    Fields that a newer version added have their defaults in an older run.
 
     Raises:
-      UserError: names the fields that differ.
+      UserError: Names the fields that differ.
     """
+    saved = with_defaults(runs.read_config(workdir))
     old, new = (
-        traverse_util.flatten_dict(tree, sep=".", keep_empty_nodes=True)
-        for tree in (runs.read_config(workdir), runs.plain_config(config))
+        traverse_util.flatten_dict(runs.plain_config(c), sep=".", keep_empty_nodes=True)
+        for c in (saved, config)
     )
 
     def matters(name: str) -> bool:
@@ -63,8 +68,8 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise UserError(
-            f"{workdir} holds a run with another config: {'; '.join(changed[:5])}{more}; "
-            "restore those values or take another --workdir"
+            f"{workdir} holds a run with another configuration: {'; '.join(changed[:5])}{more}; "
+            "restore those values or use another workdir"
         )
 
 
@@ -72,58 +77,58 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
 
 
 def open_manager(
-    workdir: str | os.PathLike, keep_latest: int = 2, keep_best: int = 1
+    workdir: str | os.PathLike,
+    keep_latest: int = 2,
+    keep_best: int = 1,
+    losses: Mapping[int, float] | None = None,
 ) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints; close it when done.
+    """Opens the manager of a run's checkpoints, which must be closed.
 
     Args:
-      workdir: the run's directory; in a run of several processes, one that all of them see.
-      keep_latest: the newest checkpoints to keep.
-      keep_best: those of lowest evaluation loss to keep besides.
+      workdir: The run's directory; with several processes, one that all of them see.
+      keep_latest: How many of the newest checkpoints are kept.
+      keep_best: How many of those with the lowest loss are kept besides.
+      losses: {step: evaluation loss}. The caller goes on adding to it.
     """
-
-    def loss_of(metrics: Mapping[str, float]) -> float:
-        return metrics["loss"]
-
-    directory = runs.checkpoint_directory(workdir)
-    _set_damaged_scores_aside(directory)
-    best = policies.BestN(
-        get_metric_fn=loss_of, reverse=True, n=keep_best, keep_checkpoints_without_metrics=False
+    kept = policies.AnyPreservationPolicy(
+        [policies.LatestN(keep_latest), _LowestLoss({} if losses is None else losses, keep_best)]
     )
-    kept = policies.AnyPreservationPolicy([policies.LatestN(keep_latest), best])
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=kept,
-        best_fn=loss_of,
-        best_mode="min",
-        cleanup_tmp_directories=True,
-        enable_async_checkpointing=True,
+        preservation_policy=kept, cleanup_tmp_directories=True, enable_async_checkpointing=True
     )
-    manager = ocp.CheckpointManager(directory, options=options)
+    manager = ocp.CheckpointManager(runs.checkpoint_directory(workdir), options=options)
     _remove_superseded(manager, kept)
     return manager
 
 
+@dataclasses.dataclass(frozen=True)
+class _LowestLoss(policies.PreservationPolicy):
+    """Preserves the checkpoints with the lowest evaluation loss.
+
+    Orbax's own `BestN` needs the loss when a checkpoint is saved, but a run saves first, so that
+    an evaluation that fails costs no steps.
+    """
+
+    losses: Mapping[int, float]
+    count: int
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: policies.PreservationContext
+    ) -> list[bool]:
+        del context
+        steps = [info.step for info in checkpoints if info.step in self.losses]
+        best = sorted(steps, key=lambda step: (self.losses[step], step))[: self.count]
+        return [info.step in best for info in checkpoints]
+
+
 def _remove_superseded(manager: ocp.CheckpointManager, kept: policies.PreservationPolicy) -> None:
-    """Removes what is left where a run was killed between a save and what follows from it."""
-    found = [
-        types.SimpleNamespace(step=step, metrics=manager.metrics(step))
-        for step in sorted(manager.all_steps())
-    ]
+    """Removes what remains where a run was killed between a save and the removal that follows."""
+    found = [types.SimpleNamespace(step=step) for step in sorted(manager.all_steps())]
     flags = kept.should_preserve(found, context=policies.PreservationContext())
     superseded = [info.step for info, keep in zip(found, flags, strict=True) if not keep]
-    if _in_all_processes(True):  # all have looked
+    if _in_all_processes(True):  # every process has listed the checkpoints
         for step in superseded:
             manager.delete(step)
-
-
-def _set_damaged_scores_aside(directory: epath.Path) -> None:
-    """Orbax could not open any checkpoint beside one whose evaluation cannot be read."""
-    for scores in directory.glob("*/metrics/metrics"):
-        try:
-            json.loads(scores.read_text())
-        except (ValueError, OSError):
-            with contextlib.suppress(FileNotFoundError):  # another process was first
-                scores.parent.rename(scores.parent.with_name("metrics.damaged"))
 
 
 def save(
@@ -131,16 +136,15 @@ def save(
     step: int,
     state: train_state.TrainState,
     iterator: Any,
-    metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Saves a checkpoint in the background; nothing if the step has one.
+    """Saves a checkpoint in the background; does nothing if the step has one.
 
     Args:
-      manager: from `open_manager`.
+      manager: Manager from `open_manager`.
       step: `state.step` on the host.
-      state: copied off the devices before this returns, so that it can be donated.
-      iterator: of this process; the last batch taken from it went into `state`.
-      metrics: of an evaluation at this very step, {"loss": ...}.
+      state: Training state. It is copied off the devices before this returns, so that it can be
+        donated.
+      iterator: This process's iterator; the last batch taken from it went into `state`.
     """
     if step in manager.all_steps():
         return
@@ -149,13 +153,13 @@ def save(
         data=grain.checkpoint.CheckpointSave(iterator),
         fingerprint=ocp.args.JsonSave(fingerprint(state)),
     )
-    manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+    manager.save(step, args=items, force=True)
 
 
 @jax.jit
 def _sums_of_bits(leaves: list[jax.Array]) -> list[jax.Array]:
     def mixed(x: jax.Array) -> jax.Array:
-        # MurmurHash3's final mix: one to one, so that no single change goes unseen.
+        # MurmurHash3's final mix is one to one, so that no single change goes unnoticed.
         x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
         x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
         return x ^ (x >> 16)
@@ -166,14 +170,14 @@ def _sums_of_bits(leaves: list[jax.Array]) -> list[jax.Array]:
         for axis, size in enumerate(x.shape):
             index = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
             position, stride = position + index * np.uint32(stride), stride * size % 2**32
-        # An array whose parts have changed places is another one.
+        # The position is mixed in because a permuted array is a different one.
         return jnp.sum(mixed(words.astype(jnp.uint32) + mixed(position)), dtype=jnp.uint32)
 
     return [sum_of_bits(x) for x in leaves]
 
 
 def fingerprint(state: train_state.TrainState) -> dict[str, int]:
-    """A 32-bit sum of every array's bits, by its path; the same on every mesh."""
+    """Returns a 32-bit sum of every array's bits by its path; it is the same on every mesh."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     sums = jax.device_get(_sums_of_bits([leaf for _, leaf in leaves]))
     return {jax.tree_util.keystr(path): int(x) for (path, _), x in zip(leaves, sums, strict=True)}
@@ -181,17 +185,17 @@ def fingerprint(state: train_state.TrainState) -> dict[str, int]:
 
 @contextlib.contextmanager
 def full_disk_explained(workdir: str | os.PathLike) -> Iterator[None]:
-    """Turns whatever a full disk raises into a UserError.
+    """Turns any exception that a full disk causes into a UserError.
 
-    A save fails in the background and says so at the next one or when the manager is closed, in
-    the words of the storage library; so the words are what is looked at.
+    A save fails in the background and raises at the next one, or when the manager is closed, with
+    the message of the storage library, so this looks at the message.
     """
     try:
         yield
     except Exception as error:
         if "No space left" in str(error) or "Disk quota" in str(error):
             raise UserError(
-                f"no space left in {workdir}; free some and start again: the run goes on from its "
+                f"no space left in {workdir}; free some and start again: the run resumes from its "
                 "newest complete checkpoint"
             ) from error
         raise
@@ -203,20 +207,20 @@ def restore_newest(
     iterator: Any,
     warn: Callable[[str], Any],
 ) -> train_state.TrainState | None:
-    """Restores the newest checkpoint that is not damaged, and sets newer, damaged ones aside.
+    """Restores the newest checkpoint that is not damaged, and renames newer, damaged ones.
 
     Args:
-      manager: from `open_manager`.
-      abstract: tree of `jax.ShapeDtypeStruct` with shardings.
-      iterator: of this process; set in place.
-      warn: told, in one line, which were damaged and where the run goes on.
+      manager: Manager from `open_manager`.
+      abstract: Tree of `jax.ShapeDtypeStruct` with shardings.
+      iterator: This process's iterator; its position is restored in place.
+      warn: Called with one line about each damaged checkpoint.
 
     Returns:
-      The state; None if there is no checkpoint at all.
+      The state, or None if there is no checkpoint at all.
 
     Raises:
-      UserError: there are some, but none can be restored. Then none is renamed: more likely than
-        that all are damaged, something else is wrong.
+      UserError: There are checkpoints, but none can be restored. None is renamed then, because it
+        is more likely that something else is wrong than that all are damaged.
     """
     damaged: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
@@ -246,29 +250,29 @@ def restore_newest(
         what = reason.rpartition("; ")[0] or reason  # without the remedy
         warn(f"{what}; kept as {aside.name}, going on from step {step}")
     if damaged:
-        _in_all_processes(True)  # renamed, for all to see
+        _in_all_processes(True)  # the renaming is done
         manager.reload()
     return state
 
 
 def _in_all_processes(here: bool) -> bool:
-    """Whether it is so in every process; waits for them."""
+    """Returns whether `here` is true in every process, after waiting for all of them."""
     return bool(np.all(multihost_utils.process_allgather(np.asarray(here))))
 
 
 def restore(
     manager: ocp.CheckpointManager, step: int, abstract: train_state.TrainState, iterator: Any
 ) -> train_state.TrainState:
-    """Restores a checkpoint, on whatever mesh `abstract` describes, and moves the iterator there.
+    """Restores a checkpoint on the mesh that `abstract` describes, and the iterator's position.
 
     Args:
-      manager: from `open_manager`.
-      step: which checkpoint.
-      abstract: tree of `jax.ShapeDtypeStruct` with shardings.
-      iterator: of this process; set in place.
+      manager: Manager from `open_manager`.
+      step: Step of the checkpoint.
+      abstract: Tree of `jax.ShapeDtypeStruct` with shardings.
+      iterator: This process's iterator; its position is restored in place.
 
     Raises:
-      UserError: the checkpoint is damaged, or the state of the data does not fit.
+      UserError: The checkpoint is damaged, or the state of the data does not fit.
     """
     path = files.as_path(manager.directory) / str(step)
     try:
@@ -278,11 +282,11 @@ def restore(
         restored = manager.restore(step, args=ocp.args.Composite(**items))
         state = restored["state"]
         if restored.get("fingerprint", found := fingerprint(state)) != found:
-            raise ValueError("its arrays are not those that were saved")
+            raise ValueError("its arrays differ from those that were saved")
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise runs.damaged(path, error) from error
-    # Position counts batches of the whole run, and is the same in every process: when their
-    # number has changed, the first one's serves all.
+    # The position counts batches of the whole run and is the same in every process. When the
+    # number of processes has changed, all take the first one's.
     process, count = jax.process_index(), jax.process_count()
     own = path / "data" / f"process_{process}-of-{count}.json"
     states = [own] if own.exists() else sorted((path / "data").glob("process_0-of-*.json"))
@@ -297,58 +301,54 @@ def restore(
 
 # ---- from one stage to the next -----------------------------------------------------------------
 
+# Networks that a field of `config.init_from` takes from its source: it must have the first, and
+# may have the others. Later fields are more specific, and win.
+_TAKEN = {
+    "joint": ("denoiser", "landmark", "autoencoder"),
+    "diffusion": ("denoiser", "autoencoder"),
+    "landmark": ("landmark",),
+    "autoencoder": ("autoencoder",),
+    "sync": ("sync",),
+}
 
-def warm_start(params: Params, sources: Mapping[str, str]) -> Params:
-    """Replaces whole networks (top-level subtrees) of fresh parameters by earlier stages'.
 
-    A network that one source trained and another merely carried along is taken from the former.
+def load_sources(sources: Mapping[str, str]) -> Params:
+    """Loads the networks that a run starts from.
 
     Args:
-      params: fresh ones, placed.
-      sources: `config.init_from`: {stage name: directory, or ""}.
+      sources: `config.init_from`: {field: directory of a run or of an export, or ""}.
 
     Returns:
-      The same tree in the same shardings; what no source has stays fresh.
+      {network: params}, numpy.
 
     Raises:
-      UserError: a source is missing, is of another stage, has nothing to give, or does not fit;
-        two sources trained the same network.
+      UserError: A source does not exist, is damaged, or lacks the network that its field names.
     """
-    sources = {name: path for name, path in sources.items() if path}
-    if not sources:
-        return params
-    chosen: dict[str, tuple[bool, str, Params]] = {}
-    for name, path in sources.items():
-        source, config, trained = runs.load_weights(path)
-        if (stage := config.get("stage", name)) != name:
-            raise UserError(f"init_from.{name}={path} was trained as {stage!r}; check the path")
-        shared = sorted(source.keys() & params.keys())
-        if not shared:
+    networks: Params = {}
+    for field, taken in _TAKEN.items():
+        if not (path := sources.get(field, "")):
+            continue
+        found, _, _ = runs.load_weights(path)
+        if taken[0] not in found:
             raise UserError(
-                f"init_from.{name}={path} has {sorted(source)}, none of which is trained here "
-                f"({sorted(params)}); leave it out"
+                f"init_from.{field}={path} has no network {taken[0]!r} (it has "
+                f"{', '.join(sorted(found))}); use the field init_from.NAME of a network it has"
             )
-        for network in shared:
-            was_trained, other, _ = chosen.get(network, (False, "", {}))
-            if was_trained and network in trained:
-                raise UserError(f"init_from: {other} and {path} both trained {network}; drop one")
-            if network not in chosen or network in trained:
-                chosen[network] = (network in trained, path, source[network])
-    for network, (_, path, source) in chosen.items():
-        params = insert(params, {network: source}, path)
-    return params
+        networks |= {name: found[name] for name in taken if name in found}
+    return networks
 
 
 def insert(params: Params, networks: Params, origin: str | os.PathLike) -> Params:
-    """`params` with whole networks replaced, in the same shardings.
+    """Replaces whole networks of placed parameters, in the same shardings.
 
     Args:
       params: {network: tree}.
-      networks: the replacements, numpy; a network that `params` does not have is left out.
-      origin: what to call them in an error.
+      networks: {network: tree} of replacements, numpy. Those that `params` does not have are
+        ignored.
+      origin: What an error calls the replacements.
 
     Raises:
-      UserError: tensors are missing, unexpected or of another shape.
+      UserError: Tensors are missing, unexpected or of another shape.
     """
     from talkjax import weights
 

@@ -1,6 +1,10 @@
-"""The losses of the four stages: functions of arrays, each a mean over the batch."""
+"""Losses of the training stages: functions of arrays.
 
-from collections.abc import Sequence
+Each returns one value per sample, and `mean` averages them. Held-out batches carry a weight per
+sample, which is 0 for the samples that only fill the last batch.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +14,24 @@ from talkjax.diffusion import schedules
 _LIP_MARGIN = 0.03  # crop units
 
 
+def mean(values: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Averages per-sample values under the weights of a batch.
+
+    Args:
+      values: (B, ...) or (B * F, ...), the F values of a sample in a row.
+      batch: `weight` (B,) float32, if it has one; else all samples count the same.
+
+    Returns:
+      A scalar.
+    """
+    per_value = values.reshape(len(values), -1).mean(1)  # (B * F,)
+    if "weight" not in batch:
+        return per_value.mean()
+    weight = batch["weight"]
+    per_sample = per_value.reshape(len(weight), -1).mean(1)  # (B,)
+    return (per_sample * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
+
+
 def landmark_loss(predicted: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
     """L1 on positions and L1 on frame-to-frame velocity (arXiv 2408.05416, section 3.1).
 
@@ -17,10 +39,10 @@ def landmark_loss(predicted: jax.Array, truth: jax.Array) -> tuple[jax.Array, ja
       predicted, truth: (B, T, K, 2) crop coordinates.
 
     Returns:
-      Two scalars, in crop units.
+      Position and velocity error, (B,) each, in crop units.
     """
-    position = jnp.abs(predicted - truth).mean()
-    velocity = jnp.abs(jnp.diff(predicted, axis=1) - jnp.diff(truth, axis=1)).mean()
+    position = jnp.abs(predicted - truth).mean((1, 2, 3))
+    velocity = jnp.abs(jnp.diff(predicted, axis=1) - jnp.diff(truth, axis=1)).mean((1, 2, 3))
     return position, velocity
 
 
@@ -37,16 +59,17 @@ def v_min_snr_weights(schedule: schedules.Schedule, t: jax.Array, gamma: float) 
 def mouth_area(
     lips: jax.Array, region: Sequence[float], shape: tuple[int, int], weight: float
 ) -> jax.Array:
-    """How much each place of an image counts: 1, and up to 1 + weight where the mouth is.
+    """Computes weights by place: 1, rising to 1 + `weight` at the mouth.
 
-    A mouth is a twentieth of the region but most of what one looks at. The bump is a Gaussian about
-    the lips' bounding box, half of it wide and high (and `_LIP_MARGIN` more).
+    The mouth is a twentieth of the region but most of what a viewer looks at. The weight is a
+    Gaussian around the lips' bounding box; its deviations are half the box's sides plus
+    `_LIP_MARGIN`.
 
     Args:
       lips: (B, K, 2) crop coordinates.
-      region: (y0, x0, y1, x1) of the crop that the images show.
-      shape: (h, w) of the images or latents.
-      weight: how much more the middle of the mouth counts.
+      region: (y0, x0, y1, x1), the part of the crop that the images show.
+      shape: (h, w), size of the images or latents.
+      weight: additional weight at the centre of the mouth.
 
     Returns:
       (B, h, w).
@@ -63,18 +86,18 @@ def mouth_area(
     return 1.0 + weight * down[:, :, None] * across[:, None, :]
 
 
-def diffusion_loss(
-    output: jax.Array, target: jax.Array, weights: jax.Array, area: jax.Array
-) -> jax.Array:
-    """Weighted mean squared error of the network's output.
+def diffusion_loss(output: jax.Array, target: jax.Array, area: jax.Array) -> jax.Array:
+    """Mean squared error of the network's output, weighted by place.
 
     Args:
-      output, target: (B, h, w, c).
-      weights: (B,) by timestep.
-      area: (B, h, w) by place.
+      output, target: (N, h, w, c).
+      area: (N, h, w) weights.
+
+    Returns:
+      (N,).
     """
     error = jnp.square(output - target).mean(-1) * area
-    return (error.sum((1, 2)) / area.sum((1, 2)) * weights).mean()
+    return error.sum((1, 2)) / area.sum((1, 2))
 
 
 def reconstruction_loss(images: jax.Array, decoded: jax.Array, area: jax.Array) -> jax.Array:
@@ -82,12 +105,15 @@ def reconstruction_loss(images: jax.Array, decoded: jax.Array, area: jax.Array) 
 
     Args:
       images, decoded: (B, H, W, 3).
-      area: (B, H, W) by place.
+      area: (B, H, W) weights.
+
+    Returns:
+      (B,).
     """
     area = (area / area.mean((1, 2), keepdims=True))[..., None]
-    loss = (area * jnp.abs(images - decoded)).mean()
+    loss = (area * jnp.abs(images - decoded)).mean((1, 2, 3))
     for axis in (1, 2):
         difference = jnp.diff(images, axis=axis) - jnp.diff(decoded, axis=axis)
         here = jax.lax.slice_in_dim(area, 1, None, axis=axis)
-        loss += 0.5 * (here * jnp.abs(difference)).mean()
+        loss += 0.5 * (here * jnp.abs(difference)).mean((1, 2, 3))
     return loss

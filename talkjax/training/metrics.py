@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, the compiled step's costs, times, and progress."""
+"""What a run reports: metrics.jsonl, the cost of the compiled step, times and progress."""
 
 import contextlib
 import json
@@ -10,41 +10,54 @@ from typing import Any
 
 from talkjax import files
 
+FILE = "metrics.jsonl"
+
 
 class Writer:
     """Appends JSON lines to a file.
 
-    Lines of later steps than the one a run resumes at are removed first: they are going to be
-    written again.
+    Lines of later steps than the one a run resumes at are removed first, because they are going to
+    be written again. A file in a bucket cannot be appended to, so it is rewritten.
     """
 
     def __init__(self, path: str | os.PathLike, resumed_at: int):
         self._path = files.as_path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read(self._path) if row["step"] <= resumed_at]
-        files.write_text(self._path, "".join(_line(row) for row in kept))
+        kept = [_line(row) for row in read(self._path) if row["step"] <= resumed_at]
+        files.write_text(self._path, "".join(kept))
+        self._lines = kept if files.is_remote(path) else None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Writes one line, flushed; numbers that are not finite become null."""
+        """Writes one line and flushes it; numbers that are not finite become null."""
+        if self._lines is not None:
+            self._lines.append(_line(row))
+            files.write_text(self._path, "".join(self._lines))
+            return
         with self._path.open("a") as file:
             file.write(_line(row))
 
 
 class Silent:
-    """A `Writer` for the processes that write nothing."""
+    """A `Writer` for processes that write nothing."""
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Does nothing."""
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line cut off by a crash is left out."""
+    """Reads the rows of a metrics file, without a last line that a crash cut off."""
     rows = []
     with contextlib.suppress(FileNotFoundError):
         for line in files.as_path(path).read_text().splitlines():
             with contextlib.suppress(ValueError):
                 rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict) and "step" in row]
+
+
+def evaluation_losses(path: str | os.PathLike) -> dict[int, float]:
+    """Reads the losses of all evaluations so far: {step: loss}."""
+    rows = {row["step"]: row.get("eval_loss") for row in read(path) if "eval_loss" in row}
+    return {step: math.inf if loss is None else loss for step, loss in rows.items()}
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -58,7 +71,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def compiled_costs(compiled: Any) -> dict[str, float]:
-    """FLOPs and memory of a compiled step, per device; 0 where the backend does not tell."""
+    """Returns FLOPs and memory of a compiled step per device, 0 where the backend reports none."""
     costs = compiled.cost_analysis() or {}
     costs = costs[0] if isinstance(costs, list) else costs
     memory = compiled.memory_analysis()
@@ -70,7 +83,7 @@ def compiled_costs(compiled: Any) -> dict[str, float]:
 
 
 def describe_costs(costs: Mapping[str, float]) -> str:
-    """One line about `compiled_costs` and the compilation's time."""
+    """Describes `compiled_costs` and the time of compilation in one line."""
     return (
         f"compiled in {costs['compile_s']:.1f} s; per device and step {costs['flops'] / 1e9:.2f} "
         f"GFLOP, {costs['argument_bytes'] / 2**20:.0f} MiB of state and batch, "
@@ -82,10 +95,10 @@ def describe_costs(costs: Mapping[str, float]) -> str:
 
 
 class Clock:
-    """Times per step and samples per second, between two readings."""
+    """Measures time per step and samples per second between two readings."""
 
     def __init__(self, batch_size: int, flops: float):
-        self.steps = 0  # readings so far
+        self.steps = 0  # number of readings so far
         self._batch_size, self._flops = batch_size, flops
         self._last_step: int | None = None
         self._start = time.perf_counter()
@@ -93,13 +106,13 @@ class Clock:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts its body as time spent waiting for data."""
+        """Counts the body of the `with` statement as time spent waiting for data."""
         before = time.perf_counter()
         yield
         self._waited += time.perf_counter() - before
 
     def lap(self, step: int) -> dict[str, float]:
-        """Reads the clock after `step`, whose results have arrived, and starts it anew."""
+        """Reads the clock after `step`, whose results have arrived, and restarts it."""
         count = step - self._last_step if self._last_step is not None else 1
         seconds = max(time.perf_counter() - self._start, 1e-9) / max(count, 1)
         row = {
@@ -114,17 +127,17 @@ class Clock:
         return row
 
     def reset(self, step: int) -> None:
-        """Leaves out what happened since the last reading."""
+        """Restarts the clock, leaving out what happened since the last reading."""
         self._last_step, self._start, self._waited = step, time.perf_counter(), 0.0
 
 
 class Progress:
-    """A progress bar for a person at a terminal (`bar`), log lines otherwise."""
+    """Shows a progress bar on a terminal (`bar`), log lines otherwise."""
 
     def __init__(self, start: int, total: int, say: Callable[..., None], bar: bool):
         self._bar, self._total, self._say = None, total, say
         if bar:
-            with contextlib.suppress(ImportError):  # a bare accelerator image may lack it
+            with contextlib.suppress(ImportError):  # a bare accelerator image may lack tqdm
                 import tqdm
 
                 self._bar = tqdm.tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)

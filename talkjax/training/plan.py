@@ -1,7 +1,7 @@
-"""What a run is going to do, before anything is done: mesh, shapes, shardings and the step.
+"""The plan of a run: mesh, shapes, shardings and the three jitted programs.
 
-Nothing here touches a device, so a plan can be made, and its step compiled, for machines that are
-not there (`talkjax.training.compile_ahead`).
+Nothing here touches a device, so a plan can be made, and its programs compiled, for machines that
+are not there (`talkjax.compile_ahead`).
 """
 
 import dataclasses
@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from talkjax.training import sharding, state, step
 from talkjax.training.rng import stream
-from talkjax.training.stage import Batch, Metrics, Params, Stage
+from talkjax.training.stage import Params, Stage
+
+PROGRAMS = ("train", "eval", "preview")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,62 +26,82 @@ class Plan:
     """A run of one stage on one mesh.
 
     Attributes:
-      mesh: from `sharding.make_mesh`.
-      rows: sharding of every array of a batch.
-      batch: {name: shape of the whole, global batch}.
-      state: shapes and shardings of the training state.
-      shardings: of the training state.
-      init: () -> fresh parameters, placed.
+      mesh: Mesh from `sharding.make_mesh`.
+      batch_sharding: Sharding of every array of a batch.
+      batch: {name: shape of the global training batch}.
+      state: Shapes and shardings of the training state.
+      shardings: Shardings of the training state.
+      init: () -> fresh parameters, placed on the mesh.
       create: params -> a fresh training state, not yet placed.
-      train_step: from `step.make_train_step`; `lower(plan.state, plan.batch)` compiles it.
+      programs: {name of `PROGRAMS`: (jitted function, shapes of its arguments)}. "preview" is
+        absent where the stage has none or `config.eval.pictures` is 0.
     """
 
     mesh: Mesh
-    rows: jax.sharding.NamedSharding
+    batch_sharding: NamedSharding
     batch: dict[str, jax.ShapeDtypeStruct]
     state: state.TrainState
     shardings: state.TrainState
     init: Callable[[], Params]
     create: Callable[[Params], state.TrainState]
-    train_step: Callable[[state.TrainState, Batch], tuple[state.TrainState, Metrics]]
+    programs: dict[str, tuple[Any, tuple[Any, ...]]]
+
+    def wanted(self, config: Any) -> list[str]:
+        """Names of the programs that a run of this configuration needs."""
+        return list(self.programs) if config.eval.every else ["train"]
+
+    def lower(self, name: str) -> jax.stages.Lowered:
+        """Lowers a program, ready to be compiled."""
+        function, arguments = self.programs[name]
+        return function.lower(*arguments)
 
 
-def make(
+def make_plan(
     config: Any, stage: Stage, example: Mapping[str, Any], devices: Sequence[Any] | None = None
 ) -> Plan:
     """Plans a run.
 
     Args:
-      config: see `configs/base.py`.
-      stage: from `talkjax.training.stages.build`.
-      example: arrays or shapes of a batch; their leading axes do not matter.
-      devices: of the mesh; by default those of this run.
+      config: Configuration, see `talkjax.configuration`.
+      stage: Stage from `talkjax.training.stages`.
+      example: Arrays or shapes of a training batch; their leading axes do not matter.
+      devices: Devices of the mesh; all devices by default.
 
     Raises:
-      UserError: mesh, batch size, rules or optimiser do not fit.
+      UserError: Mesh, batch size, rules or optimizer do not fit each other.
     """
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
     accumulation = config.optimizer.accumulation
     sharding.check_batch_size(config.batch_size, mesh, accumulation)
-    rows = sharding.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=rows)
-        for name, x in example.items()
-    }
-    rules = tuple((pattern, tactic) for pattern, tactic in config.mesh.rules)
-    layout = (mesh, rules, config.mesh.fsdp_min_size)
+    batch_sharding = sharding.batch_sharding(mesh)
+
+    def batch_of(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype, sharding=batch_sharding)
+            for name, x in example.items()
+        }
+
+    batch = batch_of(config.batch_size)
+    layout = functools.partial(
+        sharding.param_specs,
+        mesh=mesh,
+        rules=tuple((pattern, tactic) for pattern, tactic in config.mesh.rules),
+        min_size=config.mesh.fsdp_min_size,
+    )
     schedule = state.make_schedule(config.optimizer, config.steps)
     optimizer = state.make_optimizer(config.optimizer, schedule)
-    create = functools.partial(state.create, optimizer=optimizer, prefixes=stage.trainable)
+    create = functools.partial(state.create_state, optimizer=optimizer, prefixes=stage.trainable)
     key = stream(jax.random.key(config.seed), "init")
-    init = functools.partial(state.init_params, stage.init, key, batch, *layout)
+    init = functools.partial(_init_params, stage.init, key, batch, mesh, layout)
     shapes = jax.eval_shape(lambda: create(init()))
-    shardings = state.state_shardings(shapes, optimizer, stage.trainable, *layout)
+    shardings = _state_shardings(shapes, optimizer, stage.trainable, mesh, layout)
     shapes = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         shapes,
         shardings,
     )
+
+    on_mesh = {"seed": config.seed, "mesh": mesh, "shardings": shardings}
     train_step = step.make_train_step(
         stage.loss_fn,
         optimizer,
@@ -85,8 +109,55 @@ def make(
         trainable=stage.trainable,
         ema_decay=config.ema_decay,
         accumulation=accumulation,
-        seed=config.seed,
-        mesh=mesh,
-        shardings=shardings,
+        **on_mesh,
     )
-    return Plan(mesh, rows, batch, shapes, shardings, init, create, train_step)
+    weight = jax.ShapeDtypeStruct((config.batch_size,), jnp.float32, sharding=batch_sharding)
+    index = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    eval_step = step.make_eval_step(stage.eval_fn or stage.loss_fn, **on_mesh)
+    programs = {
+        "train": (train_step, (shapes, batch)),
+        "eval": (eval_step, (shapes, batch | {"weight": weight}, index)),
+    }
+    if stage.preview and config.eval.pictures:
+        # Pictures, too, are made on all devices: the requested number, rounded up.
+        count = -(-config.eval.pictures // mesh.size) * mesh.size
+        preview = step.make_preview(stage.preview, **on_mesh)
+        programs["preview"] = preview, (shapes, batch_of(min(count, config.batch_size)))
+    return Plan(mesh, batch_sharding, batch, shapes, shardings, init, create, programs)
+
+
+def _state_shardings(
+    abstract: state.TrainState,
+    optimizer: optax.GradientTransformation,
+    prefixes: Sequence[str],
+    mesh: Mesh,
+    layout: Callable[[Any], Any],
+) -> state.TrainState:
+    """Shardings of a whole state: whatever mirrors a parameter is sharded like it."""
+    specs = layout(abstract.params)
+    train, _ = state.split(specs, prefixes)
+    opt_specs = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, spec: spec,
+        abstract.opt_state,
+        train,
+        transform_non_params=lambda _: PartitionSpec(),
+    )
+    scalar = PartitionSpec()
+    return sharding.named(mesh, state.TrainState(scalar, specs, opt_specs, train, scalar, scalar))
+
+
+def _init_params(
+    init: Callable[[jax.Array, Any], Params],
+    key: jax.Array,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    layout: Callable[[Any], Any],
+) -> Params:
+    """Initialises parameters straight into their shardings: no device ever holds them whole."""
+
+    def run(key: jax.Array) -> Params:
+        return init(key, {k: jnp.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()})
+
+    specs = layout(jax.eval_shape(run, key))
+    return jax.jit(run, out_shardings=sharding.named(mesh, specs))(key)

@@ -1,4 +1,4 @@
-"""What the training loop needs from a training stage; `talkjax.training.stages` builds them."""
+"""What the training loop needs of a training stage; `talkjax.training.stages` makes them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,22 +15,22 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One training stage: pure functions of arrays, the config already bound.
+    """One training stage: pure functions of arrays, with the configuration already bound.
 
     Attributes:
-      init: (key, batch) -> params, float32. Called under `jit` with zeros in place of the batch,
-        one example long.
-      loss_fn: (params, batch, key) -> (loss, metrics). Differentiated with respect to the
-        trainable part of `params`. `loss` and every metric are float32 scalars, means over the
-        batch (so that microbatches can be averaged). The key is the step's own;
-        `talkjax.training.rng.stream(key, name)` derives independent ones.
-      preview: (params, batch, key) -> {name: (N, H, W, 3) images}, float in [-1, 1] or uint8, in
-        the order of the columns, the truth first; or None for no pictures. Runs under `jit`.
-      eval_fn: as `loss_fn`, for the test split (no dropout); None: `loss_fn` itself.
-      pretrained: published weights that replace what `init` gave: {network: params}, numpy.
-      trainable: path prefixes ("denoiser", "landmark/head") of what is trained. The rest is frozen:
-        no gradient, no optimiser state, no moving average. ("",) is everything.
-      watch: row of `metrics.jsonl` that was just measured -> a warning in one line, or None.
+      init: (key, batch) -> params, float32. Called under `jit` with a batch of one sample of zeros.
+      loss_fn: (params, batch, key) -> (loss, metrics), differentiated with respect to the
+        trainable part of `params`. Loss and metrics are float32 scalars, means over the batch, so
+        that microbatches can be averaged (`losses.mean`, which respects the weights of held-out
+        batches). The key belongs to the step; `talkjax.training.rng.stream(key, name)` derives
+        independent keys.
+      preview: (params, batch, key) -> {name: (N, H, W, 3) images} for all samples of the batch,
+        float in [-1, 1] or uint8, the columns of a picture grid, "truth" first; None for a stage
+        without pictures. Runs under `jit`.
+      trainable: Path prefixes ("denoiser", "landmark/head") of the trained parameters. The rest is
+        frozen: no gradient, no optimizer state, no moving average. ("",) trains everything.
+      eval_fn: Like `loss_fn`, for held-out data (no dropout); None uses `loss_fn` itself.
+      find_problem: (row of `metrics.jsonl`) -> a warning of one line, or None.
     """
 
     init: Callable[[jax.Array, Batch], Params]
@@ -38,5 +38,4 @@ class Stage:
     preview: Callable[[Params, Batch, jax.Array], dict[str, jax.Array]] | None = None
     trainable: tuple[str, ...] = ("",)
     eval_fn: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]] | None = None
-    watch: Callable[[dict[str, float]], str | None] | None = None
-    pretrained: Params = dataclasses.field(default_factory=dict)
+    find_problem: Callable[[dict[str, float]], str | None] | None = None

@@ -30,17 +30,16 @@ from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
 PREVIEW_STEPS = 10
-PREVIEW_IMAGES = 8
 
 
-def build(config: Mapping[str, Any]) -> Stage:
+def make_stage(config: Mapping[str, Any]) -> Stage:
     """The stage that `config.stage` names.
 
     Raises:
       ValueError: unknown stage.
     """
     if config["stage"] == "sync":  # none of the networks below
-        return sync_stage.build(config)
+        return sync_stage.make_sync_stage(config)
     nets = networks.build(config)
     makers: dict[str, Callable[[Mapping[str, Any], Networks], Stage]] = {
         "autoencoder": autoencoder_stage,
@@ -71,19 +70,20 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         kl = jnp.zeros(())
         if isinstance(encoded, tuple):
             mean, logvar = encoded
-            kl = (kl_divergence(mean, logvar)).mean() / mean[0].size
+            kl = losses.mean(kl_divergence(mean, logvar), batch) / mean[0].size
             encoded = sample_latent(stream(key, "posterior"), mean, logvar)
         decoded = model.apply(variables, encoded, method="decode")
         area = losses.mouth_area(
             batch["frame_landmarks"][:, LIPS_SLICE], nets.region, images.shape[1:3], mouth_weight
         )
-        mse = jnp.square(jnp.clip(decoded, -1, 1) - images).mean()
+        mse = losses.mean(jnp.square(jnp.clip(decoded, -1, 1) - images), batch)
         metrics = {"psnr": 10 * jnp.log10(4.0 / (mse + 1e-12)), "kl": kl}
-        return losses.reconstruction_loss(images, decoded, area) + kl_weight * kl, metrics
+        loss = losses.mean(losses.reconstruction_loss(images, decoded, area), batch)
+        return loss + kl_weight * kl, metrics
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         del key
-        images = to_float(batch["target"])[:PREVIEW_IMAGES]
+        images = to_float(batch["target"])
         return {
             "truth": images,
             "round trip": model.apply({"params": params["autoencoder"]}, images),
@@ -115,10 +115,12 @@ def _complete(nets: Networks, params: Params, batch: Batch, key: jax.Array | Non
 def _landmark_terms(
     config: Mapping[str, Any], predicted: jax.Array, batch: Batch
 ) -> tuple[jax.Array, Metrics]:
-    position, velocity = losses.landmark_loss(predicted, batch["content"])
+    position, velocity = (
+        losses.mean(error, batch) for error in losses.landmark_loss(predicted, batch["content"])
+    )
     left = batch["pose"][:, :, LEFT_EYE_SLICE].mean(2)
     right = batch["pose"][:, :, RIGHT_EYE_SLICE].mean(2)
-    unit = jnp.linalg.norm(left - right, axis=-1).mean()
+    unit = losses.mean(jnp.linalg.norm(left - right, axis=-1), batch)
     weight = config["loss"]["velocity_weight"]
     return (position + weight * velocity) / unit, {"landmark_l1": position / unit}
 
@@ -138,11 +140,10 @@ def landmark_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         del key
-        first = {k: v[:PREVIEW_IMAGES] for k, v in batch.items()}
-        predicted = _complete(nets, params, first, None)
+        predicted = _complete(nets, params, batch, None)
         middle = predicted.shape[1] // 2
         return {
-            "truth": draw_points(first["content"][:, middle]),
+            "truth": draw_points(batch["content"][:, middle]),
             "predicted": draw_points(predicted[:, middle]),
         }
 
@@ -229,10 +230,10 @@ def _diffusion_terms(
     lips = _flat(batch["frame_landmarks"])[:, LIPS_SLICE]
     area = losses.mouth_area(lips, nets.region, x0.shape[1:3], config["loss"]["mouth_weight"])
     area = area * (mask + config["loss"]["margin_weight"] * (1 - mask))[None]
-    loss = losses.diffusion_loss(output, target, weights, area)
+    loss = losses.mean(weights * losses.diffusion_loss(output, target, area), batch)
     estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
-    l1 = (jnp.abs(estimate - x0).mean(-1) * mask[None]).sum() / (mask.sum() * x0.shape[0])
-    return loss, {"diffusion": loss, "x0_l1": l1}
+    errors = (jnp.abs(estimate - x0).mean(-1) * mask[None]).sum((1, 2)) / mask.sum()
+    return loss, {"diffusion": loss, "x0_l1": losses.mean(errors, batch)}
 
 
 def _denoiser_init(nets: Networks, key: jax.Array, batch: Batch) -> Params:
@@ -300,7 +301,6 @@ def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         return _diffusion_terms(config, nets, params, batch, points, key)
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        batch = {k: v[:PREVIEW_IMAGES] for k, v in batch.items()}
         batch = _images(nets, params, batch, mask)
         return _image_preview(nets, params, batch, batch["frame_landmarks"], key)
 
@@ -353,7 +353,6 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         return terms(params, batch, key, None)
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        batch = {k: v[:PREVIEW_IMAGES] for k, v in batch.items()}
         batch = _images(nets, params, batch, mask)
         points = landmarks_at_frames(_complete(nets, params, batch, None), batch)
         return _image_preview(nets, params, batch, points, key)

@@ -1,17 +1,15 @@
-"""The training state as plain data, the optimiser and the moving average."""
+"""The training state as plain data, the optimizer and the moving average."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from jax.sharding import Mesh, PartitionSpec
 
 from talkjax.errors import UserError
-from talkjax.training import sharding
 from talkjax.training.stage import Params
 
 SCHEDULES = ("cosine", "constant")
@@ -20,15 +18,15 @@ SCHEDULES = ("cosine", "constant")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything a step reads and writes, and a checkpoint holds.
+    """Everything that a step reads and writes, and that a checkpoint holds.
 
     Attributes:
-      step: () int32, steps taken, skipped ones included: what the data and the noise go by.
-      params: all parameters, frozen ones included.
-      opt_state: of the trainable parameters.
-      ema: moving average of the trainable parameters.
-      skipped: () int32, steps whose gradient was not finite.
-      skipped_in_a_row: () int32, of these the latest ones without a good step between.
+      step: () int32. Number of steps taken, skipped ones included; data and noise depend on it.
+      params: All parameters, frozen ones included.
+      opt_state: Optimizer state of the trainable parameters.
+      ema: Moving average of the trainable parameters.
+      skipped: () int32. Number of steps whose gradient was not finite.
+      skipped_in_a_row: () int32. How many of the latest steps in a row were skipped.
     """
 
     step: jax.Array
@@ -43,10 +41,10 @@ class TrainState:
 
 
 def split(params: Params, prefixes: Sequence[str]) -> tuple[Params, Params]:
-    """Splits a nested dict into (trainable, frozen), the parts of the tree under `prefixes`.
+    """Splits parameters into (trainable, frozen): what lies under one of `prefixes`, and the rest.
 
     Raises:
-      UserError: a prefix matches nothing.
+      UserError: A prefix matches nothing.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
 
@@ -67,13 +65,13 @@ def split(params: Params, prefixes: Sequence[str]) -> tuple[Params, Params]:
 
 
 def merge(first: Params, second: Params) -> Params:
-    """The inverse of `split`; `second` wins where both have a parameter."""
+    """Joins two trees, the inverse of `split`; `second` wins where both have a parameter."""
     flat = traverse_util.flatten_dict(first, sep="/") | traverse_util.flatten_dict(second, sep="/")
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
 def averaged_params(state: TrainState) -> Params:
-    """All parameters, the trained ones as their moving average: what is used and released."""
+    """Returns all parameters, the trained ones as their moving average, as they are released."""
     return merge(state.params, state.ema)
 
 
@@ -81,14 +79,16 @@ def averaged_params(state: TrainState) -> Params:
 
 
 def make_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
-    """Learning rate by good (not skipped) steps: linear warm-up, then cosine or constant.
+    """Returns the learning rate by good steps: linear warm-up, then cosine or constant.
+
+    A step is good if it was not skipped.
 
     Args:
       config: `config.optimizer`.
-      steps: of the whole run; the cosine ends there.
+      steps: Length of the whole run, where the cosine ends.
 
     Raises:
-      UserError: unknown schedule, or a warm-up longer than the run.
+      UserError: The schedule is unknown, or the warm-up is longer than the run.
     """
     peak, warmup = float(config["learning_rate"]), int(config["warmup_steps"])
     if config["schedule"] not in SCHEDULES:
@@ -104,7 +104,7 @@ def make_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
     final = float(config["final_fraction"])
 
     def schedule(count: jax.Array) -> jax.Array:
-        # optax's own ones mix integers and floats.
+        # optax's own schedules mix integers and floats.
         count = jnp.asarray(count).astype(jnp.float32)
         scale = jnp.minimum((count + 1) / max(warmup, 1), 1.0)  # the first step moves, too
         if cosine:
@@ -118,7 +118,7 @@ def make_schedule(config: Mapping[str, Any], steps: int) -> optax.Schedule:
 def make_optimizer(
     config: Mapping[str, Any], schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW; only arrays of two or more axes decay."""
+    """Returns AdamW after clipping by global norm; only arrays of two or more axes decay."""
     clip = float(config["clip_norm"])
     chain = optax.chain(
         optax.clip_by_global_norm(clip) if clip > 0 else optax.identity(),
@@ -133,7 +133,7 @@ def make_optimizer(
     )
 
     def update(*args: Any) -> Any:
-        # optax mixes integers and floats, which strict promotion (in our tests) would refuse.
+        # optax mixes integers and floats, which strict promotion in the tests would refuse.
         with jax.numpy_dtype_promotion("standard"):
             return chain.update(*args)
 
@@ -141,7 +141,7 @@ def make_optimizer(
 
 
 def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:
-    """One step of the moving average, warmed up: min(decay, (1 + step) / (10 + step))."""
+    """Updates the moving average at the warmed-up rate min(decay, (1 + step) / (10 + step))."""
     count = step.astype(jnp.float32)
     rate = 1 - jnp.minimum(jnp.float32(decay), (1 + count) / (10 + count))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, params)
@@ -150,83 +150,17 @@ def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Pa
 # ---- creation -----------------------------------------------------------------------------------
 
 
-def create(
+def create_state(
     params: Params, optimizer: optax.GradientTransformation, prefixes: Sequence[str]
 ) -> TrainState:
-    """A fresh state around `params`."""
+    """Returns a fresh state with these parameters."""
     train, _ = split(params, prefixes)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(train),
-        # A copy: the step donates both trees, and one buffer cannot be given away twice.
+        # A copy: the step donates both trees, and a buffer cannot be donated twice.
         ema=jax.tree.map(jnp.copy, train),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
-
-
-def state_shardings(
-    abstract: TrainState,
-    optimizer: optax.GradientTransformation,
-    prefixes: Sequence[str],
-    mesh: Mesh,
-    rules: sharding.Rules,
-    min_size: int,
-) -> TrainState:
-    """NamedShardings for a whole state: whatever mirrors a parameter lies where it lies.
-
-    Args:
-      abstract: the state's shapes, from `jax.eval_shape`.
-      optimizer: the one the state was made with.
-      prefixes: `Stage.trainable`.
-      mesh: from `sharding.make_mesh`.
-      rules: see `sharding.param_specs`.
-      min_size: the same.
-
-    Raises:
-      UserError: as `sharding.param_specs`.
-    """
-    specs = sharding.param_specs(abstract.params, mesh, rules, min_size)
-    train, _ = split(specs, prefixes)
-    opt_specs = optax.tree_utils.tree_map_params(
-        optimizer,
-        lambda _, spec: spec,
-        abstract.opt_state,
-        train,
-        transform_non_params=lambda _: PartitionSpec(),
-    )
-    scalar = PartitionSpec()
-    return sharding.named(mesh, TrainState(scalar, specs, opt_specs, train, scalar, scalar))
-
-
-def init_params(
-    init: Callable[[jax.Array, Any], Params],
-    key: jax.Array,
-    example: Any,
-    mesh: Mesh,
-    rules: sharding.Rules,
-    min_size: int,
-) -> Params:
-    """Initialises parameters straight into their shardings: no device ever holds them whole.
-
-    Args:
-      init: `Stage.init`.
-      key: of the "init" stream.
-      example: a batch of arrays or shapes; only shapes and dtypes (and one row) matter.
-      mesh: from `sharding.make_mesh`.
-      rules: see `sharding.param_specs`.
-      min_size: the same.
-    """
-    shapes = jax.tree.map(lambda x: ((1, *x.shape[1:]), x.dtype), example, is_leaf=_is_array)
-
-    def run(key: jax.Array) -> Params:
-        batch = {name: jnp.zeros(*shape_dtype) for name, shape_dtype in shapes.items()}
-        return init(key, batch)
-
-    specs = sharding.param_specs(jax.eval_shape(run, key), mesh, rules, min_size)
-    return jax.jit(run, out_shardings=sharding.named(mesh, specs))(key)
-
-
-def _is_array(x: Any) -> bool:
-    return hasattr(x, "shape")

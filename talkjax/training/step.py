@@ -1,4 +1,4 @@
-"""The one train step, for every stage, and its evaluation counterpart."""
+"""The train step, which all stages share, the evaluation step and the preview."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,24 +29,24 @@ def make_train_step(
 ) -> Callable[[state.TrainState, Batch], tuple[state.TrainState, Metrics]]:
     """Builds the jitted step (state, batch) -> (state, metrics); the old state is donated.
 
-    A step whose loss or gradient is not finite changes nothing but the counters: neither
-    parameters nor optimiser nor average take part, and the schedule stands still.
+    A step whose loss or gradient is not finite changes the counters only: parameters, optimizer,
+    average and schedule stay where they are.
 
     Args:
       loss_fn: `Stage.loss_fn`.
-      optimizer: over the trainable parameters.
-      schedule: learning rate by good steps, for the metrics.
-      trainable: path prefixes, `Stage.trainable`.
-      ema_decay: of the moving average, once warmed up.
-      accumulation: microbatches per step. Every device takes part in each; their losses,
-        metrics and gradients are averaged.
-      seed: the run's; the step takes its key's "train" stream, then the step number.
-      mesh: from `sharding.make_mesh`.
-      shardings: from `state.state_shardings`.
+      optimizer: Optimizer of the trainable parameters.
+      schedule: Learning rate by good steps, for the metrics.
+      trainable: Path prefixes, `Stage.trainable`.
+      ema_decay: Decay of the moving average after its warm-up.
+      accumulation: Microbatches per step. Every device takes part in each; losses, metrics and
+        gradients are averaged.
+      seed: Seed of the run. The step's key is its stream "train", folded with the step number.
+      mesh: Mesh from `sharding.make_mesh`.
+      shardings: Shardings of the state.
 
     Returns:
-      The step. Its metrics are the stage's, and "loss", "grad_norm" (before clipping),
-      "learning_rate", "skipped" and "skipped_in_a_row": () float32, on every device.
+      The step. Its metrics are the stage's and "loss", "grad_norm" (before clipping),
+      "learning_rate", "skipped" and "skipped_in_a_row": () float32, replicated.
     """
 
     def loss_and_grad(train: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
@@ -60,12 +60,12 @@ def make_train_step(
     def accumulated(train: Params, frozen: Params, batch: Batch, key: jax.Array) -> Any:
         if accumulation == 1:
             return loss_and_grad(train, frozen, batch, key)
-        rows = NamedSharding(mesh, PartitionSpec(None, sharding.AXES))
+        microbatches = NamedSharding(mesh, PartitionSpec(None, sharding.AXES))
 
         def to_microbatches(x: jax.Array) -> jax.Array:
-            # Every accumulation-th row, not a run of rows: each device keeps to its own.
+            # Every n-th row, not a run of rows, so that each device keeps its own.
             x = x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:])
-            return jax.lax.with_sharding_constraint(x.swapaxes(0, 1), rows)
+            return jax.lax.with_sharding_constraint(x.swapaxes(0, 1), microbatches)
 
         def body(total: Any, inputs: tuple[jax.Array, Batch]) -> tuple[Any, None]:
             index, micro = inputs
@@ -83,7 +83,7 @@ def make_train_step(
         train, frozen = state.split(old.params, trainable)
         key = stream(jax.random.key(seed), "train", old.step)
         metrics, grads = accumulated(train, frozen, batch, key)
-        # The average over devices is the compiler's; splitting it like the parameters is ours.
+        # The compiler averages over devices; this shards the result like the parameters.
         grads = jax.lax.with_sharding_constraint(grads, shardings.ema)
         norm = optax.global_norm(grads)
         good = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
@@ -113,11 +113,11 @@ def make_train_step(
         }
         return new, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
 
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
         sharding.on_mesh(mesh, train_step),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, everywhere),
+        out_shardings=(shardings, replicated),
         donate_argnums=0,
     )
 
@@ -125,21 +125,23 @@ def make_train_step(
 def make_eval_step(
     loss_fn: LossFn, *, seed: int, mesh: Mesh, shardings: state.TrainState
 ) -> Callable[[state.TrainState, Batch, jax.Array], Metrics]:
-    """Builds the jitted (state, batch, index) -> metrics, on the averaged parameters.
+    """Builds the jitted step (state, batch, index) -> metrics, with the averaged parameters.
 
-    The noise goes by the batch's index, so that evaluations at different steps compare.
+    The noise depends on the batch's index, so that evaluations at different steps compare. The
+    metrics are means over the batch under its `weight`, whose sum is the metric "weight".
     """
 
     def eval_step(current: state.TrainState, batch: Batch, index: jax.Array) -> Metrics:
         params = state.averaged_params(current)
         loss, metrics = loss_fn(params, batch, stream(jax.random.key(seed), "eval", index))
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), {**metrics, "loss": loss})
+        metrics = {**metrics, "loss": loss, "weight": batch["weight"].sum()}
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), metrics)
 
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
         sharding.on_mesh(mesh, eval_step),
-        in_shardings=(shardings, sharding.batch_sharding(mesh), everywhere),
-        out_shardings=everywhere,
+        in_shardings=(shardings, sharding.batch_sharding(mesh), replicated),
+        out_shardings=replicated,
     )
 
 
@@ -150,7 +152,7 @@ def make_preview(
     mesh: Mesh,
     shardings: state.TrainState,
 ) -> Callable[[state.TrainState, Batch], dict[str, jax.Array]]:
-    """Builds the jitted (state, batch) -> pictures, each whole on every device."""
+    """Builds the jitted function (state, batch) -> pictures, replicated on every device."""
 
     def run(current: state.TrainState, batch: Batch) -> dict[str, jax.Array]:
         key = stream(jax.random.key(seed), "preview")

@@ -4,7 +4,7 @@ Multi-way matching (Chung et al., *Perfect match*, ICASSP 2019): of the sounds a
 which is its own, and of the lips around a sound? The softmax is over the very distances that
 `talkjax.metrics.sync` measures with. Windows of one run serve each other as the wrong answers.
 Besides, both embeddings must tell the shape of the lips (`shape_loss`), which gets them going.
-Matching can sit at chance for ever, and silently; `watch` says so, and why.
+Matching can sit at chance for ever, and silently; `find_problem` says so, and why.
 """
 
 import math
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from talkjax.models import sync_expert
-from talkjax.training import sync_augment
+from talkjax.training import losses, sync_augment
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
@@ -28,7 +28,7 @@ _COLLAPSED = 5e-3  # of embeddings of length 1, within a run
 _FLAT = 1e-6  # norm of a gradient that has vanished
 
 
-def build(config: Mapping[str, Any]) -> Stage:
+def make_sync_stage(config: Mapping[str, Any]) -> Stage:
     """The stage of `config.sync`.
 
     Raises:
@@ -56,8 +56,12 @@ def build(config: Mapping[str, Any]) -> Stage:
         inputs = audio_inputs(batch["mel"])
         embedded = model.apply({"params": params}, lips, inputs)
         matching, metrics = matching_loss(*embedded, scale, lags)
+        matching = losses.mean(matching, batch)
+        metrics = {name: losses.mean(values, batch) for name, values in metrics.items()}
+        weight = batch.get("weight", jnp.ones(len(lips)))
         lips_shape, audio_shape = (
-            shape_loss(e, head, batch["shape"]) for e, head in zip(embedded, heads, strict=True)
+            shape_loss(e, head, batch["shape"], weight)
+            for e, head in zip(embedded, heads, strict=True)
         )
         return matching + shape_weight * (lips_shape + audio_shape) / 2, {
             **metrics,
@@ -79,8 +83,8 @@ def build(config: Mapping[str, Any]) -> Stage:
         del key  # nothing is random
         return terms(params, batch, sync_expert.network_images(batch["lips"], size))
 
-    watch = make_watch(*chance(windows, margin, lags), config["sync"]["patience"])
-    return Stage(init, loss_fn, None, ("sync",), eval_fn, watch)
+    find_problem = make_find_problem(*chance(windows, margin, lags), config["sync"]["patience"])
+    return Stage(init, loss_fn, None, ("sync",), eval_fn, find_problem)
 
 
 def audio_inputs(mel: jax.Array) -> jax.Array:
@@ -89,7 +93,7 @@ def audio_inputs(mel: jax.Array) -> jax.Array:
 
 
 def network_change(values: jax.Array) -> jax.Array:
-    """How much (B, L, ...) inputs change along their second axis: mean deviation, ()."""
+    """Mean standard deviation of (B, L, ...) inputs along their second axis, a scalar."""
     return values.std(1).mean()
 
 
@@ -111,8 +115,8 @@ def matching_loss(
       lags: ticks either way of what is compared.
 
     Returns:
-      The loss in nats, and accuracy (nearest sound at most one tick off), the mean distance to
-      the own and to all sounds, and how far embeddings stray within a run.
+      (B,) loss in nats, and metrics, (B,) each: accuracy (nearest sound at most one tick off), the
+      mean distance to the own and to all sounds, and the spread of embeddings within a run.
     """
     windows = lips.shape[1]
     margin = (audio.shape[1] - windows) // 2
@@ -124,16 +128,18 @@ def matching_loss(
     of_lips = jax.nn.log_softmax(logits[:, :, own], 1)[:, np.arange(windows), np.arange(windows)]
     nearest = jnp.where(wanted, distances, jnp.inf).argmin(-1)
     near = jnp.abs(nearest - own[None]) <= 1
-    return -(of_sounds.mean() + of_lips.mean()) / 2, {
-        "accuracy": near.astype(jnp.float32).mean(),
-        "distance": distances[:, np.arange(windows), own].mean(),
-        "distance_all": distances.mean(),
+    return -(of_sounds.mean(1) + of_lips.mean(1)) / 2, {
+        "accuracy": near.astype(jnp.float32).mean(1),
+        "distance": distances[:, np.arange(windows), own].mean(1),
+        "distance_all": distances.mean((1, 2)),
         "lips_spread": spread(lips),
         "audio_spread": spread(audio),
     }
 
 
-def shape_loss(embedded: jax.Array, head: jax.Array, shapes: jax.Array) -> jax.Array:
+def shape_loss(
+    embedded: jax.Array, head: jax.Array, shapes: jax.Array, weight: jax.Array
+) -> jax.Array:
     """How badly a linear map reads the lips' shape off embeddings: 1 if not at all, 0 if exactly.
 
     Matching alone has a long way to its first clue, and both networks must find it at once; a shape
@@ -148,7 +154,9 @@ def shape_loss(embedded: jax.Array, head: jax.Array, shapes: jax.Array) -> jax.A
     read = embedded[:, margin : margin + shapes.shape[1]] @ head
     # Within the run: what a face is like by itself must not matter.
     read, shapes = (x - x.mean(1, keepdims=True) for x in (read, shapes))
-    return jnp.square(read - shapes).sum() / jnp.maximum(jnp.square(shapes).sum(), 1e-3)
+    weight = weight[:, None, None]
+    total = jnp.maximum((weight * jnp.square(shapes)).sum(), 1e-3)
+    return (weight * jnp.square(read - shapes)).sum() / total
 
 
 def chance(windows: int, margin: int, lags: int) -> tuple[float, float]:
@@ -161,24 +169,24 @@ def chance(windows: int, margin: int, lags: int) -> tuple[float, float]:
 
 
 def spread(embeddings: jax.Array) -> jax.Array:
-    """Root mean squared distance of a run's embeddings (B, N, D) from their mean, ()."""
+    """Root mean squared distance of each run's embeddings (B, N, D) from their mean, (B,)."""
     centred = embeddings - embeddings.mean(1, keepdims=True)
-    return jnp.sqrt(jnp.square(centred).sum(-1).mean())
+    return jnp.sqrt(jnp.square(centred).sum(-1).mean(1))
 
 
-def make_watch(
+def make_find_problem(
     chance_loss: float, chance_accuracy: float, patience: int
 ) -> Callable[[dict[str, float]], str | None]:
     """Tells from a logged row, after `patience` steps, that the loss is at chance, and why."""
 
-    def watch(row: dict[str, float]) -> str | None:
+    def find_problem(row: dict[str, float]) -> str | None:
         # A loss that is NaN is no business of this one.
         if row["step"] < patience or not row["matching"] > _LEFT * chance_loss:
             return None
         reason = _reason(row, chance_accuracy)
         return f"matching {row['matching']:.3f} is at chance ({chance_loss:.3f}): {reason}"
 
-    return watch
+    return find_problem
 
 
 def _reason(row: Mapping[str, float], chance_accuracy: float) -> str:

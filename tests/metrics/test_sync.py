@@ -109,7 +109,7 @@ def exported(tmp_path_factory):
             return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, path[-1].key == "scale", np.float32)
 
-    shapes = jax.eval_shape(stages.build(c).init, jax.random.key(0), batch)
+    shapes = jax.eval_shape(stages.make_stage(c).init, jax.random.key(0), batch)
     params = jax.tree_util.tree_map_with_path(values, shapes)  # compiling `init` takes longer
     directory = tmp_path_factory.mktemp("experts") / "tiny"
     weights.save_params(directory, params, c.to_dict())

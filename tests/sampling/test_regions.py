@@ -114,7 +114,7 @@ def test_content_completion(model):
 
 def test_expected_params_are_those_of_training():
     config = fakes.tiny_config()
-    stage = stages.build(config)
+    stage = stages.make_stage(config)
     frames, window = 1, config["data"]["window"]
     batch = {
         "mel": jnp.zeros((1, window, 16, 80)),

@@ -25,7 +25,7 @@ def test_signal_agrees_and_noise_does_not():
 def test_both_losses_reach_the_landmark_network():
     config = tiny_config("joint")
     plain = config.to_dict()
-    params = random_for(stages.build(plain).init, batch())
+    params = random_for(stages.make_stage(plain).init, batch())
     batches = [batch(seed) for seed in range(4)]
     found = agreement.landmark_gradients(plain, params, batches)
     assert found["batches"] == 4 and -1 <= found["cosine"] <= 1
@@ -34,6 +34,6 @@ def test_both_losses_reach_the_landmark_network():
     # Without motion alignment and correspondences nothing of the landmarks reaches the denoiser.
     talk = plain["denoiser"]["talkformer"]
     plain["denoiser"]["talkformer"] = {**talk, "motion_align": False, "reference_align": False}
-    params = random_for(stages.build(plain).init, batch())
+    params = random_for(stages.make_stage(plain).init, batch())
     cut = agreement.landmark_gradients(plain, params, batches)
     assert cut["diffusion"]["norm"] == 0 and cut["landmark"]["norm"] > 0

@@ -9,6 +9,7 @@ import pytest
 
 from talkjax import runs, weights
 from talkjax.errors import UserError
+from talkjax.export import export
 from talkjax.training import checkpoints
 from tests.training import toy
 from tests.training.saved import assert_equal, make_state, save_run
@@ -60,14 +61,13 @@ def test_restoring_on_another_mesh(tmp_path, shape):
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: 4.0, 5: 5.0}
-    save_run(tmp_path, range(1, 7), metrics={k: {"loss": v} for k, v in losses.items()})
-    with checkpoints.open_manager(tmp_path) as manager:
+    save_run(tmp_path, range(1, 7), losses=losses)
+    with checkpoints.open_manager(tmp_path, losses=losses) as manager:
         assert sorted(manager.all_steps()) == [2, 5, 6]  # 6 has no evaluation
-        assert manager.best_step() == 2
 
 
 def test_what_a_killed_deletion_left_is_removed(tmp_path):
-    save_run(tmp_path, range(1, 4), metrics={2: {"loss": 1.0}})
+    save_run(tmp_path, range(1, 4))
     directory = tmp_path / "checkpoints"
     assert sorted(os.listdir(directory)) == ["2", "3"]
     shutil.copytree(directory / "3", directory / "1")
@@ -149,11 +149,14 @@ def test_a_config_that_is_none(tmp_path):
 
 def test_export_writes_the_average(tmp_path):
     made = save_run(tmp_path / "run", [1, 4])
-    runs.export(tmp_path / "run", tmp_path / "out")
+    export(tmp_path / "out", run=tmp_path / "run")
     params, config = weights.load_params(tmp_path / "out")
     assert np.all(params["denoiser"]["kernel"] == 4)
     assert_equal(params["autoencoder"], made.params["autoencoder"])
-    assert (config["trained_steps"], config["trained"]) == (4, ["denoiser"])
+    assert config["networks"] == {
+        "denoiser": {"stage": "diffusion", "steps": 4},
+        "autoencoder": {"stage": "diffusion", "frozen": True},
+    }
     assert config["batch_size"] == 16
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == config
 
@@ -161,11 +164,11 @@ def test_export_writes_the_average(tmp_path):
 def test_export_in_half_the_size(tmp_path):
     made = save_run(tmp_path / "run", [1])
     for dtype in ("float32", "float16"):
-        runs.export(tmp_path / "run", tmp_path / dtype, dtype)
+        export(tmp_path / dtype, run=tmp_path / "run", dtype=dtype)
     sizes = [(tmp_path / d / "model.safetensors").stat().st_size for d in ("float32", "float16")]
     assert sizes[1] < sizes[0]
     params, config, trained = runs.load_weights(tmp_path / "float16")
-    assert trained == ["denoiser"] and config["trained_steps"] == 1
+    assert trained == ["denoiser"] and config["networks"]["denoiser"]["steps"] == 1
     for part in made.params:
         for leaf in jax.tree.leaves(params[part]):
             assert leaf.dtype == np.float32
@@ -191,24 +194,29 @@ def test_an_export_names_no_files_of_the_machine():
 
 
 def test_nothing_to_export(tmp_path):
-    with pytest.raises(UserError, match=r"config\.json does not exist"):
-        runs.export(tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match="holds neither"):
+        export(tmp_path / "out", run=tmp_path)
     runs.write_config(tmp_path, toy.config())
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no checkpoint yet"):
-        runs.export(tmp_path, tmp_path / "out")
+        export(tmp_path / "out", run=tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def start_from(fresh, **sources):
+    return checkpoints.insert(fresh, checkpoints.load_sources(sources), "the source")
+
+
 @pytest.mark.parametrize("exported", [False, True])
-def test_warm_start_from_a_run_or_an_export(tmp_path, exported):
+def test_a_run_starts_from_a_run_or_an_export(tmp_path, exported):
     source = tmp_path / "run"
     old = save_run(source, [7], seed=5)
     if exported:
-        runs.export(source, tmp_path / "out")
+        export(tmp_path / "out", run=source)
         source = tmp_path / "out"
     fresh = make_state((1, 8), seed=6)[0].params
     fresh["landmark"] = {"kernel": jnp.ones(3)}
-    started = checkpoints.warm_start(fresh, {"landmark": "", "diffusion": str(source)})
+    started = start_from(fresh, landmark="", diffusion=str(source))
     assert np.all(np.asarray(started["denoiser"]["kernel"]) == 7)
     assert_equal(started["autoencoder"], old.params["autoencoder"])
     assert_equal(started["landmark"], fresh["landmark"])
@@ -216,32 +224,36 @@ def test_warm_start_from_a_run_or_an_export(tmp_path, exported):
         assert new.sharding == was.sharding
 
 
-def test_who_trained_a_network_gives_it(tmp_path):
-    """Both carry an autoencoder; the one that trained it is taken, whichever comes first."""
-    save_run(tmp_path / "carries", [1], seed=1)
+def test_the_more_specific_field_gives_a_network(tmp_path):
+    """Both sources have an autoencoder; `init_from.autoencoder` wins over `init_from.diffusion`."""
+    save_run(tmp_path / "both", [1], seed=1)
     other = {"autoencoder": {"kernel": np.full((toy.OUTPUTS, toy.OUTPUTS), 9.0, np.float32)}}
-    config = {"stage": "autoencoder", "trained": ["autoencoder"]}
-    weights.save_params(tmp_path / "trained", other, config)
-    sources = {"autoencoder": str(tmp_path / "trained"), "diffusion": str(tmp_path / "carries")}
+    weights.save_params(tmp_path / "trained", other, {"stage": "autoencoder"})
+    sources = {"autoencoder": str(tmp_path / "trained"), "diffusion": str(tmp_path / "both")}
     for order in (sources, dict(reversed(sources.items()))):
-        started = checkpoints.warm_start(make_state()[0].params, order)
+        started = start_from(make_state()[0].params, **order)
         assert np.all(np.asarray(started["autoencoder"]["kernel"]) == 9)
         assert np.all(np.asarray(started["denoiser"]["kernel"]) == 1)
 
 
-def test_warm_starts_that_cannot_be(tmp_path):
+def test_sources_that_do_not_fit(tmp_path):
     save_run(tmp_path / "a", [1])
-    save_run(tmp_path / "b", [1], stage="joint")
-    fresh = make_state()[0].params
-    a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    with pytest.raises(UserError, match="was trained as 'diffusion'"):
-        checkpoints.warm_start(fresh, {"landmark": a})
-    with pytest.raises(UserError, match="both trained denoiser"):
-        checkpoints.warm_start(fresh, {"diffusion": a, "joint": b})
+    fresh, a = make_state()[0].params, str(tmp_path / "a")
+    words = r"init_from\.landmark=.*/a has no network 'landmark' \(it has autoencoder, denoiser\)"
+    with pytest.raises(UserError, match=words):
+        start_from(fresh, landmark=a)
     with pytest.raises(UserError, match="holds neither"):
-        checkpoints.warm_start(fresh, {"landmark": str(tmp_path)})
-    with pytest.raises(UserError, match="none of which"):
-        checkpoints.warm_start({"landmark": fresh["denoiser"]}, {"diffusion": a})
+        start_from(fresh, landmark=str(tmp_path))
     smaller = {"denoiser": {**fresh["denoiser"], "kernel": jnp.ones((2, 2))}}
     with pytest.raises(UserError, match="denoiser/kernel"):
-        checkpoints.warm_start(smaller, {"diffusion": a})
+        start_from(smaller, diffusion=a)
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path):
+    """Its config lacks fields that were added since; they have their defaults."""
+    config = toy.config().to_dict()
+    del config["denoiser"], config["max_skipped_in_a_row"]
+    runs.write_config(tmp_path, config)
+    checkpoints.check_config(tmp_path, toy.config())
+    with pytest.raises(UserError, match=r"denoiser\.blocks was 2, is 3"):
+        checkpoints.check_config(tmp_path, toy.config(**{"denoiser.blocks": 3}))

@@ -86,7 +86,7 @@ def test_the_rules_cover_every_parameter_of_every_network(module, stage):
     config.stage = stage
     batch = programs.batch_shapes(config)
     params = jax.eval_shape(
-        lambda key: stages.build(config).init(
+        lambda key: stages.make_stage(config).init(
             key, {name: jax.numpy.zeros(x.shape, x.dtype) for name, x in batch.items()}
         ),
         jax.random.key(0),

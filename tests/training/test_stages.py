@@ -48,7 +48,7 @@ def batch(seed=0, b=2, f=2, t=5):
 def landmark_gradient(config):
     """Norm of the diffusion loss's gradient in the landmark network."""
     config.joint.landmark_weight = 0.0
-    stage = stages.build(config)
+    stage = stages.make_stage(config)
     params = random_for(stage.init, batch())
 
     @jax.jit
@@ -67,7 +67,7 @@ def test_diffusion_loss_reaches_the_landmark_network_only_end_to_end():
 
 @pytest.mark.parametrize("stage_name", ["autoencoder", "landmark", "diffusion", "joint"])
 def test_every_stage_has_finite_loss_metrics_and_pictures(stage_name):
-    stage = stages.build(tiny_config(stage_name))
+    stage = stages.make_stage(tiny_config(stage_name))
     data = batch()
     if stage_name == "autoencoder":
         rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def test_every_stage_has_finite_loss_metrics_and_pictures(stage_name):
 def test_pixels_in_the_batch_give_what_cached_latents_give():
     """Encoding inside of the step is the same as encoding before, mask and normalisation too."""
     config = tiny_config("diffusion", **{"autoencoder.latent_std": (2.0,)})
-    stage = stages.build(config)
+    stage = stages.make_stage(config)
     rng = np.random.default_rng(0)
     pixels = {k: v for k, v in batch().items() if not k.endswith("latent")}
     pixels["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
@@ -127,21 +127,28 @@ def test_losses_weigh_errors_by_place():
     plain = np.abs(images).mean() + 0.5 * sum(
         np.abs(np.diff(images, axis=a)).mean() for a in (1, 2)
     )
-    loss = losses.reconstruction_loss(images, np.zeros_like(images), area)
-    np.testing.assert_allclose(loss, plain, rtol=1e-5)
-    np.testing.assert_allclose(
-        losses.reconstruction_loss(images, np.zeros_like(images), 3 * area), plain, rtol=1e-5
-    )
+    for scale in (1, 3):
+        loss = losses.reconstruction_loss(images, np.zeros_like(images), scale * area)
+        assert loss.shape == (2,)
+        np.testing.assert_allclose(loss.mean(), plain, rtol=1e-5)
     # The same error costs more where there is more weight, in either loss.
     wrong, heavy = images.copy(), area.copy()
     wrong[:, 2:4, 2:4] += 0.5
     heavy[:, 2:4, 2:4] = 5
-    ones = np.ones(2, np.float32)
     for loss in (
         lambda a: losses.reconstruction_loss(images, wrong, a),
-        lambda a: losses.diffusion_loss(images, wrong, ones, a),
+        lambda a: losses.diffusion_loss(images, wrong, a),
     ):
-        assert loss(heavy) > 2 * loss(area)
+        assert (loss(heavy) > 2 * loss(area)).all()
+
+
+def test_means_count_samples_by_their_weight():
+    values = np.arange(8, dtype=np.float32).reshape(4, 2)
+    np.testing.assert_allclose(losses.mean(values, {}), 3.5)
+    batch = {"weight": np.array([1, 0], np.float32)}  # two samples of two frames each
+    np.testing.assert_allclose(losses.mean(values, batch), 1.5)
+    batch = {"weight": np.array([1, 1, 0, 0], np.float32)}
+    np.testing.assert_allclose(losses.mean(values, batch), 1.5)
 
 
 def test_predicted_landmarks_are_read_at_each_frames_own_time():
@@ -154,12 +161,13 @@ def test_predicted_landmarks_are_read_at_each_frames_own_time():
 
 def test_landmark_loss_is_zero_at_the_truth_and_sees_jitter():
     truth = jnp.asarray(batch()["content"])
-    assert all(float(x) == 0 for x in losses.landmark_loss(truth, truth))
+    assert all(not x.any() for x in losses.landmark_loss(truth, truth))
     shaken = truth + 0.01 * (-1.0) ** jnp.arange(5.0).reshape(1, 5, 1, 1)
     position, velocity = losses.landmark_loss(shaken, truth)
-    np.testing.assert_allclose((position, velocity), (0.01, 0.02), rtol=1e-4)
+    np.testing.assert_allclose(position, [0.01, 0.01], rtol=1e-4)
+    np.testing.assert_allclose(velocity, [0.02, 0.02], rtol=1e-4)
 
 
 def test_unknown_stage():
     with pytest.raises(ValueError, match="landmark"):
-        stages.build(tiny_config("gan"))
+        stages.make_stage(tiny_config("gan"))

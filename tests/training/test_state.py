@@ -5,8 +5,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from talkjax.errors import UserError
-from talkjax.training import sharding, state
+from talkjax.training import state
 from tests.training import toy
+from tests.training.saved import make_state
 
 
 def optimizer_of(c, steps=100):
@@ -85,20 +86,15 @@ def test_the_average_warms_up():
 
 def test_frozen_parameters_have_no_optimiser_state_and_no_average():
     _, optimizer = optimizer_of(toy.config())
-    made = state.create(toy_params(), optimizer, ["denoiser"])
+    made = state.create_state(toy_params(), optimizer, ["denoiser"])
     assert set(made.ema) == {"denoiser"}
     assert set(made.opt_state[1][0].mu) == {"denoiser"}
     assert set(state.averaged_params(made)) == {"denoiser", "autoencoder"}
 
 
-def test_optimiser_and_average_lie_where_their_parameters_lie():
-    c = toy.config()
-    _, optimizer = optimizer_of(c)
-    mesh = sharding.make_mesh(2, 4)
-    abstract = jax.eval_shape(lambda: state.create(toy_params(), optimizer, ["denoiser"]))
-    rules = (("bias", "replicate"), (".*", "fsdp"))
-    where = state.state_shardings(abstract, optimizer, ["denoiser"], mesh, rules, 1)
-    assert jax.tree.structure(where) == jax.tree.structure(abstract)
+def test_optimizer_and_average_are_sharded_like_their_parameters():
+    _, abstract = make_state((2, 4))
+    where = jax.tree.map(lambda x: x.sharding, abstract)
     split = PartitionSpec("fsdp")
     adam = where.opt_state[1][0]
     for tree in (where.params, where.ema, adam.mu, adam.nu):
@@ -108,10 +104,6 @@ def test_optimiser_and_average_lie_where_their_parameters_lie():
 
 
 def test_initial_values_do_not_depend_on_the_mesh():
-    example = {"x": np.zeros((16, toy.FEATURES), np.float32)}
-    rules = (("bias", "replicate"), (".*", "fsdp"))
-    made = []
-    for mesh in (sharding.make_mesh(1, 8), sharding.make_mesh(1, 1, jax.devices()[:1])):
-        made.append(state.init_params(toy.init, jax.random.key(3), example, mesh, rules, 1))
+    made = [make_state(shape, seed=3)[0].params for shape in ((1, 8), (1, 1))]
     assert made[0]["denoiser"]["kernel"].sharding.spec == PartitionSpec("fsdp")
     jax.tree.map(np.testing.assert_array_equal, *made)

@@ -3,38 +3,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax.training import sharding, state, step
+from talkjax.training import plan, sharding, state
 from talkjax.training.rng import stream
+from talkjax.training.stage import Stage
 from tests.training import toy
 
 
 class Run:
-    """A toy run without a loop: `run.step(batch)` moves on and returns the metrics."""
+    """A toy run without a loop: `run.step(batch)` advances it and returns the metrics."""
 
-    def __init__(self, mesh=None, loss_fn=toy.loss_fn, accumulation=1, ema_decay=0.9, **changes):
+    def __init__(self, shape=(8, 1), loss_fn=toy.loss_fn, accumulation=1, ema_decay=0.9, **changes):
         c = toy.config(**changes)
-        self.mesh = mesh or sharding.make_mesh()
-        self.rows = sharding.batch_sharding(self.mesh)
-        rules = (("bias", "replicate"), (".*", "fsdp"))
-        example = {"x": np.zeros((16, toy.FEATURES), np.float32)}
-        schedule = state.make_schedule(c.optimizer, c.steps)
-        optimizer = state.make_optimizer(c.optimizer, schedule)
-        params = state.init_params(toy.init, jax.random.key(0), example, self.mesh, rules, 1)
-        self.shardings = state.state_shardings(
-            jax.eval_shape(lambda: state.create(params, optimizer, ["denoiser"])),
-            optimizer, ["denoiser"], self.mesh, rules, 1,
-        )  # fmt: skip
-        create = jax.jit(
-            lambda p: state.create(p, optimizer, ["denoiser"]), out_shardings=self.shardings
-        )
-        self.state = create(params)
-        self._step = step.make_train_step(
-            loss_fn, optimizer, schedule, trainable=["denoiser"], ema_decay=ema_decay,
-            accumulation=accumulation, seed=c.seed, mesh=self.mesh, shardings=self.shardings,
-        )  # fmt: skip
+        c.mesh.data, c.mesh.fsdp = shape
+        c.optimizer.accumulation, c.ema_decay = accumulation, ema_decay
+        example = {name: np.zeros((16, n), np.float32) for name, n in toy.SIZES.items()}
+        stage = Stage(toy.init, loss_fn, toy.preview, ("denoiser",))
+        self.plan = plan.make_plan(c, stage, example, jax.devices()[: shape[0] * shape[1]])
+        create = jax.jit(self.plan.create, out_shardings=self.plan.shardings)
+        self.state = create(self.plan.init())
 
     def step(self, batch):
-        self.state, metrics = self._step(self.state, sharding.place_batch(batch, self.rows))
+        placed = sharding.place_batch(batch, self.plan.batch_sharding)
+        self.state, metrics = self.plan.programs["train"][0](self.state, placed)
         return {name: float(x) for name, x in metrics.items()}
 
 
@@ -55,8 +45,7 @@ def assert_trees_close(a, b, **tolerance):
 
 @pytest.mark.parametrize("shape", [(8, 1), (2, 4), (1, 8)])
 def test_every_mesh_computes_the_same(shape):
-    one = Run(sharding.make_mesh(1, 1, jax.devices()[:1]))
-    many = Run(sharding.make_mesh(*shape))
+    one, many = Run((1, 1)), Run(shape)
     for batch in batches(4):
         a, b = one.step(batch), many.step(batch)
         assert a == pytest.approx(b, rel=1e-5)
@@ -75,8 +64,8 @@ def test_it_learns_and_leaves_the_frozen_part_alone():
 
 def test_microbatches_equal_one_large_batch():
     quiet = jax.tree_util.Partial(toy.loss_fn, noise=0.0)
-    mesh = sharding.make_mesh(2, 4)
-    whole, parts = Run(mesh, quiet), Run(mesh, quiet, accumulation=4)
+    whole = Run((2, 4), quiet, batch_size=32)
+    parts = Run((2, 4), quiet, accumulation=4, batch_size=32)
     for batch in batches(3, size=32):
         assert parts.step(batch) == pytest.approx(whole.step(batch), rel=1e-5)
     assert_trees_close(whole.state.params, parts.state.params, rtol=1e-5, atol=1e-6)
@@ -136,7 +125,7 @@ def test_noise_goes_by_seed_and_step_alone():
     assert Run(seed=1).step(batch)["loss"] != first[0]
     late = Run()
     late.state = jax.tree_util.tree_map(lambda x: x, late.state)
-    moved = jax.device_put(jnp.int32(5), late.shardings.step)
+    moved = jax.device_put(jnp.int32(5), late.plan.shardings.step)
     late.state = state.TrainState(**{**vars(late.state), "step": moved})
     assert late.step(batch)["loss"] != first[0]
 
@@ -156,9 +145,9 @@ def test_the_old_state_is_given_away():
 
 def test_evaluation_uses_the_average_and_the_same_noise_every_time():
     run = Run(ema_decay=0.999)
-    evaluate = step.make_eval_step(toy.loss_fn, seed=0, mesh=run.mesh, shardings=run.shardings)
-    batch = next(batches(1))
-    placed = sharding.place_batch(batch, run.rows)
+    evaluate, _ = run.plan.programs["eval"]
+    batch = next(batches(1)) | {"weight": np.ones(16, np.float32)}
+    placed = sharding.place_batch(batch, run.plan.batch_sharding)
     for training in batches(5):
         run.step(training)
     numbers = evaluate(run.state, placed, np.int32(0))
@@ -167,3 +156,12 @@ def test_evaluation_uses_the_average_and_the_same_noise_every_time():
     key = stream(jax.random.key(0), "eval", 0)
     expected, _ = toy.loss_fn(state.averaged_params(run.state), batch, key)
     assert float(numbers["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(numbers["weight"]) == 16
+
+
+def test_pictures_are_made_on_every_device_whatever_their_number():
+    """A mesh larger than the number of pictures asked for must not cut the batch below itself."""
+    planned = Run((8, 1), **{"eval.pictures": 3}).plan
+    _, (_, shapes) = planned.programs["preview"]
+    assert shapes["x"].shape[0] == 8
+    assert "preview" not in Run(**{"eval.pictures": 0}).plan.programs

@@ -44,7 +44,7 @@ def toy_batch(rng, batch=8, margin=0, size=28):
 
 @pytest.fixture(scope="module")
 def stage():
-    return stages.build(tiny_config())
+    return stages.make_stage(tiny_config())
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_loss_falls_where_lips_are_as_the_sound(run, stage):
     assert rows[0]["matching"] > 0.9 * chance
     assert np.mean([row["matching"] for row in rows[-5:]]) < 0.7 * chance
     assert rows[-1]["distance"] < rows[-1]["distance_all"]
-    assert stage.watch(rows[-1]) is None
+    assert stage.find_problem(rows[-1]) is None
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,18 @@ def test_a_loss_at_chance_is_explained(run, stage, plant, rate, reason):
             batch["mel"] = toy_batch(rng)["mel"]
         return batch
 
-    warnings = [stage.watch(row) for row in run(make, 12, rate)]
+    warnings = [stage.find_problem(row) for row in run(make, 12, rate)]
     assert not any(warnings[:4])
     assert sum(w is not None and "at chance" in w and reason in w for w in warnings[4:]) >= 6
 
 
 def test_the_loop_says_and_writes_what_the_watch_does(tmp_path, capsys):
-    def watch(row):
+    def find_problem(row):
         return f"at {row['loss']:.3f}" if row["step"] % 4 == 0 else None
 
     c = toy.config(**{"eval.every": 0})
-    loop.train(c, tmp_path, dataclasses.replace(toy.stage(), watch=watch), toy.make_data(c))
+    stage = dataclasses.replace(toy.stage(), find_problem=find_problem)
+    loop.train(c, tmp_path, stage, toy.make_data(c))
     rows = metrics.read(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows if "warning" in row] == [4, 8, 12]
     assert rows[-1]["warning"] == f"at {rows[-1]['loss']:.3f}"
@@ -126,20 +127,20 @@ def test_the_loop_says_and_writes_what_the_watch_does(tmp_path, capsys):
 
 
 def test_what_else_the_watch_knows():
-    watch = sync_stage.make_watch(3.0, 0.1, 100)
+    find_problem = sync_stage.make_find_problem(3.0, 0.1, 100)
     row = {"step": 100, "matching": 2.95, "learning_rate": 1e-3, "grad_norm": 1.0, "accuracy": 0.1}
     row |= {"lips_change": 0.1, "audio_change": 0.5, "lips_spread": 0.3, "audio_spread": 0.3}
-    assert "alive" in watch(row)
-    assert watch(row | {"step": 99}) is None
-    assert watch(row | {"matching": 2.8}) is None
-    assert watch(row | {"matching": float("nan")}) is None
-    assert "of lips have collapsed" in watch(row | {"lips_spread": 1e-4})
-    assert "of audio have collapsed" in watch(row | {"audio_spread": 1e-4})
-    both = watch(row | {"lips_spread": 1e-4, "audio_spread": 1e-4})
+    assert "alive" in find_problem(row)
+    assert find_problem(row | {"step": 99}) is None
+    assert find_problem(row | {"matching": 2.8}) is None
+    assert find_problem(row | {"matching": float("nan")}) is None
+    assert "of lips have collapsed" in find_problem(row | {"lips_spread": 1e-4})
+    assert "of audio have collapsed" in find_problem(row | {"audio_spread": 1e-4})
+    both = find_problem(row | {"lips_spread": 1e-4, "audio_spread": 1e-4})
     assert "of lips and audio have collapsed" in both
-    assert "gradient has vanished" in watch(row | {"grad_norm": 1e-9})
-    assert "is learning" in watch(row | {"accuracy": 0.4})
-    assert all("\n" not in str(watch(row | {"step": step})) for step in (100, 200))
+    assert "gradient has vanished" in find_problem(row | {"grad_norm": 1e-9})
+    assert "is learning" in find_problem(row | {"accuracy": 0.4})
+    assert all("\n" not in str(find_problem(row | {"step": step})) for step in (100, 200))
 
 
 def test_chance_is_that_of_the_candidates():
@@ -162,7 +163,7 @@ def test_evaluation_is_not_distorted(stage, fresh):
 
 
 def test_margins_only_add_sounds():
-    stage = stages.build(tiny_config(**{"data.sound_margin": 3}))
+    stage = stages.make_stage(tiny_config(**{"data.sound_margin": 3}))
     batch = toy_batch(np.random.default_rng(0), margin=3)
     key = jax.random.key(0)
     params = jax.eval_shape(stage.init, key, batch)
@@ -200,7 +201,7 @@ def test_a_resampled_picture_is_the_picture():
 
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match=r"data\.window"):
-        stages.build(tiny_config(**{"data.window": 5}))
+        stages.make_stage(tiny_config(**{"data.window": 5}))
     with pytest.raises(ValueError, match="no norm"):
         sync_expert.SyncExpert(0.125, 8, "batch").init(
             jax.random.key(0), None, jnp.zeros((1, 1, 13, 20, 1))

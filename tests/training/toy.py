@@ -20,17 +20,17 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs import base
-from talkjax import commands
+from talkjax import commands, configuration
 from talkjax.training import loop
 from talkjax.training.rng import stream
 from talkjax.training.stage import Stage
 
 FEATURES, OUTPUTS = 16, 8
+SIZES = {"x": FEATURES, "y": OUTPUTS}
 
 
 def config(**changes) -> ConfigDict:
-    c = base.get_config()
+    c = configuration.default_config()
     c.stage = "toy"
     c.steps, c.batch_size = 12, 16
     c.optimizer.learning_rate, c.optimizer.warmup_steps = 0.02, 2

@@ -1,0 +1,263 @@
+"""The configuration of an experiment: its fields, their defaults, and how it is read.
+
+`default_config()` defines every field. The files in configs/ change some of them, and
+`--config.field=value` on the command line changes single ones; an unknown field is an error. The
+paper does not publish its values of the method, so all of those here are this project's own.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from talkjax.errors import UserError
+
+STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
+# Fields that came later, with the values that reproduce what runs did before they existed.
+_BEFORE = {"denoiser.skip_after_attention": False}
+
+
+def default_config() -> ConfigDict:
+    """Returns a new configuration with every field at its default.
+
+    The sizes of its networks are those of `configs/base_256.py`.
+    """
+    c = ConfigDict()
+
+    # -- what is trained
+    c.stage = "diffusion"  # one of STAGES
+    c.seed = 0
+    c.steps = 100_000
+    c.batch_size = 64  # samples in a step, on all devices together
+    # Networks to start from, each from a training run or an export. `joint` gives all that its
+    # folder has, `diffusion` the denoiser and the autoencoder; the more specific field wins.
+    c.init_from = ConfigDict({"autoencoder": "", "landmark": "", "diffusion": "", "joint": ""})
+
+    # -- geometry, in unit-square crop coordinates (y0, x0, y1, x1)
+    c.crop_size = 256
+    c.region = (0.0, 0.0, 1.0, 1.0)  # what the image models see
+    c.mask = (0.4375, 0.125, 0.9375, 0.875)  # what they fill in
+
+    # -- networks
+    c.dtype = "bfloat16"  # computation type; parameters and their averages are float32
+    c.autoencoder = ConfigDict()
+    c.autoencoder.kind = "kl"  # kl (Stable Diffusion's layout), light or taesd
+    c.autoencoder.size = "base"  # for kinds kl and light
+    c.autoencoder.f = 8  # downsampling factor, 4 or 8, for kinds kl and light
+    c.autoencoder.layout = "taef2"  # for kind taesd
+    c.autoencoder.remat = False  # for kinds kl and taesd: rematerialise blocks
+    c.autoencoder.kl_weight = 1e-6
+    # Published weights to start from: one file for kl, encoder and decoder for taesd.
+    c.autoencoder.weights = ("", "")
+    # Statistics that normalise latents, per channel or one value for all. Empty: they are taken
+    # from cached latents, else from the folder or file of weights, else measured at the start.
+    c.autoencoder.latent_mean = ()
+    c.autoencoder.latent_std = ()
+    c.denoiser = ConfigDict()
+    c.denoiser.channels = (320, 640, 768)
+    c.denoiser.blocks = 2
+    c.denoiser.attention = ()  # one flag per resolution; empty: attention at all of them
+    c.denoiser.groups = 32
+    c.denoiser.remat = "products"  # rematerialisation: none, products or full
+    c.denoiser.talkformer = ConfigDict()
+    c.denoiser.talkformer.heads = 8
+    c.denoiser.talkformer.positional = "kernel"  # or dot
+    c.denoiser.talkformer.implementation = "xla"  # or cudnn on GPUs, pallas_tpu on TPUs
+    c.denoiser.talkformer.motion_align = True  # ablation no_motion_align
+    c.denoiser.talkformer.reference_align = True  # ablation no_reference_align
+    c.landmark = ConfigDict({"features": 512, "layers": 8, "heads": 8, "dropout": 0.1})
+
+    # -- method
+    c.diffusion = ConfigDict({"schedule": "scaled_linear", "steps": 1000, "prediction": "eps"})
+    c.loss = ConfigDict()
+    c.loss.velocity_weight = 0.5
+    c.loss.min_snr_gamma = 5.0
+    c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
+    c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
+    c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
+    c.joint = ConfigDict()
+    c.joint.end_to_end = True  # ablation no_end_to_end
+    c.joint.landmark_weight = 1.0
+
+    # -- data: where it is, and the fields of talkjax.data.loader.LoaderOptions
+    c.data = ConfigDict()
+    c.data.dir = ""
+    c.data.latents = ""  # folder of cached latents; empty: pixels are encoded in the step
+    c.data.window = 25
+    c.data.references = 4
+    c.data.frames = 4
+    c.data.reference_margin = 5
+    c.data.geometry_scale = 0.03
+    c.data.geometry_rotation = 0.02
+    c.data.geometry_shift = 0.01
+    c.data.audio_gain = 0.5
+    c.data.audio_noise = 5.0
+    c.data.audio_masks = 2
+    c.data.audio_warp = 0.1
+    c.data.audio_equalizer = 0.5
+    c.data.drop_landmarks = 0.1
+    c.data.drop_reference = 0.1
+    c.data.max_damaged = 0.01  # share of records that may be damaged; one always may be
+    c.data.memory_limit = 4 << 30
+    c.data.num_workers = 0
+    c.data.num_threads = 2
+    c.data.prefetch = 4
+
+    # -- optimiser
+    c.optimizer = ConfigDict()
+    c.optimizer.learning_rate = 1e-4
+    c.optimizer.schedule = "cosine"  # to steps; or constant
+    c.optimizer.warmup_steps = 1000
+    c.optimizer.final_fraction = 0.05  # the cosine ends at this share of the learning rate
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.99
+    c.optimizer.eps = 1e-8
+    c.optimizer.weight_decay = 0.01
+    c.optimizer.clip_norm = 1.0  # 0 disables clipping
+    c.optimizer.accumulation = 1  # microbatches per step
+    c.ema_decay = 0.9999
+    c.max_skipped_in_a_row = 20  # non-finite steps in a row before the run stops
+
+    # -- devices
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # all devices that fsdp leaves
+    c.mesh.fsdp = 1
+    c.mesh.fsdp_min_size = 2**16  # smaller parameters are replicated
+    # Ordered pairs (pattern of a parameter's path, tactic); the first match decides.
+    c.mesh.rules = (
+        (r"/(bias|scale|null|log_temperature|log_scale)$", "replicate"),
+        (r"/(kernel|index|modality|order|position|heads)$", "fsdp"),
+    )
+
+    # -- logs, checkpoints and evaluations; intervals in steps
+    c.log = ConfigDict({"every": 50})
+    c.checkpoint = ConfigDict({"every": 1000, "keep_latest": 2, "keep_best": 1})
+    # A checkpoint is saved before every evaluation; every=0 disables evaluation.
+    c.eval = ConfigDict({"every": 2000, "batches": 16, "pictures": 8})
+    # Held-out data, if it is not in data.dir. Its split is `validation` if there is one, else
+    # `test`.
+    c.eval.dir = ""
+    return c
+
+
+def small_config() -> ConfigDict:
+    """Returns a configuration of a size that two CPU cores train: 128 px crops of the mouth."""
+    c = default_config()
+    c.crop_size = 128
+    c.region = (0.375, 0.0625, 1.0, 0.9375)  # 80 x 112 px, 10 x 14 latent cells at f=8
+    c.dtype = "float32"
+    c.autoencoder.kind = "light"
+    c.autoencoder.size = "small"
+    c.autoencoder.kl_weight = 1e-4
+    c.denoiser.channels = (64, 128)
+    c.denoiser.groups = 16
+    c.denoiser.remat = "none"
+    c.denoiser.talkformer.heads = 4
+    c.landmark = {"features": 160, "layers": 4, "heads": 4, "dropout": 0.1}
+    c.diffusion.schedule = "cosine"
+    c.diffusion.prediction = "v"
+    c.loss.mouth_weight = 4.0
+    c.data.frames = 2
+    c.ema_decay = 0.999
+    c.checkpoint.every = 250
+    c.eval.every = 1000
+    c.eval.batches = 8
+    return c
+
+
+def set_stage(
+    config: ConfigDict, stage: str, budgets: Mapping[str, tuple[int, int, float, int]]
+) -> None:
+    """Sets the stage of a configuration and the training budget that belongs to it.
+
+    Args:
+      config: changed in place.
+      stage: name of the stage.
+      budgets: {stage: (steps, batch size, learning rate, warm-up steps)}.
+
+    Raises:
+      ValueError: the configuration has no budget for the stage.
+    """
+    if stage not in budgets:
+        raise ValueError(f"this config has the stages {', '.join(budgets)}, not {stage!r}")
+    config.stage = stage
+    steps, batch_size, learning_rate, warmup_steps = budgets[stage]
+    config.steps, config.batch_size = steps, batch_size
+    config.optimizer.learning_rate, config.optimizer.warmup_steps = learning_rate, warmup_steps
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Completes a configuration that an earlier version wrote.
+
+    Args:
+      config: plain data, such as a run's `config.json`.
+
+    Returns:
+      The configuration with the fields that it lacks: their defaults, or where a default changes
+      what is computed, the value that reproduces the earlier version.
+    """
+    before = ConfigDict(default_config())
+    before.update_from_flattened_dict(
+        {name: value for name, value in _BEFORE.items() if _has(before, name)}
+    )
+    return _merged(before.to_dict(), config)
+
+
+def _has(config: ConfigDict, name: str) -> bool:
+    *parents, last = name.split(".")
+    for parent in parents:
+        config = config[parent]
+    return last in config
+
+
+def _merged(defaults: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {name: value for name, value in defaults.items() if name not in config}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+        merged[name] = _merged(defaults[name], value) if nested else value
+    return merged
+
+
+def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Loads a configuration file and applies command-line overrides.
+
+    Args:
+      path: `configs/NAME.py`, or `configs/NAME.py:ARGUMENT` for a file whose `get_config` takes
+        one. A file that does not exist is looked for among those that are installed with talkjax.
+      overrides: `--config.field=value`, ...
+
+    Raises:
+      UserError: the file does not exist or is faulty, a field is unknown, or a value has the wrong
+        type.
+    """
+    values = flags.FlagValues()
+    argv = ["config", f"--config={_installed(os.fspath(path))}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        rest = values(argv)
+        config = values.config
+        _ = config.stage  # a file that could not be loaded raises only when it is used
+    # What ml_collections raises for an unknown field, a wrong type, a missing or faulty file.
+    except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(lines[-1] if lines else repr(error)) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; flags have the form --name=value")
+    return config
+
+
+def _installed(path: str) -> str:
+    """Returns the path, or that of the file of its name in an installed package's configs."""
+    file, colon, argument = path.partition(":")
+    beside = Path(__file__).parent / "configs" / Path(file).name
+    if not Path(file).is_file():
+        if not beside.is_file():
+            raise UserError(f"{file} does not exist; give a configuration file: configs/NAME.py")
+        file = str(beside)
+    return file + colon + argument

@@ -1,0 +1,93 @@
+"""Trains one stage of talkjax, or resumes its training.
+
+    train.py --config=configs/NAME.py --workdir=DIR [--config.field=value ...]
+
+The stages are autoencoder, landmark, diffusion, joint and sync; the configuration names the stage.
+A run resumes from the newest checkpoint in its workdir, bit for bit as if it had not been
+interrupted. SIGTERM saves a checkpoint and ends the run with exit code 143.
+
+Export the trained weights with `talkjax-export` (python -m talkjax.export).
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from absl import logging
+from ml_collections import FrozenConfigDict
+
+from talkjax import commands, configuration
+from talkjax.errors import UserError
+from talkjax.training import processes
+
+_SIGTERM_EXIT = 128 + 15
+
+
+def make_parser() -> commands.Parser:
+    """Returns the parser of the command line, without `--config.field=value`."""
+    parser = commands.Parser(
+        __doc__,
+        prog="train.py",
+        epilog="Every field of the configuration can be changed with --config.field=value, for "
+        "example --config.optimizer.learning_rate=1e-4; talkjax/configuration.py lists the fields.",
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        metavar="FILE[:ARGUMENT]",
+        required=True,
+        help="configuration file, such as configs/demo_128.py:landmark",
+    )
+    add(
+        "--workdir",
+        metavar="DIR",
+        required=True,
+        help="directory of the run, local or in a bucket (gs://...)",
+    )
+    add(
+        "--distributed",
+        action="store_true",
+        help="run as one of several processes. Their addresses are detected on TPU pods, Slurm and "
+        "others; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID "
+        "(docs/multi_host.md)",
+    )
+    add(
+        "--heartbeat_timeout",
+        type=commands.bounded(int, 2),
+        default=processes.HEARTBEAT_TIMEOUT,
+        metavar="SECONDS",
+        help="with --distributed: time without a heartbeat after which a process counts as dead "
+        "and all others end (default: %(default)s)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains as the command line `argv` says."""
+    given, overrides = make_parser().parse_known_args(argv)
+    config = configuration.load(given.config, overrides)
+    logging.set_verbosity(logging.WARNING)  # Orbax describes every save in ten lines
+    if given.distributed:
+        processes.join(given.heartbeat_timeout)  # before anything asks for devices
+
+    from talkjax.training import input, loop, stages  # these import JAX
+
+    make_data = input.make_datasets(config)
+    config = FrozenConfigDict(input.with_latent_statistics(config, given.workdir))
+    input.check_data(config)
+    try:
+        stage = stages.make_stage(config)
+    except ValueError as error:
+        raise UserError(f"the configuration is inconsistent: {error}") from error
+    stopped = loop.train(
+        config, given.workdir, stage, make_data, lambda: input.load_initial_networks(config)
+    )
+    if stopped:
+        sys.exit(_SIGTERM_EXIT)
+
+
+def run() -> NoReturn:
+    """Runs the command; the entry point of `talkjax-train`."""
+    if "--distributed" in sys.argv[1:]:
+        sys.exit(processes.run_main(main, sys.argv[1:]))
+    sys.exit(commands.run_main(main, sys.argv[1:]))

@@ -1,0 +1,255 @@
+"""What a run reads: its datasets, the networks it starts from, and whether all of it agrees."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from talkjax import files, networks, runs
+from talkjax.conventions import Box
+from talkjax.data import latents, loader, records
+from talkjax.errors import UserError
+from talkjax.training import checkpoints
+from talkjax.training.stage import Params
+
+# (split) -> batches of this process: for "train" endless, with get_state and set_state; for
+# "validation", which stands for any held-out data, one pass, the same whenever iterated.
+MakeData = Callable[[str], Iterable[dict[str, np.ndarray]]]
+
+_IMAGES_MEASURED = 256  # for the statistics of latents
+
+
+# ---- datasets -----------------------------------------------------------------------------------
+
+
+def make_datasets(config: Any) -> MakeData:
+    """Returns the datasets of a run: this process's share of prepared shards.
+
+    Args:
+      config: Configuration; `data`, `eval.dir`, `stage`, `region`, `batch_size` and `seed` count.
+
+    Raises:
+      UserError: `data.dir` is not set, or the batch does not split over the processes.
+    """
+    process, count = jax.process_index(), jax.process_count()
+    if config.batch_size % count:
+        raise UserError(
+            f"batch_size={config.batch_size} must be a multiple of the {count} processes"
+        )
+    options = _loader_options(config, config.batch_size // count)
+    if not config.data.dir:
+        raise UserError(
+            "data.dir is not set; set --config.data.dir to a folder made by data_pipelines.prepare"
+        )
+    records.find_dataset(config.data.dir)
+    share = {"process_index": process, "process_count": count}
+
+    def make(split: str) -> Any:
+        if split == "train":
+            return loader.train_dataset(config.data.dir, options, config.seed, **share)
+        return loader.eval_dataset(*_held_out(config), options=options, **share)
+
+    return make
+
+
+def _loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
+    fields = {name: value for name, value in config.data.items() if name != "dir"}
+    return loader.LoaderOptions(
+        **fields | {"latents": fields["latents"] or None},
+        stage=config.stage,
+        region=tuple(config.region),
+        batch_size=batch_size,
+    )
+
+
+def _held_out(config: Any) -> tuple[str, str]:
+    """Folder and split of the held-out data.
+
+    Choices are made on a validation split where there is one; the test split is for the end.
+    """
+    folder = config.eval.dir or config.data.dir
+    return folder, "validation" if "validation" in records.list_splits(folder) else "test"
+
+
+# ---- networks to start from ---------------------------------------------------------------------
+
+
+def load_initial_networks(config: Any) -> Params:
+    """Loads the networks that a new run starts from: published weights, then `init_from`.
+
+    Returns:
+      {network: params}, numpy; networks of `init_from` replace published ones.
+
+    Raises:
+      UserError: A file or folder does not exist, is damaged, or is of another kind.
+    """
+    return published_weights(config) | checkpoints.load_sources(config.init_from)
+
+
+def published_weights(config: Any) -> Params:
+    """Loads the autoencoder that `config.autoencoder.weights` names; {} if it names none."""
+    from talkjax import weights  # needs safetensors, which no other part of training does
+
+    names = tuple(name for name in config.autoencoder.weights if name)
+    if not names:
+        return {}
+    if len(names) != (2 if config.autoencoder.kind == "taesd" else 1):
+        raise UserError(
+            "autoencoder.weights must be ('ENCODER.safetensors', 'DECODER.safetensors') for kind "
+            "taesd, ('FILE.safetensors',) for kind kl"
+        )
+    load = weights.taesd_params if len(names) == 2 else weights.autoencoder_kl_params
+    return {"autoencoder": load(*names)}
+
+
+# ---- statistics of latents ----------------------------------------------------------------------
+
+
+def with_latent_statistics(config: ConfigDict, workdir: files.PathLike) -> ConfigDict:
+    """Fills in `autoencoder.latent_mean` and `latent_std`, which normalise latents.
+
+    They come from the first of these that applies: the configuration itself; the run that is
+    resumed; cached latents; the run or export whose denoiser this one starts from; the file
+    config.json beside published weights (`scaling_factor`, as diffusers writes it); or the first
+    256 training images, encoded by the autoencoder that this run starts from.
+
+    Raises:
+      UserError: None of these applies, because there is no autoencoder to start from.
+    """
+    if config.stage not in ("diffusion", "joint") or len(config.autoencoder.latent_std):
+        return config
+    config.autoencoder.update(_find_latent_statistics(config, workdir))
+    return config
+
+
+def _find_latent_statistics(config: Any, workdir: files.PathLike) -> dict[str, tuple[float, ...]]:
+    if (files.as_path(workdir) / runs.CONFIG_FILE).exists():
+        found = runs.read_config(workdir).get("autoencoder", {})
+        if found.get("latent_std"):
+            return _statistics(found["latent_mean"], found["latent_std"])
+    if config.data.latents:
+        index = latents.read_index(config.data.latents)
+        return _statistics(index["mean"], index["std"])
+    for field in ("diffusion", "joint"):
+        if path := config.init_from.get(field, ""):
+            _, source, _ = runs.load_weights(path)
+            if source["autoencoder"].get("latent_std"):
+                return _statistics(*(source["autoencoder"][f"latent_{x}"] for x in ("mean", "std")))
+    initial = load_initial_networks(config)
+    if "autoencoder" not in initial:
+        raise UserError(
+            f"stage {config.stage} has no autoencoder; set --config.init_from.autoencoder=RUN or "
+            "--config.autoencoder.weights"
+        )
+    beside = [Path(name).with_name("config.json") for name in config.autoencoder.weights if name]
+    if not config.init_from.get("autoencoder", "") and beside and beside[0].is_file():
+        described = files.read_json_object(beside[0], "mend or remove it")
+        if "scaling_factor" in described:
+            shift = described.get("shift_factor") or 0.0
+            return _statistics((shift,), (1 / described["scaling_factor"],))
+    return _measure_latents(config, initial["autoencoder"])
+
+
+def _statistics(mean: Iterable[float], std: Iterable[float]) -> dict[str, tuple[float, ...]]:
+    return {"latent_mean": tuple(map(float, mean)), "latent_std": tuple(map(float, std))}
+
+
+def _measure_latents(config: Any, params: Params) -> dict[str, tuple[float, ...]]:
+    """Statistics per channel of the first training images, the same in all processes."""
+    model = networks.build_autoencoder(config.autoencoder)
+    encode = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode"))
+    dataset = loader.train_dataset(config.data.dir, _loader_options(config, 8), config.seed)
+    count, total, squares = 0, 0.0, 0.0
+    with contextlib.closing(iter(dataset)) as batches:
+        for batch in batches:
+            images = batch["target"].reshape(-1, *batch["target"].shape[-3:])
+            found = encode(params, jnp.asarray(images, jnp.float32) / 127.5 - 1.0)
+            z = np.asarray(found[0] if isinstance(found, tuple) else found, np.float64)
+            z = z.reshape(-1, z.shape[-1])
+            count, total, squares = count + len(images), total + z.sum(0), squares + (z**2).sum(0)
+            if count >= _IMAGES_MEASURED:
+                break
+    cells = count * (len(z) // len(images))
+    mean = total / cells
+    std = np.sqrt(np.maximum(squares / cells - mean**2, 1e-12))
+    mean, std = multihost_utils.broadcast_one_to_all((mean, std))
+    return _statistics(mean, std)
+
+
+# ---- checks -------------------------------------------------------------------------------------
+
+
+def check_data(config: Any) -> None:
+    """Checks that shards, cached latents and configuration agree, before anything is trained.
+
+    Raises:
+      UserError: One line that names both sides and the remedy.
+    """
+    if config.stage == "landmark":
+        return  # points in crop coordinates: neither pixels nor latents count
+    folders = {config.data.dir}
+    if config.eval.every and config.eval.dir:
+        folders.add(config.eval.dir)
+    if config.data.latents and config.stage in ("diffusion", "joint"):
+        _check_latents(config)
+        return
+    for folder in sorted(folders):
+        size = records.crop_size(folder)
+        if size != config.crop_size:
+            raise UserError(
+                f"{folder} holds crops of {size} px, the configuration has crop_size="
+                f"{config.crop_size}; prepare the data with --crop_size={config.crop_size} or set "
+                f"--config.crop_size={size}"
+            )
+
+
+def _check_latents(config: Any) -> None:
+    index, folder = latents.read_index(config.data.latents), config.data.latents
+    nets = networks.build(config)
+    for name, cached, wanted in (
+        ("crop_size", index["crop_size"], config.crop_size),
+        ("region", Box(*index["region"]), Box(*config.region)),
+        ("mask", Box(*index["mask"]), Box(*config.mask)),
+        ("latent shape", tuple(index["latent_shape"]), nets.latent_shape),
+    ):
+        if not np.allclose(np.asarray(cached, float), np.asarray(wanted, float)):
+            raise UserError(
+                f"the latents in {folder} have {name} {_plain(cached)}, the configuration has "
+                f"{_plain(wanted)}; cache them again with data_pipelines.cache_latents, or change "
+                "the configuration"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Box) else value
+
+
+def check_encoder(config: Any, params: Mapping[str, Any]) -> None:
+    """Checks that cached latents come from the autoencoder that the run has.
+
+    Args:
+      config: Configuration.
+      params: The run's parameters, placed on its mesh.
+
+    Raises:
+      UserError: They come from another one.
+    """
+    if not config.data.latents or "autoencoder" not in params:
+        return
+    encoder = {k: v for k, v in params["autoencoder"].items() if "decoder" not in k}
+    if jax.process_count() > 1:
+        encoder = multihost_utils.process_allgather(encoder, tiled=True)
+    found = latents.encoder_id(jax.device_get(encoder))
+    cached = latents.read_index(config.data.latents)["encoder"]
+    if found != cached:
+        raise UserError(
+            f"the latents in {config.data.latents} come from the encoder {cached[:12]}, this run "
+            f"has {found[:12]}; start from the autoencoder that they were cached with "
+            "(--config.init_from.autoencoder or --config.autoencoder.weights), or cache them again"
+        )
