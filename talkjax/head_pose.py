@@ -213,9 +213,7 @@ class StreamingHeadPose:
         return _compose_motions(self._transforms.flush(), self._motions.flush())
 
 
-def _compose_motions(
-    parameters: np.ndarray, motions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _compose_motions(parameters: np.ndarray, motions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     transforms = transforms_from_parameters(parameters.reshape(-1, 4))
     return transforms, compose(transforms, motions.reshape(-1, 2, 3))
 

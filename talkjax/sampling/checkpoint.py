@@ -1,4 +1,4 @@
-"""Loading a released checkpoint: `model.safetensors` and the `config.json` that describes it."""
+"""Loading a checkpoint: an export (`talkjax.export`) or the newest state of a training run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax
 from flax import errors as flax_errors
 from flax import traverse_util
 
-from talkjax import networks, weights
+from talkjax import networks, runs, weights
 from talkjax.errors import UserError
 from talkjax.models import attention
 from talkjax.sampling import regions
@@ -27,35 +27,35 @@ _CONFIG_ERRORS = (
 def load(
     directory: str | os.PathLike, dtype: str | None = None
 ) -> tuple[regions.Params, dict[str, Any], networks.Networks]:
-    """Loads an exported checkpoint.
+    """Loads the networks of an export or of a training run.
 
     Args:
-      directory: Folder that `talkjax.export` wrote.
+      directory: Folder that `talkjax.export` wrote, or the directory of a training run, of which
+        the averaged weights of the newest checkpoint are used.
       dtype: Type of the computation, for example "bfloat16". The default is the config's, but
         float32 on CPUs, which only emulate bfloat16.
 
     Returns:
-      The parameters (NumPy), the config and its networks.
+      The parameters (NumPy), the config and its networks. Fields that an old config lacks have
+      their defaults.
 
     Raises:
-      UserError: The folder does not exist or is a training run, a file is damaged, the config is
-        not one of talkjax or does not match the weights, or a network is missing.
+      UserError: The folder does not exist, a file is damaged, the config is not one of talkjax or
+        does not match the weights, or a network is missing.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory}: is not a directory; give a folder of exported weights")
-    if not (directory / weights.PARAMS_FILE).exists() and (directory / "checkpoints").is_dir():
         raise UserError(
-            f"{directory} is a training run; export its weights first (see "
-            "`python -m talkjax.export --help`) and give the exported folder"
+            f"{directory}: is not a directory; give a folder of exported weights or the directory "
+            "of a training run"
         )
-    params, config = weights.load_params(directory)
+    params, config, _ = runs.load_weights(directory)
     missing = [part for part in PARTS if part not in params]
     if missing:
         stage = config.get("stage", "unknown")
         raise UserError(
-            f"{directory} (stage {stage}) lacks the networks {', '.join(missing)}; "
-            "give an export of the stage joint"
+            f"{directory} (stage {stage}) lacks the networks {', '.join(missing)}; combine two "
+            "runs with `python -m talkjax.export --landmark=RUN --diffusion=RUN --out=DIR`"
         )
     params = {part: params[part] for part in PARTS}
     if dtype is None and jax.default_backend() == "cpu":
@@ -68,7 +68,7 @@ def load(
         }
         for tree in (params, expected)
     )
-    weights.check_tensors(found_shapes, expected_shapes, directory / weights.PARAMS_FILE)
+    weights.check_tensors(found_shapes, expected_shapes, directory)
     return params, config, nets
 
 

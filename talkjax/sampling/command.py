@@ -50,7 +50,7 @@ def make_parser() -> commands.Parser:
     add("--out", metavar="FILE",
         help=f"output file: .mp4, .m4v, .mov or .mkv (default: {_OUT})")
     add("--checkpoint", metavar="DIR",
-        help="folder of exported weights, or the id (owner/name) of a Hugging Face repository "
+        help="folder of exported weights, training run, or id (owner/name) of a Hugging Face repository "
         "(default: the bundled checkpoint)")
     add("--sheet", metavar="FILE",
         help="write a contact sheet (.png) of the first 20 seconds "
@@ -183,7 +183,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be created ({error.strerror}); give --out=FILE") from error
+        raise UserError(
+            f"{folder}: cannot be created ({error.strerror}); give --out=FILE"
+        ) from error
 
 
 def _write_sheet(

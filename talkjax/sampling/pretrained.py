@@ -19,9 +19,9 @@ def find_checkpoint(
     """Returns the folder of a checkpoint, after downloading it if necessary.
 
     Args:
-      name_or_path: None for the bundled checkpoint, a folder of exported weights, or the id of a
-        Hugging Face model repository ("owner/name") that holds `config.json` and
-        `model.safetensors`. A folder of that name takes precedence.
+      name_or_path: None for the bundled checkpoint, a folder of exported weights, the directory of
+        a training run, or the id of a Hugging Face model repository ("owner/name") that holds
+        `config.json` and `model.safetensors`. A folder of that name takes precedence.
       revision: Branch, tag or commit of the repository.
 
     Raises:
@@ -35,8 +35,8 @@ def find_checkpoint(
         return Path(name)
     if isinstance(name_or_path, os.PathLike) or not _REPOSITORY.fullmatch(name):
         raise UserError(
-            f"{name}: is not a directory; give a folder of exported weights or the id of a Hugging "
-            "Face repository (owner/name)"
+            f"{name}: is not a directory; give a folder of exported weights, the directory of a "
+            "training run or the id of a Hugging Face repository (owner/name)"
         )
     return _download(name, revision)
 
