@@ -102,6 +102,10 @@ class StreamingSmoother:
     A sample's average is returned once no later sample can change it.
     """
 
+    _times: np.ndarray
+    _values: np.ndarray
+    _next: int  # index of the next sample to be returned
+
     def __init__(self, sigma: float, look_ahead: float | None = None) -> None:
         """Starts with no samples.
 
@@ -125,6 +129,8 @@ class StreamingSmoother:
         Returns:
           (m, D) averages of the next m samples that have become final, in order.
         """
+        if not len(times):
+            return np.empty((0, self._values.shape[1]))
         self._times = np.concatenate([self._times, times])
         self._values = np.concatenate([self._values, values]) if len(self._values) else values
         averages = self._averages(int(np.sum(self._times + self._look_ahead < self._times[-1])))
@@ -144,7 +150,7 @@ class StreamingSmoother:
     def _reset(self) -> None:
         self._times = np.zeros(0)
         self._values = np.zeros((0, 0))
-        self._next = 0  # index of the next sample to be returned
+        self._next = 0
 
     def _averages(self, stop: int) -> np.ndarray:
         """Averages of the samples up to index `stop` that were not returned yet."""
@@ -201,7 +207,8 @@ class StreamingHeadPose:
             parameters[:, 1] = np.unwrap(parameters[:, 1])
         else:
             parameters[:, 1] = np.unwrap(np.append(self._angle, parameters[:, 1]))[1:]
-        self._angle = parameters[-1, 1]
+        if len(parameters):
+            self._angle = parameters[-1, 1]
         motions = fit_affine(rigid).reshape(-1, 6)
         return _compose_motions(
             self._transforms.push(times, parameters), self._motions.push(times, motions)

@@ -108,7 +108,7 @@ def match_colour(
     size = round(region.shape[1] / (region_box.x1 - region_box.x0))
     original = region_box.cut(warp_crop(frame, transform, size))
     truth, shown = (
-        cv2.resize(np.float32(image), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)[ring]
+        cv2.resize(image.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)[ring]
         for image in (original, region)
     )
     target, mean = truth.mean(0), shown.mean(0)

@@ -20,7 +20,7 @@ import numpy as np
 from talkjax import conventions
 from talkjax.errors import UserError
 
-# Costs are in face sizes (see `_cost`). At 25 frames a second, a head moves far less than the first.
+# Costs are in face sizes (see `_cost`). Within a frame, a head moves far less than MATCH_LIMIT.
 MATCH_LIMIT = 0.5
 MATCH_GROWTH = 0.1  # for every frame in which the face was not seen
 MATCH_MAX = 1.0
@@ -145,7 +145,7 @@ class FaceFollower:
         return index
 
     def _associate(self, boxes) -> tuple[int | None, list[int]]:
-        """Updates all people, and returns the index of the chosen face and the unmatched indices."""
+        """Updates all people; returns the index of the chosen face and the unmatched indices."""
         people = [self._chosen, *self._others]
         cost = _cost(np.array([person.box for person in people]), boxes)
         grown = MATCH_LIMIT + MATCH_GROWTH * np.array([person.unseen for person in people])

@@ -50,8 +50,8 @@ def make_parser() -> commands.Parser:
     add("--out", metavar="FILE",
         help=f"output file: .mp4, .m4v, .mov or .mkv (default: {_OUT})")
     add("--checkpoint", metavar="DIR",
-        help="folder of exported weights, training run, or id (owner/name) of a Hugging Face repository "
-        "(default: the bundled checkpoint)")
+        help="folder of exported weights, directory of a training run, or id (owner/name) of a "
+        "Hugging Face repository (default: the bundled checkpoint)")
     add("--sheet", metavar="FILE",
         help="write a contact sheet (.png) of the first 20 seconds "
         f"(default without --out: {_SHEET})")

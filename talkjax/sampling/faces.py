@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -92,7 +92,8 @@ def normalize_candidates(
     return normalized, shape
 
 
-class FrameDetections(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FrameDetections:
     """What was detected in one frame.
 
     Attributes:
@@ -117,7 +118,8 @@ def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[F
         yield FrameDetections(frame.index, frame.time, faces, cuts.push(frame.rgb))
 
 
-class _PendingFace(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _PendingFace:
     """A tracked face whose smoothed transform is not final yet."""
 
     index: int
@@ -209,11 +211,16 @@ class FaceTable:
     def _finish(self, transforms: np.ndarray, motions: np.ndarray) -> None:
         """Takes the transforms and motions of the next pending faces."""
         for transform, motion in zip(transforms, motions, strict=True):
-            index, found, points = self._pending.popleft()
-            face = Face(transform, motion, found)
+            pending = self._pending.popleft()
+            face = Face(transform, motion, pending.found)
             self._faces.append(face)
-            if self._candidates is not None and points is not None:
-                landmarks = head_pose.apply_transforms(points[None], transform[None])[0]
+            if self._candidates is not None and pending.points is not None:
+                landmarks = head_pose.apply_transforms(pending.points[None], transform[None])[0]
                 self._candidates.append(
-                    Candidate(index, self._times[index], face, landmarks.astype(np.float32))
+                    Candidate(
+                        pending.index,
+                        self._times[pending.index],
+                        face,
+                        landmarks.astype(np.float32),
+                    )
                 )

@@ -202,7 +202,7 @@ class _Clip:
         """Starts to predict the lips and jaw from the speech and the poses of the output."""
         sampler, speech = self._sampler, self._speech
         faces = ((at, self._table.face(index)) for at, index in self._clock(start))
-        poses = ((at, face and face.pose(person.shape)) for at, face in faces)
+        poses = ((at, None if face is None else face.pose(person.shape)) for at, face in faces)
         batch_seconds = sampler.batch_size(self._options) / self._template.fps
         return ContentTrack(
             lambda mel, pose: sampler.complete_content(mel, pose, person.landmarks),

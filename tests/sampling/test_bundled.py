@@ -26,17 +26,17 @@ def test_where_they_are(assets):
 
 
 @pytest.mark.parametrize(
-    ("name", "find", "flag"),
+    ("name", "find", "remedy"),
     [
-        (NAMES[0], bundled.checkpoint, "--checkpoint"),
-        (NAMES[1], bundled.checkpoint, "--checkpoint"),
-        (NAMES[2], bundled.template, "--video"),
-        ("demo/speech.flac", bundled.speech, "--audio"),
+        (NAMES[0], bundled.checkpoint, "checkpoint=DIR"),
+        (NAMES[1], bundled.checkpoint, "checkpoint=DIR"),
+        (NAMES[2], bundled.template, "video=FILE"),
+        ("demo/speech.flac", bundled.speech, "audio=FILE"),
     ],
 )
-def test_a_partial_checkout(assets, name, find, flag):
+def test_a_partial_checkout(assets, name, find, remedy):
     (assets / name).unlink()
-    with pytest.raises(UserError, match=f"is missing .*{flag}") as caught:
+    with pytest.raises(UserError, match=f"is missing .*{remedy}") as caught:
         find()
     assert "\n" not in str(caught.value)
 
