@@ -132,7 +132,7 @@ def test_video_that_starts_after_its_audio(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mpg", "a.ts"])
-def test_arbitrary_first_timestamp_is_no_delay(tmp_path, name):
+def test_arbitrary_first_timestamp_is_not_a_delay(tmp_path, name):
     path = make.make_media(tmp_path / name, make.pictures(10, 64, 48))
     info = video.probe(path)
     assert info.zero > 0  # MPEG streams do not begin at 0
@@ -168,7 +168,7 @@ def test_raw_stream_without_container(tmp_path):
     assert indices == (list(range(12)) + list(range(10, -1, -1)) + list(range(1, 12)))[:30]
 
 
-def test_probe_tells_audio(tmp_path):
+def test_probe_reports_audio(tmp_path):
     path = make.make_media(
         tmp_path / "a.mp4",
         make.pictures(10, 64, 48),
@@ -254,7 +254,7 @@ def test_file_cut_in_the_middle_yields_what_is_there(tmp_path, faststart):
     assert max(indices) == len(frames) - 1
 
 
-def test_damaged_packets_are_passed_over(tmp_path):
+def test_damaged_packets_are_skipped(tmp_path):
     path = make.make_media(tmp_path / "a.ts", make.pictures(60, 64, 48))
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -281,7 +281,7 @@ def test_absurd_size_is_refused(tmp_path, monkeypatch):
         video.probe(path)
 
 
-def test_cover_art_is_no_video(tmp_path):
+def test_cover_art_is_not_a_video(tmp_path):
     # A flac file with a PNG in a PICTURE block.
     import cv2
 

@@ -1,4 +1,4 @@
-"""The files that come with the package, and that their absence is named."""
+"""Bundled files, and the errors for missing ones."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def assets(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_where_they_are(assets):
+def test_paths(assets):
     assert bundled.checkpoint() == assets / "demo_128"
     assert bundled.template() == assets / "demo" / "template.mp4"
     assert bundled.speech() == assets / "demo" / "speech.flac"
@@ -34,12 +34,12 @@ def test_where_they_are(assets):
         ("demo/speech.flac", bundled.speech, "audio=FILE"),
     ],
 )
-def test_a_partial_checkout(assets, name, find, remedy):
+def test_missing_file(assets, name, find, remedy):
     (assets / name).unlink()
     with pytest.raises(UserError, match=f"is missing .*{remedy}") as caught:
         find()
     assert "\n" not in str(caught.value)
 
 
-def test_they_lie_in_the_package(repository):
+def test_assets_are_in_the_package(repository):
     assert bundled.ASSETS.parent == repository / "talkjax"

@@ -1,4 +1,4 @@
-"""Real footage, the real face mesh and a random checkpoint, end to end."""
+"""End to end, with real footage, the real face detector and a random checkpoint."""
 
 import dataclasses
 import wave

@@ -1,4 +1,4 @@
-"""From files to a file: length, size, rate, untouched pixels, gaps, leaks, memory."""
+"""`Sampler.generate`: length, size, rate, unchanged pixels, gaps, leaks, memory."""
 
 import dataclasses
 import itertools
@@ -59,8 +59,8 @@ def test_variable_rate_is_kept(sampler, options, tmp_path):
     template = fakes.make_template(tmp_path / "t.mp4", 6, times=times)
     speech = fakes.make_speech(tmp_path / "s.wav", 0.5)
     out, _ = make(sampler, options, tmp_path, video=template, audio=speech)
-    want = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
-    assert [frame.time for frame in VideoReader(out)] == pytest.approx(want, abs=1e-3)
+    expected = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
+    assert [frame.time for frame in VideoReader(out)] == pytest.approx(expected, abs=1e-3)
 
 
 def test_only_the_mask_changes(sampler, options, tmp_path, template, speech):
@@ -187,8 +187,8 @@ def test_speech_decides_the_mouth(sampler, options, tmp_path, template):
     assert (made[0] != made[1]).any()
 
 
-def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, speech):
-    """After the first pass jaw, lips and mouth pixels may be anything: the mouth is the same."""
+def test_nothing_leaks_from_the_mouth_of_the_template(sampler, options, tmp_path, speech):
+    """Jaw, lips and pixels of the mouth after the first pass do not change the result."""
     count, known = 20, 8
     options = dataclasses.replace(options, first_pass=(known - 1) / 25)
     content = list(conventions.CONTENT)
