@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from flax import errors as flax_errors
 from flax import traverse_util
 
-from talkjax import networks, runs, weights
+from talkjax import files, networks, runs, weights
 from talkjax.errors import UserError
 from talkjax.models import attention
 from talkjax.sampling import regions
@@ -31,7 +30,7 @@ def load(
 
     Args:
       directory: Folder that `talkjax.export` wrote, or the directory of a training run, of which
-        the averaged weights of the newest checkpoint are used.
+        the averaged weights of the newest checkpoint are used; local or in a bucket.
       dtype: Type of the computation, for example "bfloat16". The default is the config's, but
         float32 on CPUs, which only emulate bfloat16.
 
@@ -43,12 +42,6 @@ def load(
       UserError: The folder does not exist, a file is damaged, the config is not one of talkjax or
         does not match the weights, or a network is missing.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(
-            f"{directory}: is not a directory; give a folder of exported weights or the directory "
-            "of a training run"
-        )
     params, config, _ = runs.load_weights(directory)
     missing = [part for part in PARTS if part not in params]
     if missing:
@@ -109,7 +102,8 @@ def build_networks(
         reason = f"it has no field {error}"
     except _CONFIG_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    path = files.as_path(directory) / weights.CONFIG_FILE
     raise UserError(
-        f"{Path(directory) / weights.CONFIG_FILE} is not a config that talkjax can use ({reason}); "
+        f"{path} is not a config that talkjax can use ({reason}); "
         "export the weights again with this version"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+
+from etils import epath
 
 from talkjax import files, weights
 from talkjax.errors import UserError
@@ -14,14 +15,15 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 def find_checkpoint(
-    name_or_path: str | os.PathLike | None = None, revision: str | None = None
-) -> Path:
+    name_or_path: files.PathLike | None = None, revision: str | None = None
+) -> epath.Path:
     """Returns the folder of a checkpoint, after downloading it if necessary.
 
     Args:
-      name_or_path: None for the bundled checkpoint, a folder of exported weights, the directory of
-        a training run, or the id of a Hugging Face model repository ("owner/name") that holds
-        `config.json` and `model.safetensors`. A folder of that name takes precedence.
+      name_or_path: None for the bundled checkpoint, a folder of exported weights or the directory
+        of a training run (local or in a bucket), or the id of a Hugging Face model repository
+        ("owner/name") that holds `config.json` and `model.safetensors`. A folder of that name takes
+        precedence.
       revision: Branch, tag or commit of the repository.
 
     Raises:
@@ -29,10 +31,10 @@ def find_checkpoint(
         installed, or the download fails.
     """
     if name_or_path is None:
-        return bundled.checkpoint()
+        return files.as_path(bundled.checkpoint())
     name = os.fspath(name_or_path)
-    if os.path.isdir(name):
-        return Path(name)
+    if files.is_remote(name) or os.path.isdir(name):
+        return files.as_path(name)
     if isinstance(name_or_path, os.PathLike) or not _REPOSITORY.fullmatch(name):
         raise UserError(
             f"{name}: is not a directory; give a folder of exported weights, the directory of a "
@@ -41,7 +43,7 @@ def find_checkpoint(
     return _download(name, revision)
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _download(repository: str, revision: str | None) -> epath.Path:
     try:
         import huggingface_hub
     except ImportError:
@@ -66,4 +68,4 @@ def _download(repository: str, revision: str | None) -> Path:
             f"the Hugging Face repository {repository} lacks {' and '.join(missing)}; "
             "give a repository of exported talkjax weights"
         )
-    return Path(folder)
+    return files.as_path(folder)

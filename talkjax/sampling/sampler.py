@@ -93,8 +93,9 @@ class Sampler:
         """Loads a checkpoint.
 
         Args:
-          name_or_path: None for the bundled checkpoint, a folder of exported weights, the
-            directory of a training run, or the id of a Hugging Face repository ("owner/name").
+          name_or_path: None for the bundled checkpoint, a folder of exported weights or the
+            directory of a training run (local or in a bucket), or the id of a Hugging Face
+            repository ("owner/name").
           revision: Branch, tag or commit of the repository.
           devices: Devices among which frames are divided; all of this process by default.
           dtype: Type of the computation, for example "bfloat16". The default is the checkpoint's,

@@ -46,7 +46,7 @@ def test_bfloat16_becomes_float32_on_a_cpu(copy):
 
 
 def test_missing_directory(tmp_path):
-    fails(tmp_path / "none", "not a directory")
+    fails(tmp_path / "none", "holds neither")
     fails(tmp_path, "holds neither checkpoints/ nor model.safetensors")
 
 

@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from talkjax import runs
 from talkjax.errors import UserError
 from talkjax.sampling import Sampler, bundled, pretrained
 from tests.sampling import fakes
@@ -34,6 +35,20 @@ def test_folder(monkeypatch, tmp_path):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)  # a folder takes precedence over a repository
     assert str(pretrained.find_checkpoint("owner/name")) == "owner/name"
+
+
+def test_bucket(monkeypatch):
+    use_hub(monkeypatch, None)
+    config = fakes.tiny_config()
+    paths = []
+
+    def load_weights(path):
+        paths.append(str(path))
+        return fakes.random_params(config), config, []
+
+    monkeypatch.setattr(runs, "load_weights", load_weights)
+    Sampler.from_pretrained("gs://bucket/model")
+    assert paths == ["gs://bucket/model"]
 
 
 @pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "../up/down", "a/b/c", "-x/y", ""])
