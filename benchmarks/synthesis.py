@@ -1,9 +1,9 @@
-"""How fast the synthetic corpus is made, and how well FaceMesh agrees with its truth.
+"""Measures the speed of the synthetic corpus, and how well FaceMesh agrees with its ground truth.
 
     uv run benchmarks/synthesis.py [--identities=50] [--seconds=2] [--keep=DIR]
 
-Makes one clip of each identity in a single process (one core), decodes the files, finds the faces
-in them and compares with the sidecars. Prints one JSON line.
+Makes one clip of each identity in a single process, detects the faces in the videos and compares
+their landmarks with the sidecars. Prints one JSON line.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.synthetic import clip, sidecar
-from data_pipelines.synthetic.plan import SPLITS, Settings, plan
+from data_pipelines.synthetic.plan import SPLITS, CorpusSettings, plan_corpus
 from talkjax import conventions
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.video import VideoReader
@@ -25,30 +25,30 @@ from talkjax.metrics import closures, signals
 
 
 class Clock:
-    """Seconds of processor time by stage, all threads together: what one core would need."""
+    """Sums the processor time of each stage over all threads, in seconds."""
 
     def __init__(self):
         self.seconds = collections.Counter()
         self._last = time.process_time()
 
     def __call__(self, stage: str) -> None:
-        """Ends a stage."""
+        """Ends a stage and starts the next one."""
         now = time.process_time()
         self.seconds[stage] += now - self._last
         self._last = now
 
 
-def make(folder: str, identities: int, seconds: float, seed: int) -> tuple[list[Path], dict]:
-    """Makes the clips; returns their paths and how long it took."""
+def make_clips(folder: str, identities: int, seconds: float, seed: int) -> tuple[list[Path], dict]:
+    """Makes the clips; returns their paths and the speed."""
     cv2.setNumThreads(1)
-    settings = Settings(seconds=seconds)
+    settings = CorpusSettings(seconds=seconds)
     for split in SPLITS:
         (Path(folder) / split).mkdir(parents=True, exist_ok=True)
-    plans = plan(identities + 1, 1, seed, identities // 5, settings)
-    clip.make_clip(plans.pop(0), settings, folder)  # compiles
+    plans = plan_corpus(identities + 1, 1, seed, identities // 5, settings)
+    clip.make_clip(plans.pop(0), settings, folder)  # Compiles the rasterizer.
     clock, frames, paths = Clock(), 0, []
     for p in plans:
-        frames += clip.make_clip(p, settings, folder, clock=clock)["frames"]
+        frames += clip.make_clip(p, settings, folder, on_stage=clock)["frames"]
         paths.append(Path(folder) / p.split / f"{p.clip_id}.mp4")
     total = sum(clock.seconds.values())
     return paths, {
@@ -59,13 +59,13 @@ def make(folder: str, identities: int, seconds: float, seed: int) -> tuple[list[
     }
 
 
-def compare(paths: list[Path]) -> dict:
-    """Finds the faces and compares them with the truth."""
+def compare_landmarks(paths: list[Path]) -> dict:
+    """Detects the faces and compares them with the ground truth."""
     found, frames, worst = 0, 0, (2.0, "")
     errors, correlations, shares = [], [], []
     with FaceMesh() as mesh:
         for path in paths:
-            truth = conventions.select(sidecar.load(path).landmarks)[..., :2]
+            truth = conventions.select(sidecar.load_truth(path).landmarks)[..., :2]
             mesh.reset()
             seen = np.full(truth.shape, np.nan)
             for frame in VideoReader(path):
@@ -86,7 +86,7 @@ def compare(paths: list[Path]) -> dict:
     return {
         "found": round(float(found / frames), 4),
         "worst_clip": worst,
-        "lip_error": round(float(np.mean(errors)), 4),  # interocular units
+        "lip_error": round(float(np.mean(errors)), 4),  # In interocular distances.
         "lip_error_95": round(float(np.percentile(errors, 95)), 4),
         "opening_correlation": round(float(np.nanmean(correlations)), 3),
         "closures_seen": round(float(np.nanmean(shares)), 3),
@@ -94,17 +94,17 @@ def compare(paths: list[Path]) -> dict:
 
 
 def main() -> None:
-    """Makes, measures and reports."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--identities", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each clip, about")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", help="folder for the clips; they are deleted otherwise")
+    parser.add_argument("--identities", type=int, default=50, help="number of clips")
+    parser.add_argument("--seconds", type=float, default=2.0, help="approximate clip duration")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus")
+    parser.add_argument("--keep", help="folder that keeps the clips; they are deleted otherwise")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = arguments.keep or folder
-        paths, speed = make(folder, arguments.identities, arguments.seconds, arguments.seed)
-        print(json.dumps(speed | compare(paths)))
+        paths, speed = make_clips(folder, arguments.identities, arguments.seconds, arguments.seed)
+        print(json.dumps(speed | compare_landmarks(paths)))
 
 
 if __name__ == "__main__":

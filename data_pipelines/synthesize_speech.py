@@ -1,89 +1,93 @@
-"""Makes speech with exact landmarks and no pictures: much data for the landmark stage, quickly.
+"""Makes speech with exact landmarks but without images, a fast source of data for one stage.
 
     python -m data_pipelines.synthesize_speech --out=SPEECH --clips=3000 --seed=1
 
-Each clip has a face, a drawn voice and sentences of its own; what is left out of `synthesize` is
-painting, drawing and finding the face again, which is nearly all of the work. SPEECH then holds
-shards like those of `data_pipelines.prepare`, all of the training split, whose landmarks are the
-avatars' own where `prepare` has what FaceMesh measures. Only the stage `landmark` can use them;
-train on prepared videos afterwards, so that the network learns how FaceMesh sees a mouth.
+Every clip has its own face, its own randomly drawn voice and its own sentences. Compared with
+`synthesize`, it skips painting, rendering and face detection, which are nearly all of the work.
 
-Needs espeak-ng and numba: `pip install talkjax[speech]`. A run that was stopped is started again
-with the same command and goes on; SPEECH/.cache may be deleted afterwards.
+SPEECH then holds shards like those of `data_pipelines.prepare`, all in the training split. Their
+landmarks are the avatars' own, where `prepare` stores the measurements of FaceMesh. Only the stage
+`landmark` can use them. Train on prepared videos afterwards, so that the network learns how
+FaceMesh sees a mouth.
+
+A run that was stopped continues with the same command. SPEECH/.cache may be deleted afterwards.
+Needs espeak-ng and numba: `pip install "talkjax[speech]"`.
 """
 
 import functools
-import json
 import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from absl import app, flags
 from tqdm import tqdm
 
-from data_pipelines.packing import pack
-from data_pipelines.preparation import make_packing
-from data_pipelines.synthesize import check_installed
-from data_pipelines.workers import cores
-from talkjax import files
-from talkjax.commands import exit_on_sigterm, parse_flags, run_main
+from talkjax import commands, files
 from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
 from talkjax.data import records
 from talkjax.errors import UserError
 
-VERSION = 1  # raise it whenever the same plan gives other landmarks or sounds
-_SECONDS_PER_CLIP = 300.0  # after which a clip counts as hung
+from .packing import pack
+from .preparation import make_packing
+from .synthesize import check_installed
+from .workers import JobError, cores, run_jobs
+
+VERSION = 1  # Raise it whenever the same plan gives other landmarks or sounds.
+_SECONDS_PER_CLIP = 300.0  # Time limit of a clip.
 _CLIPS_PER_JOB = 20
 
 
 def synthesize_speech(
     out: str | os.PathLike, clips: int, seed: int, seconds: float, workers: int
 ) -> dict[str, Any]:
-    """Makes the shards, or what is missing of them; see the module's docstring.
+    """Makes the clips that do not exist yet and packs all of them into shards.
 
     Args:
-      out: their folder.
-      clips: how many.
-      seed: of everything.
-      seconds: about how long a clip is.
-      workers: processes. The shards do not depend on their number.
+      out: Folder of the shards.
+      clips: Number of clips.
+      seed: Seed of all clips.
+      seconds: Approximate duration of a clip in seconds.
+      workers: Number of processes, on which the shards do not depend.
 
     Returns:
-      {"clips", "seconds" (of speech), "made", "elapsed_seconds"}.
+      {"clips", "seconds", "made", "elapsed_seconds"}: the number of clips and their duration, the
+      number of new clips and the time taken.
 
     Raises:
-      UserError: something is not installed, the folder cannot be written or is of other flags.
+      UserError: A package is missing, or `out` cannot be written or was made with other settings.
     """
     check_installed()
-    from data_pipelines.synthetic.plan import Settings, plan_speech
-    from data_pipelines.workers import JobError, run_jobs
+    from .synthetic.plan import CorpusSettings, plan_speech
 
     started, out = time.monotonic(), pathlib.Path(out)
-    cache, settings = out / ".cache", Settings(seconds=seconds)
+    cache, settings = out / ".cache", CorpusSettings(seconds=seconds)
     wanted = {"format": "talkjax-speech", "version": VERSION, "seed": seed, "seconds": seconds}
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _claim(out / "speech.json", wanted)
+        _claim_folder(out, wanted)
         plans = plan_speech(clips, seed, settings)
         todo = [p for p in plans if not (cache / f"{p.clip_id}.npz").is_file()]
         jobs = [todo[i : i + _CLIPS_PER_JOB] for i in range(0, len(todo), _CLIPS_PER_JOB)]
-        work = functools.partial(make_work, os.fspath(cache), settings)
+        make_work = functools.partial(_make_work, cache, settings)
+        limit = _SECONDS_PER_CLIP * _CLIPS_PER_JOB
         with tqdm(total=clips, initial=clips - len(todo), desc="speaking", unit="clip") as bar:
-            limit = _SECONDS_PER_CLIP * _CLIPS_PER_JOB
-            for job, result in run_jobs(jobs, work, workers, limit):
+            for job, result in run_jobs(jobs, make_work, workers, limit):
                 if isinstance(result, JobError):
                     first, last = job[0].clip_id, job[-1].clip_id
-                    raise UserError(f"clips {first} to {last}: {result} (what is done is kept)")
+                    raise UserError(
+                        f"clips {first} to {last} failed: {result} (finished clips are kept)"
+                    )
                 bar.update(len(job))
-        outcomes = [_outcome(cache, p.clip_id) for p in plans]
+        outcomes = [_describe_clip(cache, p.clip_id) for p in plans]
         splits = {o["source"]: "train" for o in outcomes}
         pack(out, make_packing(outcomes, splits, cache, crop_size=0))
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(
-            f"cannot write to {out}: {error.strerror or error}; make room there or choose "
-            "another --out (what is done is kept)"
+        raise files.WriteError(
+            f"cannot write to {out} ({error.strerror or error}); make room or choose another "
+            "folder (finished clips are kept)"
         ) from error
     ticks = sum(o["parts"][0]["ticks"] for o in outcomes)
     return {
@@ -94,24 +98,17 @@ def synthesize_speech(
     }
 
 
-def _claim(path: pathlib.Path, wanted: dict[str, Any]) -> None:
-    """Marks a folder as one for these flags, or makes sure that it is."""
+def _claim_folder(out: pathlib.Path, wanted: dict[str, Any]) -> None:
+    """Marks a folder with its settings, or checks that they are these."""
+    path, remedy = out / "speech.json", "choose another folder or remove it"
     if not path.exists():
         files.write_json(path, wanted)
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if found != wanted:
-        raise UserError(
-            f"{path.parent} holds speech made with another --seed or --seconds; choose another "
-            "--out or remove it"
-        )
+    elif files.read_json_object(path, remedy) != wanted:
+        raise UserError(f"{out} holds speech of another seed or duration; {remedy}")
 
 
-def _outcome(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
-    """What `make_packing` wants to know of a clip."""
+def _describe_clip(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
+    """Returns what `make_packing` needs to know of a clip."""
     ticks = len(records.load_npz(cache / f"{clip_id}.npz").landmarks)
     return {
         "source": clip_id,
@@ -119,37 +116,38 @@ def _outcome(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
     }
 
 
-def make_work(cache: str, settings) -> Callable[[list], list[str]]:
-    """Prepares a process; gives the function that makes some clips and returns their ids."""
-    return functools.partial(_make_clips, pathlib.Path(cache), settings)
+def _make_work(cache: pathlib.Path, settings) -> Callable[[list], list[str]]:
+    """Initializes a worker process and returns its function."""
+    return functools.partial(_make_clips, cache, settings)
 
 
 def _make_clips(cache: pathlib.Path, settings, plans: Sequence) -> list[str]:
     for p in plans:
-        records.save_npz(cache / f"{p.clip_id}.npz", make_record(p, settings))
+        records.save_npz(cache / f"{p.clip_id}.npz", make_speech_record(p, settings))
     return [p.clip_id for p in plans]
 
 
-def make_record(plan, settings) -> records.ClipRecord:
-    """Speaks one clip and follows its face.
+def make_speech_record(plan, settings) -> records.ClipRecord:
+    """Makes the record of one clip.
 
     Args:
-      plan: a `plan.ClipPlan`.
-      settings: a `plan.Settings`.
+      plan: A `plan.ClipPlan`.
+      settings: A `plan.CorpusSettings`.
 
     Returns:
-      A record as of `extract.extract_video`, with empty pictures.
+      A record like those of `extract.extract_video`, with empty images.
     """
     import numpy as np
     import soxr
 
-    from data_pipelines import extract
-    from data_pipelines.synthetic import clip
     from talkjax import head_pose
     from talkjax.media import audio
 
-    performance = clip.perform(plan, settings)
-    points = clip.follow(plan, settings, performance)
+    from . import extract
+    from .synthetic import clip
+
+    performance = clip.make_performance(plan, settings)
+    points = clip.compute_landmarks(plan, settings, performance)
     times = np.arange(len(points)) / settings.fps
     wave = soxr.resample(performance.samples, performance.rate, SAMPLE_RATE)
     return extract.make_record(
@@ -165,34 +163,56 @@ def make_record(plan, settings) -> records.ClipRecord:
     )
 
 
-def main(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """The command; `values` are the flags of `define_flags`."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
-    if not values.out:
-        raise UserError("say where the shards are to go: --out=SPEECH")
+def make_parser() -> commands.Parser:
+    """Creates the parser of the command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m data_pipelines.synthesize_speech")
+    add = parser.add_argument
+    add("--out", required=True, metavar="SPEECH", help="folder of the shards (required)")
+    add(
+        "--clips",
+        metavar="N",
+        type=commands.bounded(int, 1, 999_999),
+        default=3000,
+        help="number of clips (default: %(default)s)",
+    )
+    add(
+        "--seed",
+        metavar="N",
+        type=commands.bounded(int, 0),
+        default=1,
+        help="seed of all clips (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=commands.bounded(float, 1.5, 600.0),
+        default=4.0,
+        help="approximate duration of a clip, which ends with a sentence (default: %(default)g)",
+    )
+    add(
+        "--workers",
+        metavar="N",
+        type=commands.bounded(int, 0),
+        default=0,
+        help="number of processes; 0 starts one per core (default: %(default)s)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    flags = make_parser().parse_args(argv)
     report = synthesize_speech(
-        values.out, values.clips, values.seed, values.seconds, values.workers or cores()
+        flags.out, flags.clips, flags.seed, flags.seconds, flags.workers or cores()
     )
     print(f"{report['clips']} clips, {report['seconds']:.0f} s of speech")
     if report["made"]:
-        print(f"{report['made']} made in {report['elapsed_seconds']:.0f} s")
+        print(f"{report['made']} new clips in {report['elapsed_seconds']:.0f} s")
 
 
-def define_flags() -> flags.FlagValues:
-    """The command's flags, which exist only when it runs: other commands have some alike."""
-    flags.DEFINE_string("out", None, "Folder of the shards.")
-    flags.DEFINE_integer("clips", 3000, "Clips.", 1, 999_999)
-    flags.DEFINE_integer("seed", 1, "Of everything.", lower_bound=0)
-    flags.DEFINE_float("seconds", 4.0, "About how long a clip is.", 1.5, 600.0)
-    flags.DEFINE_integer("workers", 0, "Processes; 0 for one per core.", lower_bound=0)
-    return flags.FLAGS
+def run() -> NoReturn:
+    """Runs the command on the program's arguments."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
-    flag_values = define_flags()
-    app.run(
-        functools.partial(run_main, functools.partial(main, values=flag_values)),
-        flags_parser=parse_flags,
-    )
+    run()

@@ -28,14 +28,16 @@ ALLOWED = {
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
-    "talkjax.torch_files": CORE,
+    "talkjax.uv_scripts": {"talkjax.errors"},
+    "talkjax.torch_files": CORE | {"talkjax.uv_scripts"},
     "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
     "talkjax.models": {"talkjax.conventions"},
     "talkjax.diffusion": {"talkjax.models"},
-    "talkjax.media": CORE | {"talkjax.head_pose"},
+    "talkjax.media": CORE | {"talkjax.head_pose", "talkjax.uv_scripts"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.prepare": set(),
     "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
@@ -55,7 +57,9 @@ ALLOWED = {
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
-    "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
+    "talkjax.compile_ahead": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
     | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
     "configs": {"talkjax.configuration"},
@@ -82,14 +86,23 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def absolute_module(path, node):
+    """The module of a `from ... import`, relative or not."""
+    if not node.level:
+        return node.module
+    package = module_name(path.parent / "__init__.py").split(".")
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
 def imports_of(path):
     """Every module a file imports, whole names: `from a import b` gives a.b."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: write relative imports out"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = absolute_module(path, node)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def within(name, package):

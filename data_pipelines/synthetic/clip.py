@@ -1,7 +1,8 @@
-"""One clip, from its plan to files: speech, motion, pictures, video with sound, truth.
+"""Makes one clip from its plan: speech, motion, images, a video with sound, and ground truth.
 
-Sentences give sound and phonemes (espeak-ng), phonemes give viseme curves, and the sound's loudness
-sways the head's motion; curves and motion are poses, which the avatar turns into frames.
+Sentences are synthesized to sound and phonemes, and phonemes give viseme curves. Head motion
+follows the loudness a little. Curves and motion are sampled to one pose per frame, which the avatar
+renders.
 """
 
 import os
@@ -14,62 +15,59 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.synthetic import (
-    acoustics,
-    avatar,
-    backgrounds,
-    espeak,
-    face_model,
-    look,
-    motion,
-    paint_skin,
-    shape,
-    sidecar,
-    visemes,
-)  # fmt: skip
-from data_pipelines.synthetic.geometry import FaceGeometry
-from data_pipelines.synthetic.plan import ClipPlan, Settings, stream
 from talkjax.media.video_writer import VideoWriter
 
-CRF = 12  # the truth should be clean: errors of coding are about a grey level
-PRESET = "veryfast"
-_LEAD, _GAP, _TAIL = (0.12, 0.35), (0.12, 0.5), (0.2, 0.45)  # seconds without speech
-_ENOUGH = 0.7  # of the wanted length: then no further sentence is begun
-_PEAK = (0.35, 0.8)
-_LOUDNESS_SPAN = 0.08  # seconds
-# What a stream of random numbers is for (`plan.stream`), of an identity ...
-_LOOK, _PAINT, _STYLE = 2, 3, 4
+from . import scene, sidecar
+from .animation import motion, visemes
+from .geometry import face_model, shape
+from .geometry.face import FaceGeometry
+from .painting import appearance, backgrounds
+from .painting.portrait import Textures, paint_portrait
+from .plan import ClipPlan, CorpusSettings, random_stream
+from .rendering.avatar import Avatar
+from .speech import acoustics, espeak
+
+_CRF = 12  # Coding errors of about one grey level, since the ground truth should be clean.
+_PRESET = "veryfast"
+# Ranges of silence in seconds: before, between and after the sentences.
+_LEAD, _GAP, _TAIL = (0.12, 0.35), (0.12, 0.5), (0.2, 0.45)
+_ENOUGH = 0.7  # No further sentence is started after this share of the wanted length.
+_PEAK = (0.35, 0.8)  # Range of the sound's peak amplitude.
+_LOUDNESS_SPAN = 0.08  # Seconds.
+# Purposes of random streams (see `plan.random_stream`) of an identity ...
+_APPEARANCE, _PAINT, _STYLE = 2, 3, 4
 # ... and of a clip.
 _TIMING, _SOUND, _MOTION, _LIGHT, _CAMERA, _BACKGROUND = range(2, 8)
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """What an identity looks like; slow to make (painting), and the same in all its clips.
+    """What an identity looks like in all of its clips. Painting takes a second.
 
     Attributes:
-      key: `ClipPlan.identity_key`.
-      look, shape: their parameters.
-      textures: painted skin, eyes, hair and cloth.
+      key: The identity's `ClipPlan.identity_key`.
+      appearance: Its appearance.
+      shape: Its geometry.
+      textures: Its textures.
     """
 
     key: tuple[int, ...]
-    look: look.Look
+    appearance: appearance.Appearance
     shape: shape.Shape
-    textures: paint_skin.Textures
+    textures: Textures
 
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """What is said and how the face moves.
+    """What a person says and how the face moves.
 
     Attributes:
-      samples: (S,) float32 mono, as many as the frames last.
-      rate: of the samples, Hz.
-      phonemes: on the clip's clock.
-      spoken: the sentences.
-      curves: (N, 7) viseme channels at `sidecar.CURVE_RATE`.
-      poses: one for each frame.
+      samples: Mono sound that fills whole frames, (S,) float32.
+      rate: Sample rate in Hz.
+      phonemes: Phonemes with times in the clip.
+      spoken: Sentences that are spoken.
+      curves: Viseme curves at `sidecar.CURVE_RATE`, (N, 7) float32.
+      poses: One pose per frame.
     """
 
     samples: np.ndarray
@@ -77,32 +75,38 @@ class Performance:
     phonemes: tuple[espeak.Phoneme, ...]
     spoken: tuple[str, ...]
     curves: np.ndarray
-    poses: tuple[avatar.Pose, ...]
+    poses: tuple[scene.Pose, ...]
+
+
+def _sample_identity(key: tuple[int, ...]) -> tuple[appearance.Appearance, shape.Shape]:
+    rng = random_stream(key, _APPEARANCE)
+    look = appearance.sample_appearance(rng)
+    return look, shape.sample_shape(rng, look.sex)
 
 
 def make_person(key: tuple[int, ...]) -> Person:
-    """Draws and paints an identity."""
-    rng = stream(key, _LOOK)
-    appearance = look.sample_look(rng)
-    geometry = shape.sample_shape(rng, appearance)
-    textures = paint_skin.paint(appearance, face_model.load().uv, stream(key, _PAINT))
-    return Person(key, appearance, geometry, textures)
+    """Draws and paints the identity of a `ClipPlan.identity_key`."""
+    look, geometry = _sample_identity(key)
+    uv = face_model.load_face_model().uv
+    return Person(key, look, geometry, paint_portrait(look, uv, random_stream(key, _PAINT)))
 
 
-def speak(plan: ClipPlan, settings: Settings) -> tuple[np.ndarray, int, tuple, tuple]:
-    """Says sentences until the clip is long enough.
+def speak_sentences(
+    plan: ClipPlan, settings: CorpusSettings
+) -> tuple[np.ndarray, int, tuple, tuple]:
+    """Synthesizes sentences until the clip is long enough.
 
     Returns:
-      (S,) float32 dry sound that fills whole frames, its rate, the phonemes and the sentences
-      that were used.
+      (S,) float32 dry sound that fills whole frames, its sample rate, the phonemes, and the
+      sentences that were used.
     """
-    rng = stream(plan.clip_key, _TIMING)
+    rng = random_stream(plan.clip_key, _TIMING)
     lead, tail = rng.uniform(*_LEAD), rng.uniform(*_TAIL)
     lead += plan.pause_seconds if plan.pause == "start" else 0
     tail += plan.pause_seconds if plan.pause == "end" else 0
     pieces, phonemes, spoken, seconds, rate = [], [], [], lead, 0
     sentences = plan.sentences
-    if plan.pause == "middle":  # which takes two sentences: short ones
+    if plan.pause == "middle":  # This needs two sentences, so the short ones come first.
         sentences = sorted(sentences, key=len)
     for sentence in sentences:
         gap = rng.uniform(*_GAP)
@@ -128,8 +132,8 @@ def speak(plan: ClipPlan, settings: Settings) -> tuple[np.ndarray, int, tuple, t
     return samples, rate, tuple(phonemes), tuple(spoken)
 
 
-def loudness(samples: np.ndarray, rate: int, times: np.ndarray) -> np.ndarray:
-    """(T,) RMS around each time over the clip's greatest, in [0, 1]."""
+def compute_loudness(samples: np.ndarray, rate: int, times: np.ndarray) -> np.ndarray:
+    """Computes the RMS around each time (T,), relative to its maximum over the clip."""
     power = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
     ends = [
         np.clip(np.round((times + side * _LOUDNESS_SPAN / 2) * rate), 0, len(samples)).astype(int)
@@ -139,21 +143,23 @@ def loudness(samples: np.ndarray, rate: int, times: np.ndarray) -> np.ndarray:
     return value / max(value.max(), 1e-9)
 
 
-def perform(plan: ClipPlan, settings: Settings) -> Performance:
-    """Speech, and the motion that goes with it."""
-    samples, rate, phonemes, spoken = speak(plan, settings)
+def make_performance(plan: ClipPlan, settings: CorpusSettings) -> Performance:
+    """Makes a clip's speech and the motion that goes with it."""
+    samples, rate, phonemes, spoken = speak_sentences(plan, settings)
     times = np.arange(round(len(samples) / rate * settings.fps)) / settings.fps
     duration = len(samples) / rate
-    style = visemes.sample_style(stream(plan.identity_key, _STYLE))
-    curves = visemes.curves(phonemes, duration, sidecar.CURVE_RATE, style)
-    at = np.arange(len(curves)) / sidecar.CURVE_RATE
-    shown = np.stack([np.interp(times, at, channel) for channel in curves.T], 1)
-    energy = loudness(samples, rate, times)
+    style = visemes.sample_style(random_stream(plan.identity_key, _STYLE))
+    curves = visemes.compute_curves(phonemes, duration, sidecar.CURVE_RATE, style)
+    curve_times = np.arange(len(curves)) / sidecar.CURVE_RATE
+    shown = np.stack([np.interp(times, curve_times, channel) for channel in curves.T], 1)
     moves = motion.sample_motion(
-        stream(plan.clip_key, _MOTION), duration, rate=settings.fps, energy=energy
+        random_stream(plan.clip_key, _MOTION),
+        duration,
+        rate=settings.fps,
+        energy=compute_loudness(samples, rate, times),
     )
     poses = tuple(
-        avatar.Pose(
+        scene.Pose(
             **{
                 name: float(getattr(moves, name)[i])
                 for name in ("yaw", "pitch", "roll", "x", "y", "z", "blink", "brow", "breath")
@@ -163,13 +169,12 @@ def perform(plan: ClipPlan, settings: Settings) -> Performance:
         )
         for i in range(len(times))
     )
-    sound = _record(samples, rate, plan)
-    return Performance(sound, rate, phonemes, spoken, curves, poses)
+    return Performance(_record(samples, rate, plan), rate, phonemes, spoken, curves, poses)
 
 
 def _record(samples: np.ndarray, rate: int, plan: ClipPlan) -> np.ndarray:
-    """The sound as a microphone hears it."""
-    rng = stream(plan.clip_key, _SOUND)
+    """Adds level, room and noise of a recording."""
+    rng = random_stream(plan.clip_key, _SOUND)
     samples = samples * (rng.uniform(*_PEAK) / max(np.abs(samples).max(), 1e-9))
     if plan.room:
         samples = acoustics.add_room(samples, rate, rng)
@@ -178,72 +183,75 @@ def _record(samples: np.ndarray, rate: int, plan: ClipPlan) -> np.ndarray:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
-def follow(plan: ClipPlan, settings: Settings, performance: Performance) -> np.ndarray:
-    """The landmarks of a clip of which no picture is drawn.
+def compute_landmarks(
+    plan: ClipPlan, settings: CorpusSettings, performance: Performance
+) -> np.ndarray:
+    """Computes a clip's landmarks without rendering it.
 
     Returns:
-      (T, 468, 3) float32 as in `sidecar.Truth`, without the irises.
+      (T, 468, 3) float32 as in `sidecar.GroundTruth`, without the irises.
     """
-    rng = stream(plan.identity_key, _LOOK)
-    face = FaceGeometry(shape.sample_shape(rng, look.sample_look(rng)))
-    camera = avatar.sample_camera(stream(plan.clip_key, _CAMERA))
+    _, geometry = _sample_identity(plan.identity_key)
+    face = FaceGeometry(geometry)
+    camera = scene.sample_camera(random_stream(plan.clip_key, _CAMERA))
     return np.stack([face.landmarks(pose, camera, settings.size) for pose in performance.poses])
 
 
 def make_clip(
     plan: ClipPlan,
-    settings: Settings,
+    settings: CorpusSettings,
     out: str | os.PathLike,
     person: Person | None = None,
-    clock: Callable[[str], None] = lambda stage: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Any]:
-    """Makes a clip and its truth.
+    """Makes a clip and its ground truth.
 
     Args:
-      plan: of the clip.
-      settings: of the corpus.
-      out: folder of the corpus; the files go into its subfolder `plan.split`, which must exist.
-      person: the identity, if it has been made before.
-      clock: called at the end of each stage, with its name: "paint", "speech", "render", "encode"
-        (the last two alternate).
+      plan: Plan of the clip.
+      settings: CorpusSettings of the corpus.
+      out: Folder of the corpus. The files go to its subfolder `plan.split`, which must exist.
+      person: The identity if it was made before.
+      on_stage: Called with the name of each stage when it ends: "paint", "speech", and then
+        "render" and "encode" for every frame.
 
     Returns:
       {"clip_id", "split", "frames", "seconds"}.
 
     Raises:
-      UserError: a file cannot be written, or the speech synthesizer cannot be used.
-      OSError: the truth cannot be written.
+      UserError: A file cannot be written, or the speech synthesizer is not usable.
     """
     if person is None or person.key != plan.identity_key:
         person = make_person(plan.identity_key)
-    clock("paint")
-    shown = perform(plan, settings)
-    clock("speech")
-    light = avatar.sample_light(stream(plan.clip_key, _LIGHT))
-    camera = avatar.sample_camera(stream(plan.clip_key, _CAMERA))
-    background = backgrounds.paint_background(stream(plan.clip_key, _BACKGROUND), settings.size)
-    model = avatar.Avatar(
-        person.look, person.shape, person.textures, background, light, camera, settings.size
+    on_stage("paint")
+    performance = make_performance(plan, settings)
+    on_stage("speech")
+    light = scene.sample_light(random_stream(plan.clip_key, _LIGHT))
+    camera = scene.sample_camera(random_stream(plan.clip_key, _CAMERA))
+    background = backgrounds.paint_background(
+        random_stream(plan.clip_key, _BACKGROUND), settings.size
     )
+    avatar = Avatar(person.appearance, person.shape, person.textures, background, light, camera)
     path = pathlib.Path(out) / plan.split / f"{plan.clip_id}.mp4"
-    sidecar.paths(path)[1].unlink(missing_ok=True)  # it vouched for what is replaced now
+    # The old sidecar must not vouch for a video that is being replaced.
+    sidecar.sidecar_paths(path)[1].unlink(missing_ok=True)
     landmarks = []
     with tempfile.TemporaryDirectory() as folder:
         sound = pathlib.Path(folder) / "speech.wav"
-        write_wav(sound, shown.samples, shown.rate)
+        write_wav(sound, performance.samples, performance.rate)
         size = settings.size
         with VideoWriter(
-            path, size, size, settings.fps, crf=CRF, preset=PRESET, audio=sound
+            path, size, size, settings.fps, crf=_CRF, preset=_PRESET, audio=sound
         ) as writer:
-            for number, pose in enumerate(shown.poses):
-                frame, exact = model.render(pose)
-                clock("render")
+            for number, pose in enumerate(performance.poses):
+                frame, exact = avatar.render(pose)
+                on_stage("render")
                 writer.write(frame, number / settings.fps)
                 landmarks.append(exact)
-                clock("encode")
-    sidecar.save(path, _truth(plan, settings, shown, np.stack(landmarks), person, light, camera))
-    clock("encode")
-    frames = len(shown.poses)
+                on_stage("encode")
+    truth = _ground_truth(plan, settings, performance, np.stack(landmarks), person, light, camera)
+    sidecar.save_truth(path, truth)
+    on_stage("encode")
+    frames = len(performance.poses)
     return {
         "clip_id": plan.clip_id,
         "split": plan.split,
@@ -252,25 +260,28 @@ def make_clip(
     }
 
 
-def _truth(plan, settings, shown, landmarks, person, light, camera) -> sidecar.Truth:
+def _ground_truth(
+    plan, settings, performance, landmarks, person, light, camera
+) -> sidecar.GroundTruth:
     poses = [
         (p.yaw, p.pitch, p.roll, p.x, p.y, p.z, p.blink, p.brow, *p.gaze, p.breath)
-        for p in shown.poses
+        for p in performance.poses
     ]
-    return sidecar.Truth(
+    phonemes = performance.phonemes
+    return sidecar.GroundTruth(
         times=np.arange(len(poses)) / settings.fps,
         landmarks=landmarks.astype(np.float32),
-        curves=shown.curves.astype(np.float32),
+        curves=performance.curves.astype(np.float32),
         poses=np.array(poses, np.float32),
-        bilabial=np.asarray(visemes.bilabial_times(shown.phonemes), np.float64).reshape(-1, 2),
+        bilabial=visemes.find_closures(phonemes),
         info={
             "plan": plan.to_json(),
             "settings": asdict(settings),
             "seconds": round(len(poses) / settings.fps, 4),
-            "spoken": list(shown.spoken),
-            "phonemes": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in shown.phonemes],
+            "spoken": list(performance.spoken),
+            "phonemes": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in phonemes],
             "channels": list(visemes.CHANNELS),
-            "look": asdict(person.look),
+            "look": asdict(person.appearance),
             "shape": asdict(person.shape),
             "light": asdict(light),
             "camera": asdict(camera),
@@ -279,7 +290,7 @@ def _truth(plan, settings, shown, landmarks, person, light, camera) -> sidecar.T
 
 
 def write_wav(path: str | os.PathLike, samples: np.ndarray, rate: int) -> None:
-    """Writes (S,) float samples in [-1, 1] as 16-bit mono."""
+    """Writes mono samples in [-1, 1], (S,), as a 16-bit WAV file."""
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

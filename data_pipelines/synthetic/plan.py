@@ -1,8 +1,8 @@
-"""Who says what in which clip: the whole corpus as a list, before anything is made.
+"""Plans a corpus: who says what in which clip, as a list that is complete before any work starts.
 
-Every clip is a function of the seed, its split, its identity's number and its own number alone, so
-a larger corpus of the same seed contains the smaller one, and neither the order of the work nor
-the number of processes matters.
+Every clip depends only on the seed, its split, the number of its identity and its own number.
+A larger corpus of the same seed therefore contains the smaller one, and neither the order of the
+work nor the number of processes matters.
 """
 
 import json
@@ -12,28 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.synthetic.sentences import sample_sentence
-from data_pipelines.synthetic.voices import Voice, draw_voice, sample_voice
+from .speech.sentences import SPLITS, sample_sentence
+from .speech.voices import Voice, sample_random_voice, sample_voice
 
-SPLITS = ("train", "test")
 PAUSES = ("none", "start", "middle", "end")
 _PAUSE_SHARES = (0.72, 0.08, 0.12, 0.08)
 _ROOM_SHARE = 0.3
 _NOISE_SHARE = 0.25
 _SNR_DB = (18.0, 35.0)
-_BRISK = 1.1  # seconds of a short sentence
-_DRAWN = 2  # where a split's number is in a key
-_PLAN, _VOICE = 0, 1  # what a stream of random numbers is for; `stream` takes further numbers
+_SHORT_SENTENCE = 1.1  # Seconds.
+_SPEECH = 2  # Takes the place of a split's number in the keys of clips without images.
+_PLAN, _VOICE = 0, 1  # Purposes of random streams; `clip` has further ones.
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all clips of a corpus have in common.
+class CorpusSettings:
+    """Settings that all clips of a corpus share.
 
     Attributes:
-      size: side of the square frames, px, even.
-      fps: frames a second.
-      seconds: about how long a clip is; it ends with a sentence.
+      size: Side of the square frames in pixels, which must be even.
+      fps: Frames per second.
+      seconds: Approximate duration of a clip in seconds; a clip ends with a sentence.
     """
 
     size: int = 256
@@ -43,20 +42,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip.
+    """Plan of one clip.
 
     Attributes:
-      clip_id: unique in the corpus; the files' name.
+      clip_id: Name of the clip's files, unique in the corpus.
       split: "train" or "test".
-      identity: number of the person within the split.
-      identity_key: seed of everything that stays with the person (`stream`).
-      clip_key: seed of everything else.
-      voice: the person's.
-      sentences: spoken one after the other until the clip is long enough.
-      pause: where there is a second or two without any speech, one of `PAUSES`.
-      pause_seconds: how long it is.
-      room: whether the sound is that of a room.
-      snr_db: of background noise; None for none.
+      identity: Number of the person within the split.
+      identity_key: Key of all random streams that stay with the person.
+      clip_key: Key of all other random streams.
+      voice: The person's voice.
+      sentences: Sentences, spoken one after another until the clip is long enough.
+      pause: Position of an additional pause, one of `PAUSES`.
+      pause_seconds: Duration of this pause in seconds.
+      room: Whether the sound has the reverberation of a room.
+      snr_db: Signal-to-noise ratio in dB; None adds no noise.
     """
 
     clip_id: str
@@ -72,80 +71,92 @@ class ClipPlan:
     snr_db: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain data."""
+        """Returns the fields as plain data, with lists for tuples."""
         return json.loads(json.dumps(asdict(self)))
 
 
-def stream(key: tuple[int, ...], purpose: int) -> np.random.Generator:
-    """The random numbers of an identity or a clip for one purpose, independent of all others."""
+def random_stream(key: tuple[int, ...], purpose: int) -> np.random.Generator:
+    """Returns a generator for one purpose of an identity or a clip, independent of all others."""
     return np.random.default_rng([*key, purpose])
 
 
-def plan(
+def plan_corpus(
     identities: int,
     clips: int,
     seed: int,
     test_identities: int,
-    settings: Settings | None = None,
+    settings: CorpusSettings | None = None,
 ) -> list[ClipPlan]:
-    """Plans a corpus.
+    """Plans a corpus of videos.
 
     Args:
-      identities: people, those of the test split included.
-      clips: of each.
-      seed: not negative.
-      test_identities: how many of the people are the test split's.
-      settings: how long the clips are, which says how many sentences may be needed.
+      identities: Number of people, including those of the test split.
+      clips: Number of clips per person.
+      seed: Seed of the corpus, not negative.
+      test_identities: Number of people in the test split.
+      settings: Settings of the corpus; the duration decides how many sentences may be needed.
 
     Returns:
-      The clips, person by person, training split first. No identity, voice or sentence is in both
-      splits.
+      The clips, person by person, the training split first. The splits share no identity, voice or
+      sentence.
+
+    Raises:
+      ValueError: A number is out of range.
     """
     if not 0 <= test_identities <= identities or clips < 0 or seed < 0:
-        raise ValueError(f"no corpus of {identities} ({test_identities}) x {clips}, seed {seed}")
-    settings = settings or Settings()
+        raise ValueError(
+            f"identities={identities}, clips={clips}, seed={seed} and "
+            f"test_identities={test_identities} must not be negative, and there cannot be more "
+            "test_identities than identities"
+        )
+    settings = settings or CorpusSettings()
     counts = (identities - test_identities, test_identities)
     return [
-        _clip(seed, split, identity, clip, settings)
+        _plan_clip(seed, split, identity, clip, settings)
         for split, count in zip(SPLITS, counts, strict=True)
         for identity in range(count)
         for clip in range(clips)
     ]
 
 
-def plan_speech(clips: int, seed: int, settings: Settings | None = None) -> list[ClipPlan]:
-    """Plans clips for the training split that are heard and not seen.
+def plan_speech(clips: int, seed: int, settings: CorpusSettings | None = None) -> list[ClipPlan]:
+    """Plans clips of the training split that are not rendered.
 
     Args:
-      clips: how many, each with a face and a drawn voice (`voices.draw_voice`) of its own.
-      seed: not negative.
-      settings: how long the clips are.
+      clips: Number of clips. Each has a face and a randomly drawn voice of its own.
+      seed: Seed of the corpus, not negative.
+      settings: Settings of the clips.
 
     Returns:
-      The clips; their sentences are the training split's.
+      The clips, whose sentences belong to the training split.
     """
     return [
-        _clip(seed, "train", identity, 0, settings or Settings(), drawn=True)
+        _plan_clip(seed, "train", identity, 0, settings or CorpusSettings(), speech_only=True)
         for identity in range(clips)
     ]
 
 
-def _clip(
-    seed: int, split: str, identity: int, clip: int, settings: Settings, drawn: bool = False
+def _plan_clip(
+    seed: int,
+    split: str,
+    identity: int,
+    clip: int,
+    settings: CorpusSettings,
+    speech_only: bool = False,
 ) -> ClipPlan:
-    identity_key = (seed, _DRAWN if drawn else SPLITS.index(split), identity)
+    identity_key = (seed, _SPEECH if speech_only else SPLITS.index(split), identity)
     clip_key = (*identity_key, 1 + clip)
-    rng = stream(identity_key, _VOICE)
-    voice = draw_voice(rng) if drawn else sample_voice(rng, split)
-    rng = stream(clip_key, _PLAN)
+    rng = random_stream(identity_key, _VOICE)
+    voice = sample_random_voice(rng) if speech_only else sample_voice(rng, split)
+    rng = random_stream(clip_key, _PLAN)
     pause = str(rng.choice(PAUSES, p=_PAUSE_SHARES))
     pause_seconds = round(float(rng.uniform(1.0, 2.0)), 2) if pause != "none" else 0.0
     room = bool(rng.random() < _ROOM_SHARE)
     snr_db = round(float(rng.uniform(*_SNR_DB)), 1) if rng.random() < _NOISE_SHARE else None
-    count = 2 + math.ceil(settings.seconds / _BRISK)
+    count = 2 + math.ceil(settings.seconds / _SHORT_SENTENCE)
     sentences = tuple(sample_sentence(rng, voice.language, split) for _ in range(count))
     return ClipPlan(
-        clip_id=f"{'speech' if drawn else split}_{identity:05d}_{clip:03d}",
+        clip_id=f"{'speech' if speech_only else split}_{identity:05d}_{clip:03d}",
         split=split,
         identity=identity,
         identity_key=identity_key,

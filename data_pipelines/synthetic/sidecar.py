@@ -1,10 +1,10 @@
-"""The truth beside each clip: what was drawn and said, exactly.
+"""Reads and writes the ground truth beside each clip.
 
     ID.mp4     the clip
-    ID.npz     arrays, see `Truth`; no pickle
-    ID.json    everything else, see `Truth`; written last, so it vouches for the other two
+    ID.npz     the arrays of `GroundTruth`, without pickle
+    ID.json    `GroundTruth.info`, written last, so that it vouches for the other two files
 
-The files depend on the plan alone: no dates, no timings, no machine.
+The files depend on the plan alone; they hold no dates, durations or names of machines.
 """
 
 import json
@@ -22,27 +22,26 @@ from talkjax.errors import UserError
 
 FORMAT = "talkjax-truth"
 VERSION = 1
-CURVE_RATE = 100.0  # Hz
-_ARRAYS = ("times", "landmarks", "curves", "poses", "bilabial")
+CURVE_RATE = 100.0  # Hz.
 POSE_CHANNELS = (
     "yaw", "pitch", "roll", "x", "y", "z", "blink", "brow", "gaze_right", "gaze_down", "breath"
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """What is known of a clip.
+class GroundTruth:
+    """Ground truth of a clip.
 
     Attributes:
-      times: (T,) float64 seconds of the frames.
-      landmarks: (T, 478, 3) float32 FaceMesh points in frame pixels (0 is the frame's edge), z at
-        x's scale.
-      curves: (N, 7) float32 viseme channels (`visemes.CHANNELS`) at `CURVE_RATE`.
-      poses: (T, 11) float32 head, eyes and breath, see `POSE_CHANNELS`; radians and inter-ocular
-        units.
-      bilabial: (n, 2) float64 seconds: when the lips begin and cease to be shut for each p, b, m.
-      info: JSON-able: "plan", "settings", "spoken" (the sentences), "phonemes"
-        ([symbol, start, end] each), "look", "shape", "light", "camera", "seconds".
+      times: Times of the frames in seconds, (T,) float64.
+      landmarks: FaceMesh points in pixels, where 0 is the frame's edge and z has the scale of x,
+        (T, 478, 3) float32.
+      curves: Viseme curves at `CURVE_RATE` in the order of `visemes.CHANNELS`, (N, 7) float32.
+      poses: Motion of head, eyes and chest, see `POSE_CHANNELS`, in radians and interocular
+        distances, (T, 11) float32.
+      bilabial: Start and end of the lip closure of each p, b and m in seconds, (n, 2) float64.
+      info: Plain data: "plan", "settings", "seconds", "spoken" (the sentences), "phonemes"
+        ([symbol, start, end] each), "channels", "look", "shape", "light" and "camera".
     """
 
     times: np.ndarray
@@ -53,55 +52,61 @@ class Truth:
     info: dict[str, Any]
 
 
-def paths(video: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
-    """The two files beside a clip: arrays and JSON."""
+_ARRAYS = tuple(field.name for field in fields(GroundTruth) if field.name != "info")
+
+
+def sidecar_paths(video: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the paths of the arrays and of the JSON file beside a clip."""
     video = pathlib.Path(video)
     return video.with_suffix(".npz"), video.with_suffix(".json")
 
 
-def save(video: str | os.PathLike, truth: Truth) -> None:
-    """Writes both files beside a clip that is complete, each whole or not at all."""
+def save_truth(video: str | os.PathLike, truth: GroundTruth) -> None:
+    """Writes both files beside a finished clip, each completely or not at all.
+
+    Raises:
+      WriteError: A file cannot be written.
+    """
     arrays = {name: getattr(truth, name) for name in _ARRAYS}
-    # Closures are in both, so that who measures lip sync needs nothing but the small file.
+    # Closures are in both files, so that lip sync can be measured with the small file alone.
     head = {"format": FORMAT, "version": VERSION, "bilabial": truth.bilabial.round(4).tolist()}
     text = json.dumps(head | truth.info, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
-    arrays_path, text_path = paths(video)
+    arrays_path, text_path = sidecar_paths(video)
     with files.replacing(arrays_path) as temporary:
         np.savez_compressed(temporary, **arrays)
     files.write_text(text_path, text)
 
 
 def read_info(video: str | os.PathLike) -> dict[str, Any] | None:
-    """The JSON file beside a clip, or None if there is none that is whole."""
+    """Reads the JSON file beside a clip; None if it is missing, damaged or of another version."""
     try:
-        info = json.loads(paths(video)[1].read_text(encoding="utf-8"))
+        info = json.loads(sidecar_paths(video)[1].read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     known = isinstance(info, dict) and info.get("format") == FORMAT
     return info if known and info.get("version") == VERSION else None
 
 
-def load(video: str | os.PathLike) -> Truth:
-    """Reads the truth of a clip.
+def load_truth(video: str | os.PathLike) -> GroundTruth:
+    """Reads the ground truth of a clip.
 
     Raises:
-      UserError: it is not there, or damaged.
+      UserError: A file is missing or damaged.
     """
+    remedy = f"the ground truth of {video} is missing or damaged; run synthesize again"
     info = read_info(video)
+    if info is None:
+        raise UserError(remedy)
     try:
-        if info is None:
-            raise ValueError("no sidecar")
-        with np.load(paths(video)[0], allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in _ARRAYS}
+        with np.load(sidecar_paths(video)[0], allow_pickle=False) as arrays:
+            return GroundTruth(**{name: arrays[name] for name in _ARRAYS}, info=info)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{video}: the truth beside it cannot be read; synthesize it") from error
-    assert {f.name for f in fields(Truth)} == {*_ARRAYS, "info"}
-    return Truth(**found, info=info)
+        raise UserError(remedy) from error
 
 
 def is_finished(video: str | os.PathLike, plan: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether a clip and its truth are there, made to just this plan."""
+    """Whether a clip and its ground truth are complete and were made to this plan."""
     info = read_info(video)
-    if info is None or not os.path.isfile(video) or not paths(video)[0].is_file():
+    if info is None or not os.path.isfile(video) or not sidecar_paths(video)[0].is_file():
         return False
     return info.get("plan") == plan and info.get("settings") == settings

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Self
 
 import numpy as np
 
+from talkjax import uv_scripts
 from talkjax.conventions import FACEMESH_POINTS
 from talkjax.errors import UserError
 from talkjax.media.worker_process import WorkerLostError, WorkerProcess
@@ -38,36 +38,6 @@ _PYTHONS = ">=3.11,<3.13"  # as in the header of the worker
 _ANYWHERE = pathlib.Path(sys.executable).anchor or None
 _log = logging.getLogger(__name__)
 
-# The worker's uv gets only those of uv's variables that describe the machine, such as the places of
-# its cache and Pythons and how to reach the network. All others (UV_PROJECT_ENVIRONMENT,
-# UV_CONSTRAINT, UV_PYTHON, UV_FROZEN, ...) describe the caller's project and would change the
-# environment.
-_UV_KEPT = (
-    "UV_CACHE_DIR", "UV_NO_CACHE", "UV_LINK_MODE", "UV_OFFLINE", "UV_NO_PROGRESS",
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER",
-    "UV_HTTP", "UV_REQUEST_TIMEOUT", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
-    "UV_CONCURRENT", "UV_PYTHON_INSTALL", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_PREFERENCE",
-    "UV_PYTHON_CACHE_DIR", "UV_PYTHON_CPYTHON_BUILD", "UV_CREDENTIALS_DIR", "UV_LOCK_TIMEOUT",
-)  # fmt: skip
-_DROPPED = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "__PYVENV_LAUNCHER__")
-
-
-def find_uv() -> str:
-    """Returns the path of the uv executable.
-
-    Raises:
-      UserError: It is not installed.
-    """
-    try:
-        import uv
-
-        executable = uv.find_uv_bin()
-    except (ImportError, FileNotFoundError):
-        executable = shutil.which("uv")
-    if not executable:
-        raise UserError("uv, which runs the face detector, was not found; run `pip install uv`")
-    return executable
-
 
 def worker_command() -> list[str]:
     """Returns the argument list that starts the worker through uv.
@@ -76,42 +46,24 @@ def worker_command() -> list[str]:
       UserError: uv is not installed.
     """
     # No project: neither talkjax's own pyproject.toml nor the caller's may reach the environment.
-    return [find_uv(), "run", "--quiet", "--no-project", "--script", str(WORKER)]
+    uv = uv_scripts.find_uv("the face detector")
+    return [uv, "run", "--quiet", "--no-project", "--script", str(WORKER)]
 
 
 def has_python() -> bool:
     """Returns whether uv finds a Python for the worker, so that it need not download one."""
-    command = [find_uv(), "python", "find", "--quiet", "--no-project", "--no-python-downloads"]
+    uv = uv_scripts.find_uv("the face detector")
+    command = [uv, "python", "find", "--quiet", "--no-project", "--no-python-downloads"]
     found = subprocess.run(
         [*command, _PYTHONS],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=_ANYWHERE,
-        env=worker_environment(),
+        env=uv_scripts.clean_environment(),
         check=False,
     )
     return found.returncode == 0
-
-
-def worker_environment(base: dict[str, str] | None = None) -> dict[str, str]:
-    """Returns an environment without the variables that would change the worker's.
-
-    Args:
-      base: The environment to start from; this process's by default.
-    """
-    kept = {}
-    for name, value in (os.environ if base is None else base).items():
-        if name.startswith("UV_") and not name.startswith(_UV_KEPT):
-            continue
-        if name.startswith("PYTHON") or name in _DROPPED:
-            continue
-        kept[name] = value
-    # The folder of the running Python comes last, so that uv need not download what is there.
-    home = os.path.dirname(getattr(sys, "_base_executable", None) or sys.executable)
-    kept["PATH"] = os.pathsep.join(filter(None, (kept.get("PATH"), home)))
-    kept["PYTHONUNBUFFERED"] = "1"
-    return kept
 
 
 class FaceMesh:
@@ -262,7 +214,7 @@ class FaceMesh:
         notice.start()
         worker = None
         try:
-            worker = WorkerProcess(command, worker_environment(), _ANYWHERE)
+            worker = WorkerProcess(command, uv_scripts.clean_environment(), _ANYWHERE)
             with worker.limit(self._start_timeout):
                 hello = json.loads(worker.read(b"H"))
             if hello.get("protocol") != PROTOCOL_VERSION:

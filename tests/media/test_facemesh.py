@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from talkjax import uv_scripts
 from talkjax.errors import UserError
 from talkjax.media import facemesh
 from talkjax.media.facemesh import FaceMesh
@@ -231,7 +232,7 @@ def test_download_of_python_is_announced(fake, tmp_path, monkeypatch, caplog, fo
     values = {"python": sys.executable, "script": str(script), "notes": str(notes)}
     uv.write_text(FAKE_UV.format(log=str(log), code=code, **values))
     uv.chmod(0o700)
-    monkeypatch.setattr(facemesh, "find_uv", lambda: str(uv))
+    monkeypatch.setattr(uv_scripts, "find_uv", lambda purpose: str(uv))
     with FaceMesh() as mesh:
         assert len(mesh.detect(frame())) == 1
     first, second = log.read_text().splitlines()
@@ -302,21 +303,6 @@ def test_threads_take_turns(fake):
         for thread in threads:
             thread.join()
     assert {v: int(a[0, 1, 0]) for v, a in answers} == {v: 27 * v for v in range(1, 6)}
-
-
-def test_environment_is_cleaned():
-    dirty = {
-        "PATH": "/bin", "HOME": "/h", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p", "PYTHONHOME": "/q",
-        "UV_PROJECT_ENVIRONMENT": "/e", "UV_CONSTRAINT": "c", "UV_PYTHON": "3.9", "UV_FROZEN": "1",
-        "UV_CACHE_DIR": "/c", "UV_INDEX_URL": "i", "UV_OFFLINE": "1", "HTTPS_PROXY": "x",
-    }  # fmt: skip
-    clean = facemesh.worker_environment(dirty)
-    gone_names = set(dirty) - set(clean)
-    assert gone_names == {
-        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_CONSTRAINT",
-        "UV_PYTHON", "UV_FROZEN",
-    }  # fmt: skip
-    assert clean["PATH"].startswith("/bin" + os.pathsep)
 
 
 def test_worker_script_stands_alone():

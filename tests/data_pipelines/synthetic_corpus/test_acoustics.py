@@ -1,6 +1,6 @@
 import numpy as np
 
-from data_pipelines.synthetic import acoustics
+from data_pipelines.synthetic.speech import acoustics
 
 RATE = 22050
 

@@ -8,16 +8,18 @@ import pytest
 
 from data_pipelines.synthetic import clip as clips
 from data_pipelines.synthetic import sidecar
-from data_pipelines.synthetic.plan import Settings, plan
+from data_pipelines.synthetic.plan import CorpusSettings, plan_corpus
 from talkjax import conventions
 from talkjax.media import audio
 from talkjax.media.video import VideoReader, probe
 
-SETTINGS = Settings(size=128, fps=25.0, seconds=1.5)
+SETTINGS = CorpusSettings(size=128, fps=25.0, seconds=1.5)
 
 
 def first(**changes):
-    return dataclasses.replace(plan(1, 1, 5, 0, SETTINGS)[0], snr_db=None, room=False, **changes)
+    return dataclasses.replace(
+        plan_corpus(1, 1, 5, 0, SETTINGS)[0], snr_db=None, room=False, **changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_it_is_an_ordinary_video_with_sound(made):
 
 def test_the_truth_fits_the_video(made):
     path, outcome, planned = made
-    truth = sidecar.load(path)
+    truth = sidecar.load_truth(path)
     frames = outcome["frames"]
     assert truth.landmarks.shape == (frames, 478, 3) and truth.landmarks.dtype == np.float32
     assert truth.poses.shape == (frames, len(sidecar.POSE_CHANNELS))
@@ -74,7 +76,7 @@ def test_a_pause_is_silent_and_the_mouth_rests(made):
     path, _, _ = made
     sound = audio.load_audio(path)
     assert np.abs(sound[: int(0.9 * 16000)]).max() < 2e-3 < 0.1 < np.abs(sound[16000:]).max()
-    truth = sidecar.load(path)
+    truth = sidecar.load_truth(path)
     opening = conventions.mouth_opening(conventions.select(truth.landmarks)[..., :2])
     assert np.ptp(opening[:20]) < 0.25 * np.ptp(opening)
 
@@ -83,7 +85,7 @@ def test_lips_are_shut_at_bilabials(person, tmp_path):
     (tmp_path / "train").mkdir()
     planned = first(sentences=("Bob may map a happy baby.",) * 2)
     outcome = clips.make_clip(planned, SETTINGS, tmp_path, person)
-    truth = sidecar.load(tmp_path / "train" / f"{planned.clip_id}.mp4")
+    truth = sidecar.load_truth(tmp_path / "train" / f"{planned.clip_id}.mp4")
     assert len(truth.bilabial) >= 5 or planned.voice.language[:2] != "en"
     opening = conventions.mouth_opening(conventions.select(truth.landmarks)[..., :2])
     at = np.arange(outcome["frames"]) / 25
@@ -96,7 +98,7 @@ def test_the_same_plan_gives_the_same_files(made, person, tmp_path):
     path, _, planned = made
     (tmp_path / "train").mkdir()
     clips.make_clip(planned, SETTINGS, tmp_path)  # a person painted anew
-    for name in (path.name, *(p.name for p in sidecar.paths(path))):
+    for name in (path.name, *(p.name for p in sidecar.sidecar_paths(path))):
         one, other = path.parent / name, tmp_path / "train" / name
         if name.endswith(".mp4"):
             one, other = (
@@ -108,22 +110,24 @@ def test_the_same_plan_gives_the_same_files(made, person, tmp_path):
             assert one.read_bytes() == other.read_bytes(), name
 
 
-def test_a_clip_that_cannot_be_finished_leaves_nothing(made, person, tmp_path, monkeypatch):
+def test_a_clip_that_cannot_be_finished_leaves_no_file(made, person, tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
+    render = clips.Avatar.render
 
-    def broken(*unused):
-        raise RuntimeError("no truth")
+    def fail_at_a_blink(avatar, pose):
+        if pose.blink > 0.5:
+            raise RuntimeError("broken")
+        return render(avatar, pose)
 
-    monkeypatch.setattr(clips, "_truth", broken)
-    with pytest.raises(RuntimeError):
+    monkeypatch.setattr(clips.Avatar, "render", fail_at_a_blink)
+    with pytest.raises(RuntimeError, match="broken"):
         clips.make_clip(made[2], SETTINGS, tmp_path, person)
-    assert not list((tmp_path / "train").glob("*.json"))
-    assert not list((tmp_path / "train").glob(".*"))
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_a_middle_pause_lies_between_sentences():
     planned = first(pause="middle", pause_seconds=1.5)
-    samples, rate, phonemes, spoken = clips.speak(planned, SETTINGS)
+    samples, rate, phonemes, spoken = clips.speak_sentences(planned, SETTINGS)
     assert len(spoken) >= 2
     loud = np.abs(samples) > 0.01 * np.abs(samples).max()
     gaps = np.diff(np.flatnonzero(loud)) / rate
@@ -133,9 +137,9 @@ def test_a_middle_pause_lies_between_sentences():
 
 
 def test_other_rates_and_lengths():
-    settings = Settings(size=128, fps=30.0, seconds=5.0)
-    planned = plan(1, 1, 5, 0, settings)[0]
-    shown = clips.perform(planned, settings)
+    settings = CorpusSettings(size=128, fps=30.0, seconds=5.0)
+    planned = plan_corpus(1, 1, 5, 0, settings)[0]
+    shown = clips.make_performance(planned, settings)
     assert len(shown.poses) >= 0.7 * 5 * 30
     assert len(shown.samples) == round(len(shown.poses) / 30 * shown.rate)
     assert len(shown.spoken) >= 1
@@ -145,6 +149,6 @@ def test_loudness_follows_the_sound():
     rate = 8000
     samples = np.zeros(2 * rate, np.float32)
     samples[rate:] = 0.5
-    value = clips.loudness(samples, rate, np.arange(50) / 25)
+    value = clips.compute_loudness(samples, rate, np.arange(50) / 25)
     assert value[:23].max() == 0 and value[27:].min() == pytest.approx(1)
-    assert clips.loudness(np.zeros(rate, np.float32), rate, np.arange(25) / 25).max() == 0
+    assert clips.compute_loudness(np.zeros(rate, np.float32), rate, np.arange(25) / 25).max() == 0

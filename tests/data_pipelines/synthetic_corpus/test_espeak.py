@@ -3,8 +3,9 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import espeak, visemes
-from data_pipelines.synthetic.voices import LANGUAGES, Voice
+from data_pipelines.synthetic.animation import visemes
+from data_pipelines.synthetic.speech import espeak
+from data_pipelines.synthetic.speech.voices import LANGUAGES, Voice
 from talkjax.errors import UserError
 
 TEXT = "Bob might push five big umbrellas, but papa put a cup of tea on the map."
@@ -38,7 +39,7 @@ def test_times_are_those_of_the_sound(rate):
     holds = [
         rms(speech, p.start, p.start + p.hold)
         for p in speech.phonemes
-        if visemes.base(p.symbol) in "ptk" and p.hold > 0.02
+        if visemes.first_sound(p.symbol) in "ptk" and p.hold > 0.02
     ]
     assert len(holds) >= 8
     assert np.median(holds) < 0.15 * np.median(vowels)

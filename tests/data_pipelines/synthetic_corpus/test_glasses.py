@@ -1,36 +1,36 @@
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import face_model, glasses, shape
-from data_pipelines.synthetic import look as looks
+from data_pipelines.synthetic.geometry import face_model, glasses, shape
+from data_pipelines.synthetic.painting import appearance as appearances
 
 
 def fitted(kind, seed=0):
     person = shape.sample_shape(np.random.default_rng(seed))
-    points = shape.neutral_points(face_model.load(), person)
-    return points, glasses.glasses(kind, points, points[: face_model.SURFACE])
+    points = shape.deform_mean_face(face_model.load_face_model(), person)
+    return points, glasses.make_glasses(kind, points, points[: face_model.SURFACE])
 
 
 def test_one_person_in_five_wears_glasses():
-    people = [looks.sample_look(np.random.default_rng(i)) for i in range(300)]
+    people = [appearances.sample_appearance(np.random.default_rng(i)) for i in range(300)]
     share = np.mean([person.glasses != "none" for person in people])
     assert 0.12 < share < 0.28
-    assert {person.glasses for person in people} == set(looks.GLASSES)
-    assert set(looks.GLASSES) == {"none", *glasses.FRAMES}
+    assert {person.glasses for person in people} == set(appearances.GLASSES)
+    assert set(appearances.GLASSES) == {"none", *glasses.FRAMES}
 
 
 def test_glasses_take_nothing_from_the_caller_s_random_numbers(monkeypatch):
     rng, other = np.random.default_rng(4), np.random.default_rng(4)
-    looks.sample_look(rng)
-    monkeypatch.setattr(looks, "_with_glasses", lambda look: look)
-    looks.sample_look(other)
+    appearances.sample_appearance(rng)
+    monkeypatch.setattr(appearances, "_add_glasses", lambda look: look)
+    appearances.sample_appearance(other)
     assert rng.random() == other.random()
 
 
 @pytest.mark.parametrize("kind", glasses.FRAMES)
 def test_a_frame_is_before_the_eyes_and_above_the_mouth(kind):
     points, parts = fitted(kind)
-    flat = np.concatenate([part.points for part in parts])
+    flat = np.concatenate([part.vertices for part in parts])
     assert np.isfinite(flat).all()
     front = flat[flat[:, 2] < points[[159, 386], 2].min()]
     for corner in (33, 133, 362, 263):
@@ -39,7 +39,7 @@ def test_a_frame_is_before_the_eyes_and_above_the_mouth(kind):
     assert flat[:, 1].max() < points[4, 1]  # the nose's tip
     assert flat[:, 2].max() > points[234, 2]  # as far as the ears
     for part in parts:
-        assert part.triangles.max() == len(part.points) - 1
+        assert part.triangles.max() == len(part.vertices) - 1
 
 
 def test_no_glasses():

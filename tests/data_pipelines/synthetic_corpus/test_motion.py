@@ -3,7 +3,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import motion
+from data_pipelines.synthetic.animation import motion
 
 RATE = 25.0
 

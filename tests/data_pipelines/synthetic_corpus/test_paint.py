@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import face_model
-from data_pipelines.synthetic import look as looks
-from data_pipelines.synthetic.backgrounds import _PAINTERS, paint_background
-from data_pipelines.synthetic.paint_skin import paint
+from data_pipelines.synthetic.geometry import face_model
+from data_pipelines.synthetic.painting import appearance as appearances
+from data_pipelines.synthetic.painting.backgrounds import _PAINTERS, paint_background
+from data_pipelines.synthetic.painting.portrait import paint_portrait
 
 SIZE = 128
 
@@ -18,13 +18,13 @@ SIZE = 128
 @functools.cache
 def someone(seed=0, size=SIZE, **changes):
     rng = np.random.default_rng(seed)
-    look = dataclasses.replace(looks.sample_look(rng), **changes)
-    return look, paint(look, face_model.load().uv, rng, size)
+    look = dataclasses.replace(appearances.sample_appearance(rng), **changes)
+    return look, paint_portrait(look, face_model.load_face_model().uv, rng, size)
 
 
 def spot(image, *indices):
     """Mean colour at landmarks."""
-    x, y = np.clip(face_model.load().uv[list(indices)].T * SIZE, 0, SIZE - 1).astype(int)
+    x, y = np.clip(face_model.load_face_model().uv[list(indices)].T * SIZE, 0, SIZE - 1).astype(int)
     return image[y, x].mean(0)
 
 
@@ -55,19 +55,19 @@ def test_other_seed_other_person():
 
 
 def test_looks_are_json_and_cover_skin_sex_and_hair():
-    people = [looks.sample_look(np.random.default_rng(i)) for i in range(200)]
+    people = [appearances.sample_appearance(np.random.default_rng(i)) for i in range(200)]
     for person in people[:5]:
         data = json.loads(json.dumps(dataclasses.asdict(person)))
         assert data["hair_style"] == person.hair_style
     tones = np.array([person.tone for person in people])
     assert tones.min() < 0.1 and tones.max() > 0.9
     assert {person.sex for person in people} == {"female", "male"}
-    assert {person.hair_style for person in people} == set(looks.HAIR_STYLES)
-    assert {person.beard for person in people} == set(looks.BEARDS)
-    assert {person.shirt_pattern for person in people} == set(looks.SHIRTS)
+    assert {person.hair_style for person in people} == set(appearances.HAIR_STYLES)
+    assert {person.beard for person in people} == set(appearances.BEARDS)
+    assert {person.shirt_pattern for person in people} == set(appearances.SHIRTS)
 
 
-@pytest.mark.parametrize("beard", looks.BEARDS)
+@pytest.mark.parametrize("beard", appearances.BEARDS)
 def test_beards_darken_the_chin_and_spare_the_lips(beard):
     kept = {"sex": "male", "tone": 0.1, "hair_colour": (0.1, 0.08, 0.07)}
     kept |= {"beard_colour": (0.1, 0.08, 0.07), "beard_density": 1.0}
@@ -79,14 +79,14 @@ def test_beards_darken_the_chin_and_spare_the_lips(beard):
     assert abs(spot(shaved.face, 16, 15) - spot(grown.face, 16, 15)).max() < 0.15
 
 
-@pytest.mark.parametrize("style", looks.HAIR_STYLES)
+@pytest.mark.parametrize("style", appearances.HAIR_STYLES)
 def test_every_hair_style_is_painted(style):
     _, textures = someone(6, hair_style=style)
     check(textures.face, (SIZE, SIZE, 3))
     check(textures.hair, (len(textures.hair), len(textures.hair), 3))
 
 
-@pytest.mark.parametrize("pattern", looks.SHIRTS)
+@pytest.mark.parametrize("pattern", appearances.SHIRTS)
 def test_cloth_and_hair_repeat_without_seams(pattern):
     _, textures = someone(7, shirt_pattern=pattern)
     for image in (textures.hair, textures.cloth):
@@ -121,7 +121,7 @@ def test_dark_skin_is_darker():
 @pytest.mark.parametrize("kind", sorted(_PAINTERS))
 def test_every_background_is_painted(kind, monkeypatch):
     shares = {name: float(name == kind) for name in _PAINTERS}
-    monkeypatch.setattr("data_pipelines.synthetic.backgrounds._SHARES", shares)
+    monkeypatch.setattr("data_pipelines.synthetic.painting.backgrounds._SHARES", shares)
     check(paint_background(np.random.default_rng(0), 64), (64, 64, 3))
 
 

@@ -3,12 +3,12 @@ import json
 import pytest
 
 from data_pipelines.synthetic import plan as planning
-from data_pipelines.synthetic.plan import Settings, plan
+from data_pipelines.synthetic.plan import CorpusSettings, plan_corpus
 
 
 @pytest.fixture(scope="module")
 def clips():
-    return plan(80, 4, 3, 30)
+    return plan_corpus(80, 4, 3, 30)
 
 
 def by_split(clips, value):
@@ -16,8 +16,8 @@ def by_split(clips, value):
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_one_another(clips):
-    assert plan(80, 4, 3, 30) == clips
-    other = plan(80, 4, 4, 30)
+    assert plan_corpus(80, 4, 3, 30) == clips
+    other = plan_corpus(80, 4, 4, 30)
     assert not {c.clip_key for c in other} & {c.clip_key for c in clips}
     assert sum(a.sentences == b.sentences for a, b in zip(clips, other, strict=True)) < 3
 
@@ -35,7 +35,7 @@ def test_splits_share_no_identity_voice_or_sentence(clips):
 
 
 def test_a_larger_corpus_contains_the_smaller_one(clips):
-    small = {c.clip_id: c for c in plan(20, 2, 3, 5)}
+    small = {c.clip_id: c for c in plan_corpus(20, 2, 3, 5)}
     large = {c.clip_id: c for c in clips}
     assert small.items() <= large.items()
 
@@ -63,20 +63,20 @@ def test_plans_are_plain_data(clips):
 
 
 def test_longer_clips_get_more_sentences():
-    few, many = (plan(1, 1, 0, 0, Settings(seconds=s))[0].sentences for s in (4, 20))
+    few, many = (plan_corpus(1, 1, 0, 0, CorpusSettings(seconds=s))[0].sentences for s in (4, 20))
     assert len(many) > len(few) and many[: len(few)] == few
 
 
 @pytest.mark.parametrize("bad", [(2, 1, 0, 3), (2, -1, 0, 1), (2, 1, -1, 1), (-1, 1, 0, 0)])
 def test_impossible_corpora(bad):
-    with pytest.raises(ValueError, match="no corpus"):
-        plan(*bad)
+    with pytest.raises(ValueError, match="must not be negative"):
+        plan_corpus(*bad)
 
 
 def test_streams_are_independent():
     key = (1, 0, 5)
-    assert planning.stream(key, 2).random() == planning.stream(key, 2).random()
-    values = {planning.stream(k, p).random() for k in (key, (*key, 1)) for p in range(5)}
+    assert planning.random_stream(key, 2).random() == planning.random_stream(key, 2).random()
+    values = {planning.random_stream(k, p).random() for k in (key, (*key, 1)) for p in range(5)}
     assert len(values) == 10
 
 
@@ -85,8 +85,8 @@ def test_speech_without_pictures_has_a_voice_for_every_clip():
     assert clips[:20] == planning.plan_speech(20, 3)
     assert len({c.voice for c in clips}) == len({c.clip_id for c in clips}) == 60
     # Nothing of it is in a corpus of the same seed; its sentences are the training split's.
-    corpus = plan(60, 1, 3, 30)
+    corpus = plan_corpus(60, 1, 3, 30)
     assert not {c.clip_key for c in clips} & {c.clip_key for c in corpus}
     assert not {c.voice for c in clips} & {c.voice for c in corpus}
-    test = {s for c in plan(300, 2, 3, 300) for s in c.sentences}
+    test = {s for c in plan_corpus(300, 2, 3, 300) for s in c.sentences}
     assert not test & {s for c in clips for s in c.sentences}

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import espeak, sentences, visemes
-from data_pipelines.synthetic.voices import LANGUAGES, Voice
+from data_pipelines.synthetic.animation import visemes
+from data_pipelines.synthetic.speech import espeak, sentences
+from data_pipelines.synthetic.speech.voices import LANGUAGES, Voice
 
 
 def draw(language, split, count, seed=0):
@@ -15,7 +16,7 @@ def test_thousands_of_sentences_in_disjoint_splits(language):
     train, test = (set(draw(language, split, 1000)) for split in sentences.SPLITS)
     assert len(train) > 900 and len(test) > 850
     assert not train & test
-    assert all(sentences.split_of(s) == "train" for s in train)
+    assert all(sentences.assign_split(s) == "train" for s in train)
     for sentence in train:
         assert sentence.lstrip("¿")[0].isupper() and sentence[-1] in ".?"
         assert "{" not in sentence and "  " not in sentence and 20 < len(sentence) < 130
@@ -31,7 +32,7 @@ def test_sentences_are_seconds_long_and_rich_in_visible_sounds(language):
     for sentence in draw(language, "test", 15):
         speech = espeak.speak(sentence, Voice(language, "m3"))
         lengths.append(len(speech.samples) / speech.rate)
-        sounds += [visemes.base(p.symbol) for p in speech.phonemes]
+        sounds += [visemes.first_sound(p.symbol) for p in speech.phonemes]
     assert min(lengths) > 1.2 and 2 < np.mean(lengths) < 5 and max(lengths) < 7
     assert "" not in sounds  # every symbol has a viseme
     share = {name: np.isin(sounds, list(group)).mean() for name, group in (

@@ -10,7 +10,7 @@ from talkjax.metrics import closures
 
 def truth(frames=5):
     rng = np.random.default_rng(0)
-    return sidecar.Truth(
+    return sidecar.GroundTruth(
         times=np.arange(frames) / 25,
         landmarks=rng.uniform(0, 256, (frames, 478, 3)).astype(np.float32),
         curves=rng.uniform(0, 1, (4 * frames, 7)).astype(np.float32),
@@ -22,8 +22,8 @@ def truth(frames=5):
 
 def test_what_is_saved_is_loaded(tmp_path):
     video, made = tmp_path / "a.mp4", truth()
-    sidecar.save(video, made)
-    found = sidecar.load(video)
+    sidecar.save_truth(video, made)
+    found = sidecar.load_truth(video)
     for field in dataclasses.fields(made):
         if field.name == "info":
             assert found.info | made.info == found.info
@@ -35,13 +35,15 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_the_files_are_the_same_byte_for_byte(tmp_path):
     for name in ("a.mp4", "b.mp4"):
-        sidecar.save(tmp_path / name, truth())
-    for one, other in zip(*(sidecar.paths(tmp_path / n) for n in ("a.mp4", "b.mp4")), strict=True):
+        sidecar.save_truth(tmp_path / name, truth())
+    for one, other in zip(
+        *(sidecar.sidecar_paths(tmp_path / n) for n in ("a.mp4", "b.mp4")), strict=True
+    ):
         assert one.read_bytes() == other.read_bytes()
 
 
 def test_the_evaluator_reads_the_closures(tmp_path):
-    sidecar.save(tmp_path / "a.mp4", truth())
+    sidecar.save_truth(tmp_path / "a.mp4", truth())
     assert closures.read(tmp_path / "a.mp4").tolist() == [[0.01, 0.08]]
 
 
@@ -50,13 +52,13 @@ def test_a_clip_is_finished_when_all_of_it_is_there_and_to_the_plan(tmp_path):
     made = truth()
     arguments = (made.info["plan"], made.info["settings"])
     assert not sidecar.is_finished(video, *arguments)
-    sidecar.save(video, made)
+    sidecar.save_truth(video, made)
     assert not sidecar.is_finished(video, *arguments)
     video.write_bytes(b"x")
     assert sidecar.is_finished(video, *arguments)
     assert not sidecar.is_finished(video, {"clip_id": "b"}, arguments[1])
     assert not sidecar.is_finished(video, arguments[0], {"size": 128})
-    arrays, info = sidecar.paths(video)
+    arrays, info = sidecar.sidecar_paths(video)
     arrays.rename(tmp_path / "away")
     assert not sidecar.is_finished(video, *arguments)
     (tmp_path / "away").rename(arrays)
@@ -66,10 +68,10 @@ def test_a_clip_is_finished_when_all_of_it_is_there_and_to_the_plan(tmp_path):
 
 def test_damage_is_told_in_one_line(tmp_path):
     video = tmp_path / "a.mp4"
-    with pytest.raises(UserError, match="cannot be read"):
-        sidecar.load(video)
-    sidecar.save(video, truth())
-    path = sidecar.paths(video)[0]
+    with pytest.raises(UserError, match="missing or damaged"):
+        sidecar.load_truth(video)
+    sidecar.save_truth(video, truth())
+    path = sidecar.sidecar_paths(video)[0]
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="cannot be read"):
-        sidecar.load(video)
+    with pytest.raises(UserError, match="missing or damaged"):
+        sidecar.load_truth(video)

@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines import synthesize_speech
 from data_pipelines.synthetic import clip, sidecar
-from data_pipelines.synthetic.plan import Settings, plan_speech
+from data_pipelines.synthetic.plan import CorpusSettings, plan_speech
 from talkjax import conventions
 from talkjax.data import loader, records
 from talkjax.errors import UserError
@@ -21,10 +21,11 @@ def speech(tmp_path_factory):
 
 def test_what_is_said_and_what_is_seen_are_those_of_a_real_clip(speech, tmp_path):
     """The same plan, drawn: the record has the sidecar's landmarks and the video's sound."""
-    p, settings = plan_speech(1, 5, Settings(seconds=1.5))[0], Settings(seconds=1.5, size=64)
+    p = plan_speech(1, 5, CorpusSettings(seconds=1.5))[0]
+    settings = CorpusSettings(seconds=1.5, size=64)
     (tmp_path / p.split).mkdir()
     clip.make_clip(p, settings, tmp_path)
-    truth = sidecar.load(tmp_path / p.split / f"{p.clip_id}.mp4")
+    truth = sidecar.load_truth(tmp_path / p.split / f"{p.clip_id}.mp4")
     record = records.ShardReader(speech, "train").read(0)
     assert record.clip_id == p.clip_id and record.num_frames == len(truth.times)
     points = conventions.select(truth.landmarks) * 4  # that picture is a quarter as large
@@ -44,7 +45,14 @@ def test_only_the_landmark_stage_can_use_it(speech):
         next(iter(loader.train_dataset(speech, loader.LoaderOptions(stage="autoencoder"), seed=0)))
 
 
-def test_it_goes_on_and_refuses_other_flags(speech):
+def run_in_process(jobs, make_work, workers, timeout):
+    work = make_work()
+    for job in jobs:
+        yield job, work(job)
+
+
+def test_it_goes_on_and_refuses_other_flags(speech, monkeypatch):
+    monkeypatch.setattr(synthesize_speech, "run_jobs", run_in_process)
     assert synthesize_speech.synthesize_speech(speech, 3, 5, 1.5, workers=1)["made"] == 0
     (speech / ".cache" / "speech_00001_000.npz").unlink()
     before = records.ShardReader(speech, "train").read(1)
@@ -52,5 +60,5 @@ def test_it_goes_on_and_refuses_other_flags(speech):
     after = records.ShardReader(speech, "train").read(1)
     np.testing.assert_array_equal(before.mel, after.mel)
     assert records.list_splits(speech) == {"train": 4}
-    with pytest.raises(UserError, match="another --seed"):
+    with pytest.raises(UserError, match="another seed or duration"):
         synthesize_speech.synthesize_speech(speech, 3, 6, 1.5, workers=1)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import espeak, visemes
-from data_pipelines.synthetic.espeak import Phoneme
-from data_pipelines.synthetic.sentences import sample_sentence
-from data_pipelines.synthetic.visemes import CHANNELS, Style
-from data_pipelines.synthetic.voices import Voice
+from data_pipelines.synthetic.animation import visemes
+from data_pipelines.synthetic.animation.visemes import CHANNELS, ArticulationStyle
+from data_pipelines.synthetic.speech import espeak
+from data_pipelines.synthetic.speech.espeak import Phoneme
+from data_pipelines.synthetic.speech.sentences import sample_sentence
+from data_pipelines.synthetic.speech.voices import Voice
 
 JAW, PART, PRESS, ROUND, SPREAD, TUCK, TONGUE = range(len(CHANNELS))
 
@@ -27,7 +28,7 @@ def at(curves, time):
 def middle(*symbols, which=1, length=0.12, **kwargs):
     phonemes, duration = say(*symbols, length=length)
     p = phonemes[which]
-    return at(visemes.curves(phonemes, duration, **kwargs), (p.start + p.end) / 2)
+    return at(visemes.compute_curves(phonemes, duration, **kwargs), (p.start + p.end) / 2)
 
 
 @pytest.mark.parametrize("language,variant", [("en-us", "m3"), ("es", "f1"), ("de", "f4")])
@@ -38,12 +39,12 @@ def test_lips_shut_at_every_bilabial_and_bite_at_every_labiodental(language, var
         text = "A" + sample_sentence(rng, language, "train")  # starts with something audible
         speech = espeak.speak(text, Voice(language, variant, rate))
         duration = len(speech.samples) / speech.rate
-        curves = visemes.curves(speech.phonemes, duration, style=visemes.sample_style(rng))
+        curves = visemes.compute_curves(speech.phonemes, duration, style=visemes.sample_style(rng))
         assert curves.shape == (int(np.ceil(duration * 100 - 1e-6)) + 1, 7)
         assert curves.dtype == np.float32 and curves.min() >= 0 and curves.max() <= 1
         times = np.arange(len(curves)) / 100
-        closures = visemes.bilabial_times(speech.phonemes)
-        names = [visemes.base(p.symbol) for p in speech.phonemes]
+        closures = visemes.find_closures(speech.phonemes)
+        names = [visemes.first_sound(p.symbol) for p in speech.phonemes]
         assert len(closures) == sum(n in visemes.BILABIAL for n in names)
         for start, end in closures:
             assert end - start >= 0.0399
@@ -59,15 +60,15 @@ def test_lips_shut_at_every_bilabial_and_bite_at_every_labiodental(language, var
 
 def test_closure_is_at_the_hold():
     phonemes, duration = say("a", "p", "a", length=0.12)
-    ((start, end),) = visemes.bilabial_times(phonemes)
+    ((start, end),) = visemes.find_closures(phonemes)
     assert start == pytest.approx(0.42) and end == pytest.approx(0.42 + 0.072)
-    part = visemes.curves(phonemes, duration)[:, PART]
+    part = visemes.compute_curves(phonemes, duration)[:, PART]
     assert part[35] > 0.9 and part[58] > 0.8  # open in both vowels
 
 
 def test_even_the_shortest_vowel_between_closures_opens_the_lips():
     phonemes, duration = say("a", "m", "ə", "b", "a", length=0.06)
-    curves = visemes.curves(phonemes, duration)
+    curves = visemes.compute_curves(phonemes, duration)
     assert at(curves, 0.3 + 2.5 * 0.06)[PART] > 0.2
 
 
@@ -87,15 +88,15 @@ def test_sounds_have_their_shapes():
 
 def test_rounding_is_anticipated():
     phonemes, duration = say("t", "t", "u", length=0.08)
-    curves = visemes.curves(phonemes, duration)
-    unrounded = visemes.curves(say("t", "t", "i", length=0.08)[0], duration)
+    curves = visemes.compute_curves(phonemes, duration)
+    unrounded = visemes.compute_curves(say("t", "t", "i", length=0.08)[0], duration)
     assert at(curves, phonemes[2].start - 0.08)[ROUND] > 0.25
     assert at(unrounded, phonemes[2].start - 0.08)[ROUND] < 0.1
 
 
 def test_a_diphthong_moves():
     phonemes, duration = say("ˈaɪ", length=0.2)
-    curves = visemes.curves(phonemes, duration)
+    curves = visemes.compute_curves(phonemes, duration)
     assert at(curves, 0.35)[JAW] > at(curves, 0.47)[JAW] + 0.15
     assert at(curves, 0.47)[SPREAD] > at(curves, 0.35)[SPREAD] + 0.15
 
@@ -103,32 +104,34 @@ def test_a_diphthong_moves():
 def test_pauses_rest_with_lips_closed():
     phonemes, _ = say("a", "a")
     later = tuple(Phoneme(p.symbol, p.start + 1, p.end + 1, p.hold) for p in phonemes)
-    curves = visemes.curves((*phonemes, *later), 2.5)
+    curves = visemes.compute_curves((*phonemes, *later), 2.5)
     for time in (0.1, 0.8, 1.1, 2.0):
         assert at(curves, time)[PART] < 0.05 and at(curves, time)[JAW] < 0.05
         assert at(curves, time)[PRESS] < 0.05  # relaxed
-    bridged = visemes.curves((*phonemes, Phoneme("a", 0.58, 0.7)), 1.0)
+    bridged = visemes.compute_curves((*phonemes, Phoneme("a", 0.58, 0.7)), 1.0)
     assert at(bridged, 0.54)[PART] > 0.8  # no time for it
 
 
 def test_unknown_symbols_and_no_symbols_are_harmless():
-    curves = visemes.curves((Phoneme("ʘ", 0.2, 0.4),), 0.6)
+    curves = visemes.compute_curves((Phoneme("ʘ", 0.2, 0.4),), 0.6)
     assert np.isfinite(curves).all() and 0.1 < at(curves, 0.3)[JAW] < 0.5
-    assert not visemes.curves((), 0.5)[:, :SPREAD].any()
-    assert visemes.bilabial_times(()).shape == (0, 2)
+    assert not visemes.compute_curves((), 0.5)[:, :SPREAD].any()
+    assert visemes.find_closures(()).shape == (0, 2)
 
 
 def test_movement_is_smooth_enough_for_video():
     speech = espeak.speak("Mama, papa, fabulous vowels.", Voice("en-us", "m3", 190))
-    curves = visemes.curves(speech.phonemes, len(speech.samples) / speech.rate)
+    curves = visemes.compute_curves(speech.phonemes, len(speech.samples) / speech.rate)
     assert np.abs(np.diff(curves[:, JAW])).max() < 0.35
     assert np.abs(np.diff(curves[:, ROUND])).max() < 0.35
 
 
 def test_style_is_mild_and_leaves_closures_alone():
     phonemes, duration = say("a", "p", "u", "f", "a")
-    plain = visemes.curves(phonemes, duration)
-    strong = visemes.curves(phonemes, duration, style=Style(1.12, 1.08, 1.1, 1.15))
+    plain = visemes.compute_curves(phonemes, duration)
+    strong = visemes.compute_curves(
+        phonemes, duration, style=ArticulationStyle(1.12, 1.08, 1.1, 1.15)
+    )
     np.testing.assert_array_equal(plain[:, PRESS] >= 0.95, strong[:, PRESS] >= 0.95)
     assert strong[:, JAW].max() >= plain[:, JAW].max()
     assert np.corrcoef(plain[:, JAW], strong[:, JAW])[0, 1] > 0.98

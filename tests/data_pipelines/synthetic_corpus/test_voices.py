@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import espeak, voices
+from data_pipelines.synthetic.speech import espeak, voices
 
 
 def test_splits_share_no_voice():
     assert not set(voices.VARIANTS["train"]) & set(voices.VARIANTS["test"])
     heard = {}
-    for split in voices.SPLITS:
+    for split in voices.VARIANTS:
         rng = np.random.default_rng(0)
         heard[split] = {voices.sample_voice(rng, split) for _ in range(400)}
         assert {v.language for v in heard[split]} == set(voices.LANGUAGES)
         assert {v.variant for v in heard[split]} == set(voices.VARIANTS[split])
         assert all(130 <= v.rate <= 210 and 20 <= v.pitch <= 80 for v in heard[split])
-    pairs = [{(v.language, v.variant) for v in heard[s]} for s in voices.SPLITS]
+    pairs = [{(v.language, v.variant) for v in heard[s]} for s in voices.VARIANTS]
     assert not pairs[0] & pairs[1] and len(pairs[0]) > 100
 
 
@@ -34,19 +34,19 @@ def test_unknown_split():
 
 def test_drawn_voices_differ_and_repeat():
     rng = np.random.default_rng(0)
-    drawn = [voices.draw_voice(rng) for _ in range(200)]
+    drawn = [voices.sample_random_voice(rng) for _ in range(200)]
     assert len({v.timbre for v in drawn}) == 200
     assert {v.language for v in drawn} == set(voices.LANGUAGES)
-    assert {v.variant for v in drawn} == {voices.DRAWN}
-    assert not {voices.DRAWN} & {*voices.VARIANTS["train"], *voices.VARIANTS["test"]}
+    assert {v.variant for v in drawn} == {voices.RANDOM_VARIANT}
+    assert not {voices.RANDOM_VARIANT} & {*voices.VARIANTS["train"], *voices.VARIANTS["test"]}
     pitches = [int(v.timbre[0].split()[1]) for v in drawn]
     assert min(pitches) < 80 and max(pitches) > 150
-    assert voices.draw_voice(np.random.default_rng(0)) == drawn[0]
+    assert voices.sample_random_voice(np.random.default_rng(0)) == drawn[0]
 
 
 def test_a_drawn_voice_is_heard():
-    low = voices.Voice("en", voices.DRAWN, timbre=("pitch 60 80",))
-    high = voices.Voice("en", voices.DRAWN, timbre=("pitch 180 240",))
+    low = voices.Voice("en", voices.RANDOM_VARIANT, timbre=("pitch 60 80",))
+    high = voices.Voice("en", voices.RANDOM_VARIANT, timbre=("pitch 180 240",))
     heard = [espeak.speak("A long road", voice) for voice in (low, high, low)]
     first, other, again = heard
     np.testing.assert_array_equal(first.samples, again.samples)
