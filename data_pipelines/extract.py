@@ -195,7 +195,7 @@ def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
             max_gap=max(1, round(options.max_gap_seconds * reader.info.fps)),
         )  # fmt: skip
     except UserError as error:
-        reason = "face_choice" if str(error).startswith("--face") else "unreadable"
+        reason = "face_choice" if isinstance(error, tracking.FaceChoiceError) else "unreadable"
         raise LeftOutError(reason, str(error)) from error
     return times, points, found, cuts, buffered if len(buffered) == len(times) else None
 

@@ -42,6 +42,9 @@ ALLOWED = {
     "talkjax.training": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
+    # The command draws a contact sheet.
+    "talkjax.sampling.command": CORE
+    | {"talkjax.media", "talkjax.sampling", "talkjax.metrics", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS

@@ -1,4 +1,4 @@
-"""The FaceMesh client against fake workers."""
+"""The FaceMesh client with fake workers."""
 
 import ast
 import os
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from talkjax import uv_scripts
 from talkjax.errors import UserError
 from talkjax.media import facemesh
 from talkjax.media.facemesh import FaceMesh
@@ -212,6 +213,39 @@ def test_missing_uv(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="pip install uv"):
         facemesh.worker_command()
+
+
+FAKE_UV = """#!{python}
+import os, sys
+with open({log!r}, "a") as log:
+    print(*sys.argv[1:], file=log)
+if sys.argv[1:3] == ["python", "find"]:
+    sys.exit({code})
+os.execv({python!r}, [{python!r}, {script!r}, "good", {notes!r}, sys.argv[-1]])
+"""
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_download_of_python_is_announced(fake, tmp_path, monkeypatch, caplog, found):
+    uv, log = tmp_path / "uv", tmp_path / "log"
+    script, notes, code = tmp_path / "fake.py", tmp_path / "notes", 0 if found else 2
+    values = {"python": sys.executable, "script": str(script), "notes": str(notes)}
+    uv.write_text(FAKE_UV.format(log=str(log), code=code, **values))
+    uv.chmod(0o700)
+    monkeypatch.setattr(uv_scripts, "find_uv", lambda purpose: str(uv))
+    with FaceMesh() as mesh:
+        assert len(mesh.detect(frame())) == 1
+    first, second = log.read_text().splitlines()
+    assert first.endswith("--no-python-downloads >=3.11,<3.13")
+    assert second.startswith("run ") and str(facemesh.WORKER) in second
+    messages = [record.getMessage() for record in caplog.records]
+    expected = "Python 3.11 or 3.12, and this machine has neither; uv downloads one"
+    assert len(messages) == (0 if found else 1)
+    assert all(expected in message and "\n" not in message for message in messages)
+
+
+def test_python_of_the_worker():
+    assert f'# requires-python = "{facemesh._PYTHONS}"\n' in facemesh.WORKER.read_text()
 
 
 def test_stderr_is_drained(fake):
