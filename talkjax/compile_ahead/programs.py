@@ -104,6 +104,8 @@ def train_program(config: Any, devices: list[Any]) -> Program:
       UserError: Mesh, batch size, rules or optimizer do not fit together.
       ValueError: The config does not describe a stage.
     """
+    # The values of latent statistics do not matter here.
+    config = updated(config, {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)})
     planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
     return Program(
         lowered=planned.lower("train"),
