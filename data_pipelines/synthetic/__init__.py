@@ -5,7 +5,7 @@ The modules in the order of the work:
     plan           who says what in which clip, drawn from a seed
     speech/        sentences, voices, synthesis with phoneme times (espeak-ng), room acoustics
     animation/     viseme curves with co-articulation; motion of head, eyes and brows
-    geometry/      mean face, identities, expressions, and the meshes of head, mouth, hair and glasses
+    geometry/      mean face, identities, expressions; meshes of head, mouth, hair and glasses
     painting/      appearances and their textures, and backgrounds
     scene          head pose, lights, camera and projection
     rendering/     mesh and texture atlas of an avatar, rasterizer, shadow map
