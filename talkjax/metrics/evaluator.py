@@ -265,11 +265,10 @@ def _draw_sheet(result: EvaluationResult, clip: EvaluationClip, rank: str) -> li
             curves[row] = scores[row][clip.name].curves["opening"]
     distance = scores["model"][clip.name].numbers["lmd"]
     title = f"{clip.name} ({rank}, LMD {distance:.4f}): mouth opening with its own audio"
-    images.append(plots.plot_openings(curves, title))
+    images.append(plots.plot_openings(curves, title, images[0].shape[1]))
     if clip.name in scores.get("cross_driven", {}):
         cross = scores["cross_driven"][clip.name].curves
         title = f"{clip.name}: mouth opening driven by {result.partners[clip.name].name}"
-        images.append(
-            plots.plot_openings({"truth": cross["truth"], "model": cross["opening"]}, title)
-        )
+        curves = {"truth": cross["truth"], "model": cross["opening"]}
+        images.append(plots.plot_openings(curves, title, images[0].shape[1]))
     return images

@@ -52,6 +52,7 @@ def plot_openings(
         openings.plot(np.arange(len(curve)) / TICKS_PER_SECOND, curve, label=label, color=color)
     openings.set_xlabel("seconds")
     openings.set_xlim(0, max(max(map(len, curves.values())) - 1, 1) / TICKS_PER_SECOND)
+    openings.margins(y=0.2)  # room for the legend
     openings.set_ylim(bottom=0)
     openings.grid(color="0.9")
     openings.legend(loc="upper right", ncols=len(curves), fontsize="small")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from talkjax.errors import UserError
-from talkjax.metrics import clips
+from talkjax.metrics import clips, workspace
 from talkjax.metrics.evaluator import assign_partners
 from talkjax.metrics.videos import EvaluationClip
 from talkjax.metrics.workspace import hash_checkpoint
@@ -123,3 +123,15 @@ def test_videos_of_two_folders_are_paired_by_name(tmp_path):
         clips.match_by_name(tmp_path / "made" / "deep", tmp_path / "real")
     with pytest.raises(UserError, match=r"--generated=.* is not a folder"):
         clips.match_by_name(tmp_path / "none", tmp_path / "real")
+
+
+def test_changed_conventions_change_the_hash_of_the_code(monkeypatch):
+    """Generated videos depend on them: old files must not be reused."""
+    before = workspace.hash_code()
+    hash_tree = workspace.hash_tree
+    for name in ("conventions.py", "head_pose.py"):
+        monkeypatch.setattr(
+            workspace, "hash_tree",
+            lambda path, *rest, name=name: "x" if path.name == name else hash_tree(path, *rest),
+        )  # fmt: skip
+        assert workspace.hash_code() != before
