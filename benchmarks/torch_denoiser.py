@@ -335,6 +335,8 @@ class Denoiser(nn.Module):
                 x = resnet(f"down_blocks_{level}_{block}", x)
                 skips.append(x)
             x = talk(f"down_{level}", x, level)
+            if self.config.skip_after_attention:
+                skips[-1] = x
         x = talk("middle", resnet("middle_0", x), levels - 1)
         x = resnet("middle_1", x)
         for level in reversed(range(levels)):

@@ -264,7 +264,7 @@ def main(argv: Sequence[str]) -> None:
 
     exact = ConfigDict(config)
     exact.dtype = "float32"
-    nets = networks.build(exact)
+    nets = networks.make_networks(exact)
     batch = make_batch(config, nets)
     with jax.default_matmul_precision("highest"):
         ours = JaxStep(exact, batch)

@@ -1,7 +1,8 @@
-"""From a config to Flax modules: the one place where config fields become constructor arguments.
+"""Makes Flax modules from a configuration.
 
-Training and sampling build their networks here, so a checkpoint's `config.json` is enough to make
-the modules that its weights fit.
+This is the one place where fields of a configuration become constructor arguments. Training and
+sampling make their networks here, so the `config.json` of a checkpoint is enough to make the
+modules that its weights fit.
 """
 
 import dataclasses
@@ -28,20 +29,23 @@ from talkjax.models import (
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The learned parts and what ties them together.
+    """The learned parts of the method and the constants that they share.
+
+    Parameters are a dictionary with the subtrees "autoencoder", "denoiser" and "landmark".
 
     Attributes:
-      autoencoder: `AutoencoderKL`, `LightAutoencoder` or `TAESD`; parameters under "autoencoder".
-      denoiser: `UNet`; parameters under "denoiser".
-      landmark: `LandmarkCompletion`; parameters under "landmark".
-      schedule: the noise schedule.
-      prediction: "eps" or "v".
-      region: (y0, x0, y1, x1) of the crop that images show.
-      mask: (h, w) float32, 1 in latent cells that the pixel mask touches.
-      latent_mean, latent_std: (c,) float32 of the normalisation of latents.
-      image_size: (H, W) px of the region.
-      crop_size: px of the whole crop.
-      latent_shape: (h, w, c).
+      autoencoder: An `AutoencoderKL`, `LightAutoencoder` or `TAESD`.
+      denoiser: The denoiser, a `UNet`.
+      landmark: The landmark network, a `LandmarkCompletion`.
+      schedule: Noise schedule.
+      prediction: Prediction type of the denoiser, "eps" or "v".
+      region: Part of the crop that images show, in crop coordinates.
+      mask: (h, w) float32, 1 in the latent cells that the pixel mask touches.
+      latent_mean: (c,) float32 mean that the normalisation of latents subtracts.
+      latent_std: (c,) float32 standard deviation that the normalisation divides by.
+      image_size: Height and width of the region in pixels.
+      crop_size: Side of the whole crop in pixels.
+      latent_shape: Shape (h, w, c) of a latent.
     """
 
     autoencoder: nn.Module
@@ -58,7 +62,11 @@ class Networks:
     latent_shape: tuple[int, int, int]
 
     def encode(self, params: Any, images: jax.Array) -> jax.Array:
-        """Region crops (..., H, W, 3), uint8 or float in [-1, 1], to normalised latents.
+        """Encodes images of the region as normalised latents.
+
+        Args:
+          params: Parameters of the autoencoder.
+          images: (..., H, W, 3), uint8 or float in [-1, 1].
 
         Returns:
           (..., h, w, c) float32.
@@ -72,103 +80,43 @@ class Networks:
         return z.reshape(*lead, *z.shape[1:])
 
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
-        """(B, h, w, c) normalised latents to (B, H, W, 3) float32 in [-1, 1]."""
+        """Decodes normalised latents.
+
+        Args:
+          params: Parameters of the autoencoder.
+          latents: (B, h, w, c).
+
+        Returns:
+          Images (B, H, W, 3) float32 in [-1, 1].
+        """
         z = latents * _as_row(self.latent_std, 4) + _as_row(self.latent_mean, 4)
         images = self.autoencoder.apply({"params": params}, z, method="decode")
         return jnp.clip(images, -1.0, 1.0)
 
-    # The three methods of `UNet` whose arguments are described there.
 
-    def reference_context(self, params: Any, latent: jax.Array, landmarks: jax.Array) -> Any:
-        """What the denoiser needs of a reference; `params` are the denoiser's."""
-        return self.denoiser.apply(
-            {"params": params}, latent, landmarks, method="reference_context"
-        )
-
-    def motion_context(
-        self,
-        params: Any,
-        landmarks: jax.Array,
-        reference_landmarks: jax.Array,
-        keep_landmarks: jax.Array,
-    ) -> unet.MotionContext:
-        """What the denoiser needs of the target's landmarks; `params` are the denoiser's."""
-        return self.denoiser.apply(
-            {"params": params},
-            landmarks,
-            reference_landmarks,
-            keep_landmarks,
-            self.latent_shape[:2],
-            method="motion_context",
-        )
-
-    def denoise(
-        self,
-        params: Any,
-        noisy: jax.Array,
-        timestep: jax.Array,
-        masked: jax.Array,
-        motion: unet.MotionContext,
-        reference: Any,
-        keep_landmarks: jax.Array,
-        keep_reference: jax.Array,
-    ) -> jax.Array:
-        """One evaluation of the denoiser under this config's mask: (B, h, w, c)."""
-        return self.denoiser.apply(
-            {"params": params},
-            noisy,
-            timestep,
-            masked,
-            jnp.asarray(self.mask),
-            motion,
-            reference,
-            keep_landmarks,
-            keep_reference,
-            method="denoise",
-        )
-
-
-def build(config: Mapping[str, Any]) -> Networks:
-    """Networks of a config (the fields of `configs/base.py`).
+def make_networks(config: Mapping[str, Any]) -> Networks:
+    """Makes the networks of a configuration (`talkjax.configuration.default_config`).
 
     Raises:
-      ValueError: sizes that do not fit each other, an unknown name.
+      ValueError: Sizes do not fit each other, or a name is unknown.
     """
-    compute = jnp.dtype(config["dtype"])
-    ae = build_autoencoder(config["autoencoder"], compute)
+    dtype = jnp.dtype(config["dtype"])
+    ae = make_autoencoder(config["autoencoder"], dtype)
     size, factor, channels = config["crop_size"], ae.downsampling, ae.latent_channels
     region, mask = Box(*config["region"]), Box(*config["mask"])
     y0, x0, y1, x1 = region.pixels(size)
     height, width = y1 - y0, x1 - x0
-    net = config["denoiser"]
-    step = factor * 2 ** (len(net["channels"]) - 1)
+    step = factor * 2 ** (len(config["denoiser"]["channels"]) - 1)
     if height % step or width % step:
-        raise ValueError(f"the region is {height}x{width} px; both must be multiples of {step}")
+        raise ValueError(f"the region is {height} x {width} px; both must be multiples of {step}")
     cells = latent_mask(region, mask, size, factor)
-
-    if net["remat"] not in unet.REMAT:
-        raise ValueError(f"no remat {net['remat']!r}; use one of {', '.join(unet.REMAT)}")
-    talk = talkformer.TalkFormerConfig(
-        region=region,
-        landmarks=NUM_LANDMARKS,
-        **{k: v for k, v in net["talkformer"].items()},
-    )
-    attention.check(talk.implementation, compute)
-    unet_config = unet.UNetConfig(
-        latent_channels=channels,
-        channels=tuple(net["channels"]),
-        talkformer=talk,
-        blocks=net["blocks"],
-        attention=tuple(net["attention"]),
-        groups=net["groups"],
-        remat=net["remat"],
-    )
     diffusion = config["diffusion"]
+    schedules.prediction_type(diffusion["prediction"])  # checks the name
     return Networks(
         autoencoder=ae,
-        denoiser=unet.UNet(unet_config, dtype=compute),
+        denoiser=_make_denoiser(config["denoiser"], region, channels, dtype),
         landmark=landmark_completion.LandmarkCompletion(
-            landmark_completion.LandmarkConfig(**dict(config["landmark"])), dtype=compute
+            landmark_completion.LandmarkConfig(**config["landmark"]), dtype=dtype
         ),
         schedule=schedules.make_schedule(diffusion["schedule"], diffusion["steps"]),
         prediction=diffusion["prediction"],
@@ -182,11 +130,34 @@ def build(config: Mapping[str, Any]) -> Networks:
     )
 
 
-def build_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.Module:
-    """The autoencoder of a config's field `autoencoder`.
+def _make_denoiser(
+    config: Mapping[str, Any], region: Box, latent_channels: int, dtype: Any
+) -> unet.UNet:
+    if config["remat"] not in unet.REMAT:
+        raise ValueError(f"unknown remat {config['remat']!r}; use one of {', '.join(unet.REMAT)}")
+    talk = talkformer.TalkFormerConfig(
+        region=region, landmarks=NUM_LANDMARKS, **config["talkformer"]
+    )
+    attention.check_implementation(talk.implementation, dtype)
+    unet_config = unet.UNetConfig(
+        latent_channels=latent_channels,
+        channels=tuple(config["channels"]),
+        talkformer=talk,
+        blocks=config["blocks"],
+        attention=tuple(config["attention"]),
+        groups=config["groups"],
+        remat=config["remat"],
+        # Checkpoints of earlier versions lack this field.
+        skip_after_attention=config.get("skip_after_attention", False),
+    )
+    return unet.UNet(unet_config, dtype=dtype)
+
+
+def make_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.Module:
+    """Makes the autoencoder that a configuration's field `autoencoder` describes.
 
     Raises:
-      ValueError: an unknown kind or size.
+      ValueError: The kind or the size is unknown.
     """
     kind, size = config["kind"], config["size"]
     shared = {"dtype": dtype, "remat": config.get("remat", False)}
@@ -197,13 +168,15 @@ def build_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn
     if kind == "light":
         arguments = light_autoencoder.size(size, config["f"])
         return light_autoencoder.LightAutoencoder(**arguments, dtype=dtype)
-    raise ValueError(f"no autoencoder of kind {kind!r}; use 'kl', 'light' or 'taesd'")
+    raise ValueError(f"unknown kind of autoencoder {kind!r}; use 'kl', 'light' or 'taesd'")
 
 
 def _statistics(values: Any, channels: int, default: float) -> np.ndarray:
     values = np.asarray(tuple(values) or (default,), np.float32)
     if values.shape not in ((1,), (channels,)):
-        raise ValueError(f"latent statistics have {values.size} channels, the model {channels}")
+        raise ValueError(
+            f"latent statistics have {values.size} channels, but the autoencoder has {channels}"
+        )
     return np.broadcast_to(values, (channels,)).copy()
 
 

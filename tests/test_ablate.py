@@ -188,6 +188,13 @@ def test_data_is_closed_where_the_measurement_fails(loaded, tmp_path, monkeypatc
     assert loaded[1].closed
 
 
+@pytest.mark.parametrize("command", [ablate.TRAIN, ablate.EVALUATE])
+def test_the_commands_that_rows_run_are_commands(command, commands):
+    """A module without `if __name__ == "__main__"` would do nothing, successfully."""
+    done = commands.run(*command[1:], "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
+
+
 def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "TRAIN", (str(tmp_path / "train.py"),))
     (tmp_path / "train.py").write_text("import sys; sys.exit(3)")

@@ -41,7 +41,7 @@ def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
     """The paper-size model, bf16 and all, is traced on any machine in seconds."""
     config = config.get_config()
     config.stage = "joint"
-    batch = abstract_batch(networks.build(config))
+    batch = abstract_batch(networks.make_networks(config))
     stage = stages.make_stage(config)
     params = jax.eval_shape(stage.init, jax.random.key(0), batch)
     sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
@@ -53,7 +53,7 @@ def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
 
 
 def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
-    nets = networks.build(person_128.get_config())
+    nets = networks.make_networks(person_128.get_config())
     assert nets.latent_shape == (10, 14, 32) and nets.image_size == (80, 112)
     rows, columns = masked_slices(nets.region, MASK, 128)
     assert (rows, columns) == (slice(8, 72), slice(8, 104))
@@ -75,4 +75,4 @@ def test_what_does_not_fit_is_refused(field, value):
     config = person_128.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=r"region|autoencoder|channels|schedule"):
-        networks.build(config)
+        networks.make_networks(config)

@@ -1,4 +1,7 @@
-"""Deterministic and stochastic DDIM sampling (Song et al., arXiv 2010.02502) in one `lax.scan`."""
+"""DDIM sampling, deterministic or stochastic, in one `lax.scan`.
+
+Song et al., arXiv 2010.02502.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -15,21 +18,24 @@ Spacing = Literal["leading", "trailing"]
 def ddim_timesteps(
     train_steps: int, steps: int, spacing: Spacing = "trailing", offset: int = 0
 ) -> np.ndarray:
-    """The timesteps to visit, falling: (steps,) int32, as diffusers' `DDIMScheduler` has them.
+    """Returns the timesteps to visit, in falling order, as diffusers' `DDIMScheduler` does.
 
     Args:
-      train_steps: length of the schedule.
-      steps: how many to visit.
-      spacing: "leading": 0, k, 2k, ... reversed, plus `offset` (Stable Diffusion: offset 1);
-        it never visits the noisiest steps. "trailing": T-1 first; better with few steps
-        (Lin et al., arXiv 2305.08891).
-      offset: of the "leading" steps.
+      train_steps: Length of the schedule.
+      steps: Number of timesteps to visit.
+      spacing: "leading" visits 0, k, 2k, ... in reverse, plus `offset`; it never visits the
+        noisiest steps. "trailing" visits T - 1 first and is better with few steps (Lin et al.,
+        arXiv 2305.08891).
+      offset: Offset of the "leading" timesteps; Stable Diffusion uses 1.
+
+    Returns:
+      (steps,) int32.
 
     Raises:
-      ValueError: steps outside 1..train_steps, or an unknown spacing.
+      ValueError: `steps` is out of range, or the spacing is unknown.
     """
     if not 1 <= steps <= train_steps:
-        raise ValueError(f"steps must be 1..{train_steps}, got {steps}")
+        raise ValueError(f"steps={steps} is out of range; use 1..{train_steps}")
     if spacing == "leading":
         t = np.arange(steps)[::-1] * (train_steps // steps) + offset
         t = np.minimum(t, train_steps - 1)
@@ -50,15 +56,17 @@ def ddim_step(
     prediction: Prediction = "eps",
     clip: float | None = None,
 ) -> jax.Array:
-    """One step from signal power `alpha` to `alpha_next` (both () float32).
+    """Takes one step from signal power `alpha` to `alpha_next`.
 
     Args:
-      z: the state, any shape.
-      output: the network's output at z.
-      noise: standard normal, broadcastable to z in the same rank; None where eta is 0.
-      eta: 0 deterministic, 1 as random as DDPM.
-      prediction: what `output` is.
-      clip: limit of |x0|, with eps recomputed to match; None for none.
+      z: State, of any shape.
+      output: Output of the network at z.
+      alpha: () float32 signal power of z.
+      alpha_next: () float32 signal power of the result.
+      noise: Standard normal noise of z's rank, broadcastable to z; None if eta is 0.
+      eta: 0 for a deterministic step, 1 for one as random as DDPM's.
+      prediction: Prediction type of the output.
+      clip: Largest |x0|; the noise is recomputed to match. None disables clipping.
     """
     signal, sigma = jnp.sqrt(alpha), jnp.sqrt(1.0 - alpha)
     x0, eps = to_x0_and_eps(prediction, output, z, signal, sigma)
@@ -68,7 +76,7 @@ def ddim_step(
     if noise is None:
         return jnp.sqrt(alpha_next) * x0 + jnp.sqrt(1.0 - alpha_next) * eps
     variance = eta**2 * (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next)
-    # Rounding may carry the difference a hair below zero when eta is 1.
+    # Rounding may make the difference slightly negative when eta is 1.
     rest = jnp.sqrt(jnp.maximum(1.0 - alpha_next - variance, 0.0))
     return jnp.sqrt(alpha_next) * x0 + rest * eps + jnp.sqrt(variance) * noise
 
@@ -88,31 +96,33 @@ def ddim(
     clip: float | None = None,
     noise_shape: tuple[int, ...] | None = None,
 ) -> jax.Array:
-    """Samples: from noise z at the first timestep to an estimate of x0, of z's shape and type.
+    """Samples x0, of z's shape and type, from noise z at the first timestep.
 
-    Each step leads to the *next timestep of the list*. (diffusers subtracts T // steps instead,
-    which is the same unless T / steps is no integer and the spacing "trailing".)
+    Each step leads to the next timestep of the list. (diffusers subtracts T // steps instead, which
+    differs only for "trailing" spacing and a T / steps that is not an integer.)
 
     Args:
-      schedule: the noise schedule.
-      denoise: (z, t) -> the network's output of z's shape; t is a () int32 array. Traced once.
-      z: standard normal, e.g. (B, h, w, c).
-      steps: how many network evaluations.
-      key: for the noise of the steps; needed where eta > 0.
-      eta: a Python float, 0 deterministic .. 1 as random as DDPM.
-      prediction: what `denoise` returns.
-      spacing, offset: as `ddim_timesteps`.
-      final_alpha: signal power after the last step; None means 1, that is x0 itself
-        (Stable Diffusion's scheduler has `alphas_cumprod[0]`).
-      clip: as `ddim_step`.
-      noise_shape: shape of each step's noise if it is to be shared along axes, e.g. (1, h, w, c)
-        for all frames of a clip; None draws z's shape.
+      schedule: Noise schedule.
+      denoise: (z, t) -> output of the network, of z's shape; t is a () int32 array. It is traced
+        once.
+      z: Standard normal noise, for example (B, h, w, c).
+      steps: Number of evaluations of the network.
+      key: Random key for the noise of the steps; required if eta > 0.
+      eta: A Python float between 0 (deterministic) and 1 (as random as DDPM).
+      prediction: Prediction type of the network.
+      spacing: Spacing of the timesteps; see `ddim_timesteps`.
+      offset: Offset of the timesteps; see `ddim_timesteps`.
+      final_alpha: Signal power after the last step. None means 1, which gives x0 itself;
+        Stable Diffusion's scheduler uses `alphas_cumprod[0]`.
+      clip: See `ddim_step`.
+      noise_shape: Shape of the noise of each step, if it is shared along axes, such as (1, h, w, c)
+        for all frames of a clip. None means z's shape.
 
     Raises:
-      ValueError: as `ddim_timesteps`; eta > 0 without a key.
+      ValueError: The timesteps are invalid (see `ddim_timesteps`), or eta > 0 without a key.
     """
     if eta > 0.0 and key is None:
-        raise ValueError("eta > 0 needs a key")
+        raise ValueError("eta > 0 requires a key")
     timesteps = ddim_timesteps(schedule.steps, steps, spacing, offset)
     alphas = schedule.alphas_cumprod[timesteps]
     last = jnp.full((1,), 1.0 if final_alpha is None else final_alpha, alphas.dtype)

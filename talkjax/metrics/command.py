@@ -183,7 +183,7 @@ def _evaluate_landmarks(args: argparse.Namespace) -> None:
     predict, config = landmarks.load_predictor(args.checkpoint)
     result = landmarks.evaluate_landmarks(
         predict,
-        (records.with_steady_pose(reader.read(i, with_frames=False)) for i in chosen),
+        (records.with_normalized_pose(reader.read(i, with_frames=False)) for i in chosen),
         window=config["data"]["window"],
         references=config["data"]["references"],
         seed=args.seed,

@@ -54,7 +54,7 @@ def load_predictor(directory: str | os.PathLike) -> tuple[Predictor, dict[str, A
         raise UserError(
             f"{directory} has no landmark network; give a run of stage landmark or joint"
         )
-    nets, shapes = checkpoint.build({**config, "dtype": "float32"}, directory)
+    nets, shapes = checkpoint.build_networks({**config, "dtype": "float32"}, directory)
     found, expected = (
         {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
         for t in (params["landmark"], shapes["landmark"])

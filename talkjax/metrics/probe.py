@@ -123,9 +123,11 @@ def _denoise(
         points = jnp.concatenate([points[:, :NUM_POSE], own[:, NUM_POSE:]], 1)
     elif condition == "another person's reference":
         reference, own = jnp.roll(reference, 1, 0), jnp.roll(own, 1, 0)
-    motion = nets.motion_context(params, points, own, keep_landmarks)
-    context = nets.reference_context(params, reference, own)
-    return nets.denoise(params, z, t, masked, motion, context, keep_landmarks, keep_reference)
+    conditions = nets.denoiser.apply(
+        {"params": params}, masked, jnp.asarray(nets.mask), points, reference, own,
+        keep_landmarks, keep_reference, method="conditions",
+    )  # fmt: skip
+    return nets.denoiser.apply({"params": params}, z, t, conditions, method="denoise")
 
 
 def _warp(
@@ -142,13 +144,14 @@ def _warp(
         return {}
     own = references["image_reference_landmarks"]
     yes = jnp.ones((points.shape[0],), bool)
-    motion = nets.motion_context(params, points, own, yes)
-    context = nets.reference_context(params, references["reference_latent"], own)
+    conditions = nets.denoiser.apply(
+        {"params": params}, masked, jnp.asarray(nets.mask), points,
+        references["reference_latent"], own, yes, yes, method="conditions",
+    )  # fmt: skip
     t = jnp.full((points.shape[0],), round(0.6 * nets.schedule.steps), jnp.int32)
     z = schedules.add_noise(nets.schedule, x0, jnp.zeros_like(x0), t)
     _, state = nets.denoiser.apply(
-        {"params": params}, z, t, masked, jnp.asarray(nets.mask), motion, context, yes, yes,
-        method="denoise", mutable=["intermediates"],
+        {"params": params}, z, t, conditions, method="denoise", mutable=["intermediates"],
         capture_intermediates=lambda m, _: isinstance(m, talkformer.KernelAttention),
     )  # fmt: skip
     found = {}
@@ -168,8 +171,10 @@ def _warp(
         offset = content - inside
         matched = positions.corresponding_points(inside, points, own, config.sigma)
         places = {
-            "error": at @ grid + offset, "identity": content, "kernel": matched + offset
-        }  # fmt: skip
+            "error": positions.mean_position(at, grid) + offset,
+            "identity": content,
+            "kernel": matched + offset,
+        }
         # Points outside the region have no cell.
         y0, x0_, y1, x1 = config.region
         low, high = (jnp.asarray(v, jnp.float32).reshape(1, 1, 2) for v in ((x0_, y0), (x1, y1)))

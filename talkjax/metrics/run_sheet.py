@@ -76,7 +76,7 @@ class RunSheet:
         images, measured = [], np.full(len(self._times), np.nan)
         detector.reset()
         with contextlib.ExitStack() as stack:
-            streams = (template.forever(), iter(VideoReader(out)))
+            streams = (template.pingpong(), iter(VideoReader(out)))
             for stream in streams:
                 if hasattr(stream, "close"):  # a template of one image repeats it by itertools
                     stack.enter_context(contextlib.closing(stream))

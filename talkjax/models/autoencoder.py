@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.layers2d import GroupNorm, upsample2x
+from talkjax.models import attention
+from talkjax.models.layers import GroupNorm, upsample2x
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"channels": (32, 64, 128, 128), "layers": 1, "latent_channels": 4},
@@ -72,13 +73,14 @@ class AttentionBlock(nn.Module):
         b, h, w, c = x.shape
         tokens = GroupNorm(self.groups, dtype=self.dtype, name="group_norm")(x)
         tokens = tokens.reshape(b, h * w, c)
+        # (B, H * W, 1, C), one head
         query, key, value = (
-            nn.Dense(c, dtype=self.dtype, name=name)(tokens) for name in ("to_q", "to_k", "to_v")
+            nn.Dense(c, dtype=self.dtype, name=name)(tokens)[:, :, None]
+            for name in ("to_q", "to_k", "to_v")
         )
-        logits = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(logits * (c**-0.5), axis=-1).astype(self.dtype)
-        tokens = jnp.einsum("bqk,bkc->bqc", weights, value)
-        return x + nn.Dense(c, dtype=self.dtype, name="to_out")(tokens).reshape(x.shape)
+        tokens, _ = attention.attend(query * c**-0.5, key, value)
+        tokens = nn.Dense(c, dtype=self.dtype, name="to_out")(tokens[:, :, 0])
+        return x + tokens.reshape(x.shape)
 
 
 class _Half(nn.Module):

@@ -1,7 +1,8 @@
-"""Landmark completion: speech and pose to lip and jaw landmarks (arXiv 2408.05416, section 3.1).
+"""Landmark completion: predicts lip and jaw landmarks from speech and pose.
 
-Head pose follows speech hardly, lips and jaw almost deterministically, so pose is given and only
-the 57 content points are predicted. The paper's sizes are not published.
+This is section 3.1 of the paper (arXiv 2408.05416). Lips and jaw follow speech almost
+deterministically and head pose does not, so the pose is given and only the 57 content points are
+predicted. The paper does not publish its sizes.
 """
 
 import dataclasses
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from talkjax.conventions import NUM_CONTENT, NUM_POSE
-from talkjax.models.talkformer import LayerNorm
+from talkjax.models import attention
+from talkjax.models.layers import LayerNorm
 
-# Landmarks move by a few hundredths of the crop; the network sees them in units of this.
+# Crop units. Landmarks move by a few hundredths of the crop; the network sees them in this unit.
 MOTION_UNIT = 0.03
 
 
@@ -23,11 +25,14 @@ class LandmarkConfig:
     """Sizes of the landmark network.
 
     Attributes:
-      features: width of a token.
-      layers, heads: of the Transformer encoder.
-      dropout: on tokens and inside the encoder, in training.
-      pose_points, content_points: 74 and 57.
-      max_ticks, max_references: longest window and most references (learned embeddings).
+      features: Width of a token.
+      layers: Number of layers of the Transformer encoder.
+      heads: Number of attention heads.
+      dropout: Dropout rate of the tokens and inside the encoder, in training.
+      pose_points: Number of pose landmarks, which are given.
+      content_points: Number of content landmarks, which are predicted.
+      max_ticks: Length of the longest window; ticks have learned embeddings.
+      max_references: Largest number of reference faces; they have learned embeddings, too.
     """
 
     features: int = 160
@@ -41,14 +46,14 @@ class LandmarkConfig:
 
 
 class PointEncoder(nn.Module):
-    """Convolutions over the point axis (neighbours on the face are neighbours in the list)."""
+    """Convolutions over the point axis, along which neighbours on the face are neighbours."""
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, points: jax.Array) -> jax.Array:
-        """(B, N, K, d) -> (B, N, features)."""
+        """Embeds each of N faces: (B, N, K, d) -> (B, N, features)."""
         batch, n, k, d = points.shape
         x = points.reshape(batch * n, k, d)
         for i, channels in enumerate((32, 32)):
@@ -57,16 +62,16 @@ class PointEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """A small convolutional network over each tick's log-mel window."""
+    """A small convolutional network over the log-mel window of each tick."""
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, mel: jax.Array) -> jax.Array:
-        """(B, T, W, bins) -> (B, T, features)."""
+        """Embeds each of T ticks: (B, T, W, bins) -> (B, T, features)."""
         batch, ticks, width, bins = mel.shape
-        # About unit range: natural logarithms of power from -11.5 (silence) to 6.
+        # Logarithms of power reach from -11.5 (silence) to 6; this brings them to about unit range.
         x = ((mel + 4.0) / 4.0).reshape(batch * ticks, width, bins).astype(self.dtype)
         for i in range(3):
             stride = 2 if i else 1
@@ -76,7 +81,7 @@ class AudioEncoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm self-attention and feed-forward."""
+    """Self-attention and feed-forward, each with the norm before it."""
 
     heads: int
     dropout: float
@@ -84,15 +89,14 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps tokens (B, N, C) to tokens of the same shape."""
         batch, n, features = x.shape
         h = LayerNorm(dtype=self.dtype, name="norm1")(x)
         qkv = nn.Dense(3 * features, dtype=self.dtype, name="qkv")(h)
+        # (B, N, heads, C / heads) each
         q, k, v = jnp.split(qkv.reshape(batch, n, self.heads, -1), 3, -1)
-        # jax.nn.dot_product_attention does not run in bfloat16 under strict promotion.
-        logits = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32)
-        weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(self.dtype)
-        h = jnp.einsum("bhnm,bmhd->bnhd", weights, v).reshape(batch, n, features)
-        h = nn.Dense(features, dtype=self.dtype, name="out")(h)
+        h, _ = attention.attend(q * q.shape[-1] ** -0.5, k, v)
+        h = nn.Dense(features, dtype=self.dtype, name="out")(h.reshape(batch, n, features))
         x = x + nn.Dropout(self.dropout, deterministic=not train)(h)
         h = LayerNorm(dtype=self.dtype, name="norm2")(x)
         h = nn.gelu(nn.Dense(4 * features, dtype=self.dtype, name="ff_in")(h))
@@ -101,7 +105,12 @@ class EncoderLayer(nn.Module):
 
 
 class LandmarkCompletion(nn.Module):
-    """Predicts the content landmarks of a window."""
+    """Predicts the content landmarks of a window.
+
+    Attributes:
+      config: Sizes.
+      dtype: Computation type; parameters are float32.
+    """
 
     config: LandmarkConfig
     dtype: Any = jnp.float32
@@ -110,24 +119,26 @@ class LandmarkCompletion(nn.Module):
     def __call__(
         self, mel: jax.Array, pose: jax.Array, references: jax.Array, train: bool = False
     ) -> jax.Array:
-        """Completes landmarks.
+        """Completes the landmarks of a window.
 
         Args:
           mel: (B, T, 16, 80) log-mel windows around each tick of the 25 Hz clock.
-          pose: (B, T, 74, 2) pose landmarks, crop coordinates.
-          references: (B, R, 131, 2) whole faces from outside the window.
-          train: whether dropout is on (needs the `dropout` stream).
+          pose: (B, T, 74, 2) pose landmarks in crop coordinates.
+          references: (B, R, 131, 2) landmarks of whole faces from outside the window.
+          train: Whether to apply dropout, which requires the random stream `dropout`.
 
         Returns:
-          (B, T, 57, 2) float32 content landmarks, crop coordinates: offsets from the references'
-          mean content.
+          (B, T, 57, 2) float32 content landmarks in crop coordinates. The network predicts their
+          offsets from the mean content of the references.
         """
         cfg, dtype = self.config, self.dtype
         ticks, count = mel.shape[1], references.shape[1]
+        # (B, 1, 131, 2)
         mean = references.mean(1, keepdims=True)
-        # (B, T, 74, 2), (B, R, 131, 4)
+        # (B, T, 74, 2)
         pose_motion = (pose - mean[:, :, : cfg.pose_points]) / MOTION_UNIT
         shape = jnp.broadcast_to((mean - 0.5) * 4, references.shape)
+        # (B, R, 131, 4)
         reference_motion = jnp.concatenate([(references - mean) / MOTION_UNIT, shape], -1)
 
         audio = AudioEncoder(cfg.features, dtype=dtype, name="audio")(mel)
@@ -140,6 +151,7 @@ class LandmarkCompletion(nn.Module):
         time = self.param("position", small, (cfg.max_ticks, cfg.features)).astype(dtype)[None]
         order = self.param("order", small, (cfg.max_references, cfg.features)).astype(dtype)[None]
         modality = self.param("modality", small, (3, cfg.features)).astype(dtype)[:, None, None]
+        # (B, 2 T + R, C)
         tokens = jnp.concatenate(
             [
                 audio + time[:, :ticks] + modality[0],
@@ -158,6 +170,7 @@ class LandmarkCompletion(nn.Module):
             2 * cfg.content_points,
             kernel_init=nn.initializers.normal(0.01),
             dtype=jnp.float32,
+            precision=jax.lax.Precision.HIGHEST,  # the result is a coordinate
             name="offsets",
         )(x.astype(jnp.float32))
         offsets = offsets.reshape(*x.shape[:2], cfg.content_points, 2) * MOTION_UNIT

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.layers2d import upsample2x
+from talkjax.models.layers import upsample2x
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"channels": (8, 8, 16), "blocks": (1, 1, 1), "latent_channels": 4},

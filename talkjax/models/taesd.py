@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.layers2d import GroupNorm, upsample2x
+from talkjax.models.layers import GroupNorm, upsample2x
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "taesd": {"latent_channels": 4, "pool": False},

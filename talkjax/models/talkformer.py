@@ -1,18 +1,19 @@
-"""TalkFormer: cross-attention that follows landmarks and carries appearance from a reference.
+"""TalkFormer: cross-attention that follows landmarks and warps the appearance of a reference.
 
-Zhong et al. (arXiv 2408.05416), section 3.2. At one resolution of the U-Net a block does
-(1) talking-motion alignment: features attend to the target's landmarks; (2) reference appearance
-alignment: the aligned features attend to reference features that were aligned to the reference's
-landmarks in the same way, and so warp appearance implicitly; (3) feed-forward. Each is residual and
-zero-initialised at its output.
+Zhong et al. (arXiv 2408.05416), section 3.2. At one resolution of the U-Net, a block does three
+things. (1) Talking-motion alignment: features attend to the target's landmarks. (2) Reference
+appearance alignment: the aligned features attend to the features of the reference, which were
+aligned to the reference's landmarks in the same way; this warps its appearance implicitly.
+(3) A feed-forward network. Each is residual and zero-initialised at its output.
 
-`positional="kernel"` (ours, for small budgets) adds `-softplus(temperature) * distance^2` to the
-attention's logits: at initialisation every head is a local kernel around each landmark (1) or
-around the corresponding point of the reference (2), and learning refines it. `"dot"` is plain
-dot-product attention on Fourier position features.
+`positional="kernel"` is this project's own, for small training budgets. It adds
+`-exp(log_temperature) * distance^2` to the logits of attention, so that at initialisation every
+head is a local kernel around each landmark (1) or around the corresponding point of the
+reference (2), which learning refines. `"dot"` is plain dot-product attention on Fourier features of
+the positions.
 
-All keys and values depend on landmarks and reference only, not on the noisy latent, so a sampler
-computes them once (`motion_context`, `reference_context`) and not in every step.
+All keys and values depend on the landmarks and the reference but not on the noisy latent. A sampler
+therefore computes them once (`motion_context`, `reference_context`) and not in every step.
 """
 
 import dataclasses
@@ -25,25 +26,29 @@ from flax import linen as nn
 
 from talkjax.conventions import NUM_LANDMARKS
 from talkjax.models import attention, positions
+from talkjax.models.layers import LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
 class TalkFormerConfig:
-    """What the blocks of one U-Net share.
+    """Options that all blocks of a U-Net share.
 
     Attributes:
-      region: (y0, x0, y1, x1) in crop coordinates of the features' grid.
-      heads: attention heads.
-      landmarks: K.
-      landmark_features: width of a landmark token.
-      fourier_bands: octaves of the position features.
-      positional: "kernel" or "dot".
-      sigma: width of the correspondence's weights, crop units.
-      motion_unit, reference_unit: initial widths of the kernels of the two alignments, crop units.
-      motion_align, reference_align: ablations `no_motion_align`, `no_reference_align`.
-      ff_factor: width of the feed-forward over the features'.
-      implementation: of the reference alignment's attention, see `talkjax.models.attention`; the
-        motion alignment, which has few keys and needs the weights, is always `xla`.
+      region: Part of the crop that the features cover, (y0, x0, y1, x1) in crop coordinates.
+      heads: Number of attention heads.
+      landmarks: Number of landmarks K.
+      landmark_features: Width of a landmark token.
+      fourier_bands: Number of octaves of the Fourier features of a position.
+      positional: "kernel" or "dot"; see the module's description.
+      sigma: Width of the Gaussian of `positions.corresponding_points`, in crop units.
+      motion_unit: Initial width of the kernels of the motion alignment, in crop units.
+      reference_unit: Initial width of the kernels of the reference alignment, in crop units.
+      motion_align: False is the ablation `no_motion_align`.
+      reference_align: False is the ablation `no_reference_align`.
+      ff_factor: Width of the feed-forward network, as a multiple of the features.
+      implementation: Implementation of the reference alignment's attention, one of
+        `attention.IMPLEMENTATIONS`. The motion alignment, which has few keys and needs the weights,
+        always uses `xla`.
     """
 
     region: tuple[float, ...]
@@ -63,11 +68,11 @@ class TalkFormerConfig:
 
 @flax.struct.dataclass
 class Geometry:
-    """Places that all blocks of one resolution share, in crop coordinates.
+    """Positions that all blocks of one resolution share, in crop coordinates.
 
     Attributes:
-      points: (1, N, 2) the grid.
-      matched: (B, N, 2) where the facial points under the grid lie in the reference.
+      points: (1, N, 2) cells of the grid.
+      matched: (B, N, 2) where the facial points at the cells lie in the reference.
     """
 
     points: jax.Array
@@ -82,14 +87,15 @@ def geometry(
     reference_landmarks: jax.Array,
     keep_landmarks: jax.Array,
 ) -> Geometry:
-    """Geometry of one resolution.
+    """Computes the geometry of one resolution.
 
     Args:
-      config: shared settings.
-      height, width: the grid.
-      landmarks: (B, K, 2) target's, crop coordinates.
-      reference_landmarks: (B, K, 2).
-      keep_landmarks: (B,) bool; where False the correspondence is the identity, so that nothing of
+      config: Options of the blocks.
+      height: Number of rows of the grid.
+      width: Number of columns of the grid.
+      landmarks: (B, K, 2) landmarks of the target, in crop coordinates.
+      reference_landmarks: (B, K, 2) landmarks of the reference.
+      keep_landmarks: (B,) bool. Where False, the correspondence is the identity, so that nothing of
         the dropped condition is left.
     """
     batch = landmarks.shape[0]
@@ -100,32 +106,15 @@ def geometry(
     return Geometry(grid, matched)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation with float32 statistics; runs under strict dtype promotion in bf16."""
-
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (1,) * (x.ndim - 1) + (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        h = x.astype(jnp.float32)
-        h = h - h.mean(-1, keepdims=True)
-        h = h * jax.lax.rsqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-6)
-        return (h * scale.reshape(shape) + bias.reshape(shape)).astype(self.dtype)
-
-
 class KernelAttention(nn.Module):
-    """Multi-head cross-attention whose logits may carry a learned Gaussian of a distance.
+    """Multi-head cross-attention with an optional Gaussian of a distance, of learned width.
 
     Attributes:
-      heads: number of heads.
-      unit: the length (crop units) that a head of temperature 1 spans; heads start at half, one
-        and two units in turn.
-      kernel: whether the distance term is used.
-      dtype: computation type of the products; the softmax is float32.
-      implementation: see `talkjax.models.attention`.
+      heads: Number of heads.
+      unit: Length in crop units. The heads' kernels start half, one and two units wide, in turn.
+      kernel: Whether to use the distance.
+      dtype: Computation type of the products; the softmax is float32.
+      implementation: One of `attention.IMPLEMENTATIONS`.
     """
 
     heads: int
@@ -140,41 +129,45 @@ class KernelAttention(nn.Module):
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
-        query_places: jax.Array,
-        key_places: jax.Array,
+        query_points: jax.Array,
+        key_points: jax.Array,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Attends.
 
         Args:
           query: (B, N, C).
-          key: (B or 1, M, C). value: (B or 1, M, V).
-          query_places: (B or 1, N, 2) crop coordinates. key_places: (B or 1, M, 2).
+          key: (B or 1, M, C).
+          value: (B or 1, M, V).
+          query_points: (B or 1, N, 2) positions of the queries, in crop coordinates.
+          key_points: (B or 1, M, 2) positions of the keys.
 
         Returns:
-          ((B, N, V), (B, H, N, M) weights, None from a fused implementation).
+          The result (B, N, V) and the weights (B, H, N, M), or None in place of the weights if the
+          implementation is fused.
         """
         batch, n, features = query.shape
         key = jnp.broadcast_to(key, (batch, *key.shape[1:]))
         value = jnp.broadcast_to(value, (batch, *value.shape[1:]))
         head = features // self.heads
+        # (B, N or M, heads, C / heads)
         q = query.reshape(batch, n, self.heads, head) * jnp.asarray(head**-0.5, self.dtype)
         k = key.reshape(batch, -1, self.heads, head)
         v = value.reshape(batch, k.shape[1], self.heads, -1)
-        nearness = None
+        bias = None
         if self.kernel:
             spans = jnp.asarray([0.5, 1.0, 2.0], jnp.float32)[jnp.arange(self.heads) % 3]
             initial = jnp.log(1 / (2 * jnp.square(spans * self.unit)))
             log_temperature = self.param("log_temperature", lambda _: initial)
-            places = (
-                jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (query_places, key_places)
+            points = (
+                jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (query_points, key_points)
             )
-            nearness = attention.Nearness(*places, jnp.exp(log_temperature))
-        out, weights = attention.attend(q, k, v, nearness, self.implementation)
+            bias = attention.DistanceBias(*points, jnp.exp(log_temperature))
+        out, weights = attention.attend(q, k, v, bias, self.implementation)
         return out.reshape(batch, n, -1), weights
 
 
 class MotionAlign(nn.Module):
-    """Step 1: features attend to landmark tokens."""
+    """Talking-motion alignment, step 1: features attend to landmark tokens."""
 
     config: TalkFormerConfig
     features: int
@@ -197,10 +190,11 @@ class MotionAlign(nn.Module):
         self.null = self.param("null", nn.initializers.zeros, (self.features,), jnp.float32)
 
     def context(self, landmarks: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values (B, K, C) of (B, K, 2) landmarks."""
+        """Computes keys and values (B, K, C) of landmarks (B, K, 2)."""
         cfg = self.config
-        spots = positions.fourier_features(landmarks, cfg.fourier_bands).astype(self.dtype)
-        tokens = self.index.astype(self.dtype)[None] + self.embed(spots)
+        # (B, K, 4 * bands)
+        position = positions.fourier_features(landmarks, cfg.fourier_bands).astype(self.dtype)
+        tokens = self.index.astype(self.dtype)[None] + self.embed(position)
         return self.key(tokens), self.value(tokens)
 
     def __call__(
@@ -211,29 +205,28 @@ class MotionAlign(nn.Module):
         geometry: Geometry,
         keep: jax.Array | None,
     ) -> jax.Array:
-        """(B, N, C) features to the residual (B, N, C).
+        """Maps features (B, N, C) to their residual (B, N, C).
 
-        The attended landmarks' own coordinates, relative to the cell in units of the kernel, join
-        the values: they tell the offset of an edge inside its cell.
+        The mean position of the landmarks that a head attends to, relative to the cell and in units
+        of the kernel, joins the values, so that the result knows the offset of an edge in its cell.
         """
         cfg = self.config
-        spots = positions.fourier_features(geometry.points, cfg.fourier_bands).astype(self.dtype)
-        h = self.norm(x)
-        spots = jnp.broadcast_to(spots, (x.shape[0], *spots.shape[1:]))
-        query = self.query(jnp.concatenate([h, spots], -1))
+        position = positions.fourier_features(geometry.points, cfg.fourier_bands)
+        position = jnp.broadcast_to(position.astype(self.dtype), (*x.shape[:2], position.shape[-1]))
+        query = self.query(jnp.concatenate([self.norm(x), position], -1))
         out, weights = self.attention(query, *context, geometry.points, landmarks)
-        # (B, N, H, 2): mean place of what each head looks at, from here
         batch, heads, n, k = weights.shape
-        place = jnp.matmul(weights.reshape(batch, heads * n, k), landmarks)
-        place = place.reshape(batch, heads, n, 2).swapaxes(1, 2)
-        offset = place - geometry.points[:, :, None]
-        offset = (offset / cfg.motion_unit).reshape(*x.shape[:2], -1).astype(self.dtype)
+        # (B, H * N, 2), then (B, N, H, 2)
+        mean = positions.mean_position(weights.reshape(batch, heads * n, k), landmarks)
+        mean = mean.reshape(batch, heads, n, 2).swapaxes(1, 2)
+        offset = (mean - geometry.points[:, :, None]) / cfg.motion_unit
+        offset = offset.reshape(batch, n, 2 * heads).astype(self.dtype)
         out = self.out(jnp.concatenate([out, offset], -1))
         return _keep_or_null(out, self.null, keep)
 
 
 class ReferenceAlign(nn.Module):
-    """Step 2: aligned features attend to aligned reference features (implicit warping)."""
+    """Reference appearance alignment, step 2: features attend to those of the reference."""
 
     config: TalkFormerConfig
     features: int
@@ -257,12 +250,12 @@ class ReferenceAlign(nn.Module):
     def context(
         self, reference: jax.Array, landmarks: jax.Array, own: Geometry
     ) -> tuple[jax.Array, jax.Array]:
-        """Keys and values (B, N, C).
+        """Computes keys and values (B, N, C).
 
         Args:
-          reference: (B, N, C) reference features at this resolution.
-          landmarks: (B, K, 2) the reference's landmarks.
-          own: geometry of the reference with itself.
+          reference: (B, N, C) features of the reference at this resolution.
+          landmarks: (B, K, 2) landmarks of the reference.
+          own: Geometry of the reference as its own target.
         """
         motion = self.reference_motion
         aligned = reference + motion(reference, motion.context(landmarks), landmarks, own, None)
@@ -275,14 +268,14 @@ class ReferenceAlign(nn.Module):
         geometry: Geometry,
         keep: jax.Array,
     ) -> jax.Array:
-        """(B, N, C) features to the residual (B, N, C)."""
+        """Maps features (B, N, C) to their residual (B, N, C)."""
         query = self.query(self.norm(x))
         out, _ = self.attention(query, *context, geometry.matched, geometry.points)
         return _keep_or_null(self.out(out), self.null, keep)
 
 
 class TalkFormer(nn.Module):
-    """One block: motion alignment, reference alignment, feed-forward."""
+    """A block of motion alignment, reference alignment and a feed-forward network."""
 
     config: TalkFormerConfig
     features: int
@@ -299,11 +292,17 @@ class TalkFormer(nn.Module):
         self.ff_out = nn.Dense(self.features, kernel_init=nn.initializers.zeros, dtype=self.dtype)
 
     def motion_context(self, landmarks: jax.Array) -> Any:
-        """What step 1 needs of the target's landmarks (B, K, 2)."""
+        """Computes what the motion alignment needs of the target's landmarks (B, K, 2)."""
         return self.motion.context(landmarks) if self.config.motion_align else ()
 
     def reference_context(self, reference: jax.Array, landmarks: jax.Array, own: Geometry) -> Any:
-        """What step 2 needs of the reference: features (B, h, w, C), landmarks (B, K, 2)."""
+        """Computes what the reference alignment needs of the reference.
+
+        Args:
+          reference: (B, h, w, C) features of the reference at this resolution.
+          landmarks: (B, K, 2) landmarks of the reference.
+          own: Geometry of the reference as its own target.
+        """
         if not self.config.reference_align:
             return ()
         batch, _, _, features = reference.shape
@@ -319,7 +318,7 @@ class TalkFormer(nn.Module):
         keep_landmarks: jax.Array,
         keep_reference: jax.Array,
     ) -> jax.Array:
-        """(B, h, w, C) -> (B, h, w, C)."""
+        """Maps features (B, h, w, C) to features of the same shape."""
         shape = x.shape
         x = x.reshape(shape[0], -1, shape[-1])
         if self.config.motion_align:
@@ -331,7 +330,7 @@ class TalkFormer(nn.Module):
 
 
 def _keep_or_null(out: jax.Array, null: jax.Array, keep: jax.Array | None) -> jax.Array:
-    """Where a condition is dropped, a learned vector takes its place."""
+    """Replaces results (B, N, C) by a learned vector where their condition is dropped."""
     if keep is None:
         return out
     return jnp.where(keep[:, None, None], out, null.astype(out.dtype)[None, None])

@@ -1,7 +1,8 @@
 """The denoiser: a latent U-Net with TalkFormer blocks (arXiv 2408.05416, section 3.2).
 
-What depends on the conditions alone is split off (`reference_context`, `motion_context`), so that
-a sampler computes the first once a clip, the second once a frame, and neither in a step.
+What depends on the conditions alone is computed by methods of its own (`UNet.reference_context`,
+`UNet.motion_context`), so that a sampler calls the first once per clip, the second once per frame,
+and neither in a denoising step.
 """
 
 import dataclasses
@@ -12,37 +13,39 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from talkjax.models.layers2d import GroupNorm, upsample2x
+from talkjax.models.layers import GroupNorm, upsample2x
 from talkjax.models.reference_encoder import ReferenceEncoder
 from talkjax.models.talkformer import Geometry, TalkFormer, TalkFormerConfig, geometry
 
 
 def _products(primitive: Any, *_: Any, **parameters: Any) -> bool:
-    """Saves what convolutions and dense layers give, not the weights of attention."""
+    """Saves the outputs of convolutions and dense layers, but not attention weights."""
     if primitive is jax.lax.dot_general_p:
         _, (batch, _) = parameters["dimension_numbers"]
         return not batch
     return primitive is jax.lax.conv_general_dilated_p
 
 
-# What of the blocks of a U-Net the backward pass computes again. `none`: nothing, everything is
-# kept. `products`: norms, activations and attention, while products with parameters are kept.
-# `full`: all, only the input of each block is kept.
+# Rematerialisation policies, applied to each block. `none` stores every intermediate result for the
+# backward pass. `products` stores the results of products with parameters and recomputes norms,
+# activations and attention. `full` stores only the inputs of a block and recomputes the rest.
 REMAT = {"none": None, "products": _products, "full": jax.checkpoint_policies.nothing_saveable}
 
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Shape of the denoiser.
+    """Sizes and options of the denoiser.
 
     Attributes:
-      latent_channels: c.
-      channels: features per resolution, finest first.
-      blocks: ResNet blocks per resolution on the way down and on the way up.
-      attention: whether each resolution has TalkFormer blocks; all of them by default.
-      groups: of the group norms.
-      talkformer: settings of the blocks.
-      remat: what the backward pass computes again, see `REMAT`.
+      latent_channels: Number of channels of a latent.
+      channels: Features at each resolution, finest first.
+      talkformer: Options of the TalkFormer blocks.
+      blocks: Number of ResNet blocks per resolution, in the encoder and in the decoder.
+      attention: Whether each resolution has TalkFormer blocks. Empty means that all have them.
+      groups: Number of groups of the group normalisations.
+      remat: Rematerialisation policy, a key of `REMAT`.
+      skip_after_attention: Whether the last skip connection of a resolution carries the output of
+        its TalkFormer block, as in diffusers, or the output of the ResNet block before it.
     """
 
     latent_channels: int
@@ -52,23 +55,52 @@ class UNetConfig:
     attention: tuple[bool, ...] = ()
     groups: int = 16
     remat: str = "none"
+    skip_after_attention: bool = False
 
     def attends(self, level: int) -> bool:
-        """Whether resolution `level` has TalkFormer blocks."""
+        """Returns whether resolution `level` has TalkFormer blocks."""
         return self.attention[level] if self.attention else True
 
 
 @flax.struct.dataclass
 class MotionContext:
-    """Per-frame conditions, ready for every step: see `UNet.motion_context`."""
+    """What the blocks need of the target's landmarks; see `UNet.motion_context`.
+
+    Attributes:
+      landmarks: (B, K, 2) in crop coordinates.
+      geometry: Geometry by resolution ("0" is the finest).
+      blocks: Keys and values by TalkFormer block.
+    """
 
     landmarks: jax.Array
     geometry: dict[str, Geometry]
     blocks: dict[str, Any]
 
 
+@flax.struct.dataclass
+class Conditions:
+    """Everything that the denoiser is given besides the noisy latent and the timestep.
+
+    Attributes:
+      masked: (B, h, w, c) normalised latent of the masked target.
+      mask: (h, w) float32, 1 where the target is hidden.
+      motion: Result of `UNet.motion_context`.
+      reference: Result of `UNet.reference_context`. Its batch may be 1, for frames that share the
+        reference.
+      keep_landmarks: (B,) bool. Where False, learned null vectors replace the landmarks.
+      keep_reference: (B,) bool. Where False, learned null vectors replace the reference.
+    """
+
+    masked: jax.Array
+    mask: jax.Array
+    motion: MotionContext
+    reference: dict[str, Any]
+    keep_landmarks: jax.Array
+    keep_reference: jax.Array
+
+
 def timestep_embedding(timestep: jax.Array, features: int) -> jax.Array:
-    """Sinusoids of (B,) timesteps: (B, features)."""
+    """Embeds (B,) timesteps as sinusoids: (B, features)."""
     half = features // 2
     frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     phase = timestep.astype(jnp.float32)[:, None] * frequency[None]
@@ -76,7 +108,7 @@ def timestep_embedding(timestep: jax.Array, features: int) -> jax.Array:
 
 
 class TimedResnetBlock(nn.Module):
-    """ResNet block whose second norm is scaled and shifted by the timestep's embedding."""
+    """A ResNet block whose second norm is scaled and shifted by the timestep embedding."""
 
     features: int
     groups: int
@@ -84,6 +116,7 @@ class TimedResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+        """Maps (B, h, w, C) and the embedding (B, E) to (B, h, w, features)."""
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
         h = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv1")(h)
         scale, shift = jnp.split(
@@ -99,7 +132,7 @@ class TimedResnetBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Denoises a latent given the masked target, its landmarks and a reference."""
+    """Denoises a latent given the masked target, the target's landmarks and a reference image."""
 
     config: UNetConfig
     dtype: Any = jnp.float32
@@ -146,14 +179,14 @@ class UNet(nn.Module):
         return {s: (height >> s, width >> s) for s in range(len(self.config.channels))}
 
     def reference_context(self, latent: jax.Array, landmarks: jax.Array) -> dict[str, Any]:
-        """What every block needs of the reference; computed once a clip.
+        """Computes what every block needs of the reference image, once per clip.
 
         Args:
-          latent: (B, h, w, c) normalised.
-          landmarks: (B, K, 2) crop coordinates.
+          latent: (B, h, w, c) normalised latent of the reference image.
+          landmarks: (B, K, 2) landmarks of the reference image, in crop coordinates.
 
         Returns:
-          Keys and values by block; B may be 1 for a batch of frames that share the reference.
+          Keys and values (B, h * w, C) by TalkFormer block.
         """
         features = self.reference_encoder(latent)
         keep = jnp.ones((latent.shape[0],), bool)
@@ -173,13 +206,13 @@ class UNet(nn.Module):
         keep_landmarks: jax.Array,
         size: tuple[int, int],
     ) -> MotionContext:
-        """What every block needs of the target's landmarks; computed once a frame.
+        """Computes what every block needs of the target's landmarks, once per frame.
 
         Args:
-          landmarks: (B, K, 2) of the target frames.
-          reference_landmarks: (B, K, 2).
-          keep_landmarks: (B,) bool.
-          size: (h, w) of the latent.
+          landmarks: (B, K, 2) landmarks of the target frames, in crop coordinates.
+          reference_landmarks: (B, K, 2) landmarks of the reference image.
+          keep_landmarks: (B,) bool; see `Conditions`.
+          size: Height and width (h, w) of the latent.
         """
         cfg = self.config
         geometries = {
@@ -189,49 +222,57 @@ class UNet(nn.Module):
         blocks = {name: self.talk[name].motion_context(landmarks) for name, _ in self._talk_names()}
         return MotionContext(landmarks, geometries, blocks)
 
-    def denoise(
+    def conditions(
         self,
-        noisy: jax.Array,
-        timestep: jax.Array,
         masked: jax.Array,
         mask: jax.Array,
-        motion: MotionContext,
-        reference: dict[str, Any],
+        landmarks: jax.Array,
+        reference_latent: jax.Array,
+        reference_landmarks: jax.Array,
         keep_landmarks: jax.Array,
         keep_reference: jax.Array,
-    ) -> jax.Array:
-        """One evaluation of the network.
+    ) -> Conditions:
+        """Computes both contexts of a batch in which every frame has its own reference.
+
+        The arguments are those of `motion_context` and `reference_context` and the fields of
+        `Conditions`.
+        """
+        motion = self.motion_context(
+            landmarks, reference_landmarks, keep_landmarks, masked.shape[1:3]
+        )
+        reference = self.reference_context(reference_latent, reference_landmarks)
+        return Conditions(masked, mask, motion, reference, keep_landmarks, keep_reference)
+
+    def denoise(self, noisy: jax.Array, timestep: jax.Array, conditions: Conditions) -> jax.Array:
+        """Evaluates the network once.
 
         Args:
-          noisy: (B, h, w, c) z_t.
-          timestep: (B,) in [0, 1000).
-          masked: (B, h, w, c) latent of the masked target.
-          mask: (h, w) 1 where the target is hidden.
-          motion: of `motion_context`.
-          reference: of `reference_context`.
-          keep_landmarks, keep_reference: (B,) bool; a dropped condition is replaced by a learned
-            null.
+          noisy: (B, h, w, c) noisy latent z_t.
+          timestep: (B,) timesteps in [0, 1000).
+          conditions: Everything else that the network is given.
 
         Returns:
-          (B, h, w, c) float32: noise or velocity, as trained.
+          (B, h, w, c) float32 prediction of the noise or of the velocity, as trained.
         """
         cfg, dtype = self.config, self.dtype
         time = timestep_embedding(timestep, cfg.channels[0]).astype(dtype)
         time = self.time_out(nn.silu(self.time_in(time)))
-        hidden = jnp.broadcast_to(mask[None, :, :, None], (*noisy.shape[:3], 1))
-        x = jnp.concatenate([noisy, masked, hidden], -1).astype(dtype)
+        # (B, h, w, 1)
+        hidden = jnp.broadcast_to(conditions.mask[None, :, :, None], (*noisy.shape[:3], 1))
+        x = jnp.concatenate([noisy, conditions.masked, hidden], -1).astype(dtype)
 
         def talk(name: str, x: jax.Array, level: int) -> jax.Array:
             if not cfg.attends(level) and name != "middle":
                 return x
+            motion = conditions.motion
             return self.talk[name](
                 x,
                 motion.blocks[name],
-                reference[name],
+                conditions.reference[name],
                 motion.landmarks,
                 motion.geometry[str(level)],
-                keep_landmarks,
-                keep_reference,
+                conditions.keep_landmarks,
+                conditions.keep_reference,
             )
 
         x = self.conv_in(x)
@@ -243,6 +284,8 @@ class UNet(nn.Module):
                 x = block(x, time)
                 skips.append(x)
             x = talk(f"down_{level}", x, level)
+            if cfg.skip_after_attention:
+                skips[-1] = x
         x = self.middle[0](x, time)
         x = talk("middle", x, len(cfg.channels) - 1)
         x = self.middle[1](x, time)
@@ -267,11 +310,13 @@ class UNet(nn.Module):
         keep_landmarks: jax.Array,
         keep_reference: jax.Array,
     ) -> jax.Array:
-        """Contexts and one evaluation, as training does; arguments as above."""
-        motion = self.motion_context(
-            landmarks, reference_landmarks, keep_landmarks, noisy.shape[1:3]
-        )
-        reference = self.reference_context(reference_latent, reference_landmarks)
-        return self.denoise(
-            noisy, timestep, masked, mask, motion, reference, keep_landmarks, keep_reference
-        )
+        """Computes both contexts and evaluates the network once.
+
+        Modules are initialised through this method. The arguments are those of `denoise` and
+        `conditions`.
+        """
+        conditions = self.conditions(
+            masked, mask, landmarks, reference_latent, reference_landmarks, keep_landmarks,
+            keep_reference,
+        )  # fmt: skip
+        return self.denoise(noisy, timestep, conditions)

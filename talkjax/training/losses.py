@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from talkjax.diffusion import schedules
-
 _LIP_MARGIN = 0.03  # crop units
 
 
@@ -44,16 +42,6 @@ def landmark_loss(predicted: jax.Array, truth: jax.Array) -> tuple[jax.Array, ja
     position = jnp.abs(predicted - truth).mean((1, 2, 3))
     velocity = jnp.abs(jnp.diff(predicted, axis=1) - jnp.diff(truth, axis=1)).mean((1, 2, 3))
     return position, velocity
-
-
-def v_min_snr_weights(schedule: schedules.Schedule, t: jax.Array, gamma: float) -> jax.Array:
-    """min(snr + 1, gamma) / (snr + 1) for v prediction, of t's shape.
-
-    `schedules.min_snr_weights` vanishes at pure noise, where a sampler of few steps decides what
-    the mouth does; this keeps weight 1 there and only tames the nearly clean end.
-    """
-    ratio = schedules.snr(schedule, t) + 1.0
-    return jnp.minimum(ratio, gamma) / ratio
 
 
 def mouth_area(

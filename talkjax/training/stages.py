@@ -6,6 +6,7 @@ The judge of lip sync, stage `sync`, is in `talkjax.training.sync_stage`. `build
 `Stage`, which is all that the training loop knows.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from talkjax.conventions import (
 )
 from talkjax.diffusion import samplers, schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
+from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
 from talkjax.training import losses, sync_stage
 from talkjax.training.rng import stream
@@ -40,7 +42,7 @@ def make_stage(config: Mapping[str, Any]) -> Stage:
     """
     if config["stage"] == "sync":  # none of the networks below
         return sync_stage.make_sync_stage(config)
-    nets = networks.build(config)
+    nets = networks.make_networks(config)
     makers: dict[str, Callable[[Mapping[str, Any], Networks], Stage]] = {
         "autoencoder": autoencoder_stage,
         "landmark": landmark_stage,
@@ -178,31 +180,34 @@ def _flat(values: jax.Array) -> jax.Array:
     return values.reshape(-1, *values.shape[2:])
 
 
-def _conditions(
-    nets: Networks, params: Params, batch: Batch, landmarks: jax.Array
-) -> tuple[Any, Any, jax.Array, jax.Array]:
-    """Motion and reference contexts of (B, F, 131, 2) landmarks, and the two flags (B * F,)."""
-    frames = landmarks.shape[1]
+def _conditions(nets: Networks, params: Params, batch: Batch, landmarks: jax.Array) -> Conditions:
+    """The denoiser's conditions for frames with landmarks (B, F, 131, 2), flattened to B * F."""
+    frames, own = landmarks.shape[1], batch["image_reference_landmarks"]
     keep_landmarks = _per_frame(batch["keep_landmarks"], frames)
-    keep_reference = _per_frame(batch["keep_reference"], frames)
-    motion = nets.motion_context(
-        params["denoiser"],
+    denoiser = functools.partial(nets.denoiser.apply, {"params": params["denoiser"]})
+    motion = denoiser(
         _flat(landmarks),
-        _per_frame(batch["image_reference_landmarks"], frames),
+        _per_frame(own, frames),
         keep_landmarks,
+        nets.latent_shape[:2],
+        method="motion_context",
     )
-    reference = nets.reference_context(
-        params["denoiser"], batch["reference_latent"], batch["image_reference_landmarks"]
+    reference = denoiser(batch["reference_latent"], own, method="reference_context")
+    return Conditions(
+        masked=_flat(batch["masked_latent"]),
+        mask=jnp.asarray(nets.mask),
+        motion=motion,
+        reference=jax.tree.map(lambda x: _per_frame(x, frames), reference),
+        keep_landmarks=keep_landmarks,
+        keep_reference=_per_frame(batch["keep_reference"], frames),
     )
-    reference = jax.tree.map(lambda x: _per_frame(x, frames), reference)
-    return motion, reference, keep_landmarks, keep_reference
 
 
 def _denoise(
-    nets: Networks, params: Params, batch: Batch, conditions: Any, z: jax.Array, t: jax.Array
+    nets: Networks, params: Params, conditions: Conditions, z: jax.Array, t: jax.Array
 ) -> jax.Array:
-    masked = _flat(batch["masked_latent"])
-    return nets.denoise(params["denoiser"], z, t, masked, *conditions)
+    variables = {"params": params["denoiser"]}
+    return nets.denoiser.apply(variables, z, t, conditions, method="denoise")
 
 
 def _diffusion_terms(
@@ -218,13 +223,10 @@ def _diffusion_terms(
     noise = jax.random.normal(stream(key, "noise"), x0.shape)
     z = schedules.add_noise(nets.schedule, x0, noise, t)
     conditions = _conditions(nets, params, batch, landmarks)
-    output = _denoise(nets, params, batch, conditions, z, t)
+    output = _denoise(nets, params, conditions, z, t)
     target = schedules.training_target(nets.schedule, nets.prediction, x0, noise, t)
     gamma = config["loss"]["min_snr_gamma"]
-    if nets.prediction == "v":
-        weights = losses.v_min_snr_weights(nets.schedule, t, gamma)
-    else:
-        weights = schedules.min_snr_weights(nets.schedule, "eps", t, gamma)
+    weights = schedules.min_snr_weights(nets.schedule, nets.prediction, t, gamma)
     mask = jnp.asarray(nets.mask)
     # Where the mouth is, not where a prediction has it: the prediction must not choose its weight.
     lips = _flat(batch["frame_landmarks"])[:, LIPS_SLICE]
@@ -261,7 +263,7 @@ def sample_latents(
 
     def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
         times = jnp.full((z.shape[0],), t, jnp.int32)
-        return _denoise(nets, params, batch, conditions, z, times)
+        return _denoise(nets, params, conditions, z, times)
 
     return samplers.ddim(nets.schedule, denoise, noise, steps=steps, prediction=nets.prediction)
 

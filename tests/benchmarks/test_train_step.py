@@ -145,7 +145,7 @@ def small_config():
 )
 def test_a_whole_step_agrees_or_is_refused(field, value, differs):
     config = small_config()
-    nets = train_step.networks.build(config)
+    nets = train_step.networks.make_networks(config)
     ours = train_step.JaxStep(config, train_step.make_batch(config, nets))
     other = small_config()
     if field:

@@ -54,8 +54,10 @@ def test_conversions_invert_the_forward_process(named, prediction):
     output = schedules.training_target(schedule, prediction, x0, noise, t)
     found = schedules.predict_x0(schedule, prediction, output, z, t)
     np.testing.assert_allclose(found, x0, atol=2e-4)
-    found = schedules.predict_eps(schedule, prediction, output, z, t)
-    np.testing.assert_allclose(found, noise, atol=2e-4)
+    factors = schedules.signal_and_noise(schedule, t, z.ndim)
+    found, noise_found = schedules.to_x0_and_eps(prediction, output, z, *factors)
+    np.testing.assert_allclose(found, x0, atol=2e-4)
+    np.testing.assert_allclose(noise_found, noise, atol=2e-4)
 
 
 def test_min_snr_weights(named):
@@ -64,10 +66,10 @@ def test_min_snr_weights(named):
     ratio = np.asarray(schedules.snr(schedule, t))
     eps = np.asarray(schedules.min_snr_weights(schedule, "eps", t))
     v = np.asarray(schedules.min_snr_weights(schedule, "v", t))
-    assert (eps[ratio <= 5] == 1).all() and (eps[ratio > 5.01] < 1).all()
-    # Both weight the squared error in x0 by min(snr, gamma).
-    np.testing.assert_allclose(eps * ratio, np.minimum(ratio, 5), rtol=1e-5)
-    np.testing.assert_allclose(v * (ratio + 1), np.minimum(ratio, 5), rtol=1e-5)
+    np.testing.assert_allclose(eps, np.minimum(5 / ratio, 1), rtol=1e-5)
+    # 1 at pure noise, where the published weights for v vanish.
+    np.testing.assert_allclose(v, np.minimum(5 / (ratio + 1), 1), rtol=1e-5)
+    assert v[-1] == 1
 
 
 def test_is_a_pytree():
@@ -78,9 +80,9 @@ def test_is_a_pytree():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="no schedule"):
+    with pytest.raises(ValueError, match="unknown noise schedule"):
         schedules.make_schedule("quadratic")
-    with pytest.raises(ValueError, match="no schedule"):
+    with pytest.raises(ValueError, match="at least 1 step"):
         schedules.make_schedule("cosine", 0)
     with pytest.raises(ValueError, match="'eps' or 'v'"):
         schedules.min_snr_weights(schedules.cosine(10), "x0", jnp.array(1))

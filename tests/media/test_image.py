@@ -1,4 +1,4 @@
-"""Photographs: what is read, and what is refused before it costs memory."""
+"""Reading photographs, and refusing bad ones before they cost memory."""
 
 import struct
 import zlib

@@ -140,7 +140,7 @@ def test_few_clips():
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("net") / "inception.safetensors"
-    convert_weights.convert("inception", [GOLDEN / "inception_legacy.pth"], path)
+    convert_weights.convert("inception", [GOLDEN / "inception.safetensors"], path)
     return path
 
 

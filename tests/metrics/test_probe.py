@@ -14,7 +14,7 @@ TALK = "denoiser.talkformer"
 
 def probed(seed=3, **changes):
     config = fakes.tiny_config(**changes)
-    nets = networks.build(config)
+    nets = networks.make_networks(config)
     params = fakes.random_params(config, seed)
     return nets, params
 

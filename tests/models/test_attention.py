@@ -6,7 +6,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
 from talkjax.models import attention
-from talkjax.models.attention import Nearness, attend
+from talkjax.models.attention import DistanceBias, attend
 
 
 def inputs(batch=2, n=256, m=128, heads=2, features=24, values=16, dtype=jnp.float32):
@@ -14,15 +14,15 @@ def inputs(batch=2, n=256, m=128, heads=2, features=24, values=16, dtype=jnp.flo
     query = jax.random.normal(keys[0], (batch, n, heads, features)).astype(dtype)
     key = jax.random.normal(keys[1], (batch, m, heads, features)).astype(dtype)
     value = jax.random.normal(keys[2], (batch, m, heads, values)).astype(dtype)
-    places = jax.random.uniform(keys[3], (batch, n, 2)), jax.random.uniform(keys[4], (batch, m, 2))
-    # A kernel as narrow as they come: half of 0.04 crops.
-    return query, key, value, Nearness(*places, jnp.array([1250.0, 80.0][:heads]))
+    points = jax.random.uniform(keys[3], (batch, n, 2)), jax.random.uniform(keys[4], (batch, m, 2))
+    # The narrowest kernel has half of a width of 0.04 crops.
+    return query, key, value, DistanceBias(*points, jnp.array([1250.0, 80.0][:heads]))
 
 
-def by_hand(query, key, value, nearness):
+def by_hand(query, key, value, bias):
     q, k, v, p, s, t = (
         np.asarray(x.astype(jnp.float32), np.float64)
-        for x in (query, key, value, nearness.query, nearness.key, nearness.temperature)
+        for x in (query, key, value, bias.query, bias.key, bias.temperature)
     )
     out = np.zeros((*q.shape[:3], v.shape[-1]))
     for b in range(q.shape[0]):
@@ -49,26 +49,26 @@ def test_xla_is_attention_with_a_gaussian_of_the_distance(dtype, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_nearness_as_features_is_exact_up_to_a_constant_of_each_query(dtype):
-    query, key, _, nearness = inputs(n=40, m=30, dtype=dtype)
-    wide_query, wide_key = attention.with_places(query, key, nearness)
+def test_distance_features_are_exact_up_to_a_constant_per_query(dtype):
+    query, key, _, bias = inputs(n=40, m=30, dtype=dtype)
+    wide_query, wide_key = attention.append_distance_features(query, key, bias)
     assert wide_query.dtype == wide_key.dtype == dtype
     got = jnp.einsum(
         "bnhd,bmhd->bhnm", wide_query[..., 24:], wide_key[..., 24:],
         preferred_element_type=jnp.float32,
     )  # fmt: skip
-    distance = np.square(np.asarray(nearness.query)[:, :, None] - np.asarray(nearness.key)[:, None])
-    wanted = -np.asarray(nearness.temperature).reshape(1, -1, 1, 1) * distance.sum(-1)[:, None]
+    distance = np.square(np.asarray(bias.query)[:, :, None] - np.asarray(bias.key)[:, None])
+    wanted = -np.asarray(bias.temperature).reshape(1, -1, 1, 1) * distance.sum(-1)[:, None]
     off = np.asarray(got) - wanted
     off -= off.mean(-1, keepdims=True)
-    # Logits that reach 2500, off by less than what bfloat16 loses of the features' own products.
+    # Logits reach 2500; bfloat16 loses more than this in the product of the other features.
     assert np.abs(wanted).max() > 500
     assert np.abs(off).max() < 2e-3
 
 
 def gradients(implementation, arguments):
-    def loss(query, key, value, nearness):
-        out, _ = attend(query, key, value, nearness, implementation)
+    def loss(query, key, value, bias):
+        out, _ = attend(query, key, value, bias, implementation)
         return jnp.sin(3 * out.astype(jnp.float32)).sum()
 
     return jax.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
@@ -97,7 +97,7 @@ def test_pallas_leaves_what_its_tiles_do_not_fit_to_xla():
     np.testing.assert_array_equal(out, attend(*arguments)[0])
 
 
-def test_the_kernel_runs_on_each_devices_own_rows():
+def test_the_kernel_runs_on_each_devices_part_of_the_batch():
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), (AxisType.Auto,) * 2)
     arguments = inputs(batch=8, n=128, m=128, heads=1)
     with pltpu.force_tpu_interpret_mode(), jax.set_mesh(mesh):
@@ -130,10 +130,19 @@ def test_cudnn_is_given_the_same_problem_as_xla(monkeypatch):
 
 def test_unknown_and_unfit_implementations_are_errors():
     with pytest.raises(ValueError, match="flash"):
-        attention.check("flash", jnp.float32)
+        attention.check_implementation("flash", jnp.float32)
     with pytest.raises(ValueError, match="cudnn"):
-        attention.check("cudnn", jnp.float32)
-    attention.check("cudnn", jnp.bfloat16)
-    assert attention.portable("pallas_tpu", jnp.bfloat16, "cpu") == "xla"
-    assert attention.portable("pallas_tpu", jnp.bfloat16, "tpu") == "pallas_tpu"
-    assert attention.portable("cudnn", jnp.float32, "gpu") == "xla"
+        attention.check_implementation("cudnn", jnp.float32)
+    attention.check_implementation("cudnn", jnp.bfloat16)
+    assert attention.supported_implementation("pallas_tpu", jnp.bfloat16, "cpu") == "xla"
+    assert attention.supported_implementation("pallas_tpu", jnp.bfloat16, "tpu") == "pallas_tpu"
+    assert attention.supported_implementation("cudnn", jnp.float32, "gpu") == "xla"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_float32_product_with_distance_features_has_float32_precision(dtype):
+    """At the default precision, TPUs and GPUs would be off by whole units of a logit."""
+    jaxpr = jax.make_jaxpr(lambda *inputs: attend(*inputs)[0])(*inputs(dtype=dtype))
+    logits = next(eqn for eqn in jaxpr.eqns if eqn.primitive is jax.lax.dot_general_p)
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert logits.params["precision"] == (highest if dtype == jnp.float32 else None)

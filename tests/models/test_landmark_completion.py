@@ -59,3 +59,11 @@ def test_bfloat16_returns_float32(fitted):
     _, params = fitted
     out = forward(LandmarkCompletion(CONFIG, dtype=jnp.bfloat16), params, *arguments())
     assert out.dtype == jnp.float32 and np.isfinite(out).all()
+
+
+def test_offsets_come_from_a_product_of_full_precision(fitted):
+    model, params = fitted
+    jaxpr = jax.make_jaxpr(lambda p: model.apply(p, *arguments()))(params)
+    products = [eqn for eqn in jaxpr.eqns if eqn.primitive is jax.lax.dot_general_p]
+    assert products[-1].outvars[0].aval.shape[-1] == 2 * 57
+    assert products[-1].params["precision"] == (jax.lax.Precision.HIGHEST,) * 2

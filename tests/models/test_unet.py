@@ -1,10 +1,12 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from talkjax.models import unet
 from talkjax.models.talkformer import TalkFormerConfig
@@ -116,19 +118,46 @@ def test_contexts_once_equal_contexts_in_the_call(model_and_params):
         size=(4, 6),
         method="motion_context",
     )
-    split = part(
-        params,
-        inputs["noisy"],
-        inputs["timestep"],
-        inputs["masked"],
-        inputs["mask"],
-        motion,
-        reference,
-        inputs["keep_landmarks"],
-        inputs["keep_reference"],
-        method="denoise",
-    )
+    rest = {name: inputs[name] for name in ("masked", "mask", "keep_landmarks", "keep_reference")}
+    conditions = unet.Conditions(motion=motion, reference=reference, **rest)
+    split = part(params, inputs["noisy"], inputs["timestep"], conditions, method="denoise")
     np.testing.assert_allclose(whole, split, atol=2e-5)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_the_finest_skip_may_carry_what_talkformer_aligned(model_and_params, after):
+    """With all other ways to the output cut, only that skip can bring it the reference."""
+    params = traverse_util.flatten_dict(model_and_params[1], sep="/")
+    cut = re.compile(r"/talk_(middle|up_.|down_1)/.*/out/|/talk_.*/null|/downsample_0/")
+    params = {k: jnp.zeros_like(v) if cut.search(k) else v for k, v in params.items()}
+    params = traverse_util.unflatten_dict(params, sep="/")
+    model = unet.UNet(dataclasses.replace(tiny(), skip_after_attention=after))
+    inputs = arguments()
+    moved = {**inputs, "reference_latent": inputs["reference_latent"] + 0.3}
+    difference = forward(model, params, moved) - forward(model, params, inputs)
+    assert (float(jnp.abs(difference).max()) > 1e-4) == after
+
+
+def dots(jaxpr):
+    """All matrix products of a traced function, those of inner functions included."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is jax.lax.dot_general_p:
+            yield eqn
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            yield from dots(inner)
+
+
+def test_coordinates_come_from_products_of_full_precision():
+    """At the default precision, TPUs round the factors of a float32 product to bfloat16."""
+    model = unet.UNet(tiny(), dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), **arguments())
+    jaxpr = jax.make_jaxpr(lambda p: model.apply(p, **arguments()))(shapes)
+    found = [eqn for eqn in dots(jaxpr.jaxpr) if eqn.outvars[0].aval.shape[-1] == 2]
+    # Per level, the correspondences of the target and of the reference; per block (five), mean
+    # positions of the target's landmarks and of the reference's.
+    assert len(found) == 2 * 2 + 2 * 5
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert all(eqn.params["precision"] == highest for eqn in found)
 
 
 @pytest.mark.parametrize("change", [{"dtype": jnp.bfloat16}, {"positional": "dot"}])
@@ -144,7 +173,7 @@ def loss(model, params, inputs):
 
 
 def one_level(**changes):
-    """Every kind of block there is at a level, and half the time to compile."""
+    """Returns a model with every kind of block of a level, which compiles in half the time."""
     return unet.UNet(dataclasses.replace(tiny(), channels=(16,), **changes))
 
 
@@ -169,7 +198,7 @@ def test_remat_keeps_less_and_changes_no_gradient(model_and_params, plain_gradie
     again = unet.UNet(dataclasses.replace(model.config, remat=remat))
 
     def kept(model):
-        """Numbers that are kept from forward to backward, parameters left out."""
+        """Counts the numbers that are stored for the backward pass, parameters left out."""
         whole = functools.partial(loss, model, inputs=arguments(h=16, w=16))
         residuals = jax.eval_shape(lambda p: jax.vjp(whole, p)[1], params)
         total = sum(leaf.size for leaf in jax.tree.leaves(residuals))

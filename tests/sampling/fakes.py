@@ -32,7 +32,7 @@ def tiny_config(**changes) -> dict:
 
 def random_params(config: dict, seed: int = 0) -> dict:
     """Random everywhere, also where training starts from zero."""
-    params = parameters.random_like(regions.expected_params(networks.build(config)), seed)
+    params = parameters.random_like(regions.expected_params(networks.make_networks(config)), seed)
     last = params["autoencoder"]["decoder"]["layer_19"]
     # Grey on average, and seldom at the limits.
     last["kernel"], last["bias"] = last["kernel"] * 0.2, np.array([1.0, 0.1, 1.2], np.float32)

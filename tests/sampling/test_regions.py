@@ -17,7 +17,7 @@ B = 8
 @pytest.fixture(scope="module")
 def model():
     config = fakes.tiny_config()
-    return jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.build(config)
+    return jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.make_networks(config)
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,13 @@ def test_guidance_does_something(model, inputs):
 def test_frames_shard_over_devices(model, inputs):
     params, nets = model
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), (AxisType.Auto,) * 2)
-    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    replicated = NamedSharding(mesh, PartitionSpec())
     placed = {
-        k: jax.device_put(v, rows if k in ("masked", "landmarks") else everywhere)
+        k: jax.device_put(v, batch_sharding if k in ("masked", "landmarks") else replicated)
         for k, v in inputs.items()
     }
-    got = generate((jax.device_put(params, everywhere), nets), placed)
+    got = generate((jax.device_put(params, replicated), nets), placed)
     assert np.abs(got.astype(int) - generate(model, inputs)).max() <= 1
 
 
@@ -124,5 +124,5 @@ def test_expected_params_are_those_of_training():
         "image_reference_landmarks": jnp.zeros((1, 131, 2)),
     }
     want = jax.eval_shape(stage.init, jax.random.key(0), batch)
-    got = regions.expected_params(networks.build(config))
+    got = regions.expected_params(networks.make_networks(config))
     assert jax.tree.map(lambda x: x.shape, got) == jax.tree.map(lambda x: x.shape, want)

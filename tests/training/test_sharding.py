@@ -95,7 +95,7 @@ def test_the_rules_cover_every_parameter_of_every_network(module, stage):
         for kind in ("taesd", "light"):
             config.autoencoder.kind = kind
             config.autoencoder.size, config.autoencoder.f = "small", 8
-            params = {**params, kind: regions.expected_params(networks.build(config))}
+            params = {**params, kind: regions.expected_params(networks.make_networks(config))}
     for fsdp in (2, 16, 64) if module is base_256 else (2, 16):
         mesh = jax.sharding.AbstractMesh((1, fsdp), sharding.AXES)
         # A copy costs little below min_size; beyond it, everything has to be split.

@@ -90,7 +90,7 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     pixels["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
     pixels["reference"] = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
     params = random_for(stage.init, pixels)
-    nets = stages.networks.build(config)
+    nets = stages.networks.make_networks(config)
 
     def encode(images):
         return nets.encode(params["autoencoder"], images)
