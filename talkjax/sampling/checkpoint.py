@@ -73,7 +73,7 @@ def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
     """The config with another type of computation, and attention as this platform has it."""
     if dtype is not None:
         config = {**config, "dtype": dtype}
-    with contextlib.suppress(KeyError, TypeError):  # `build` says what is wrong with it
+    with contextlib.suppress(KeyError, TypeError):  # `make_networks` reports what is wrong
         denoiser = config["denoiser"]
         talk = denoiser["talkformer"]
         own = attention.supported_implementation(
