@@ -181,9 +181,9 @@ def make_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.
     if kind == "taesd":
         return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], **shared)
     if kind == "kl":
-        return autoencoder.AutoencoderKL(**autoencoder.size(size, config["f"]), **shared)
+        return autoencoder.AutoencoderKL(**autoencoder.size_arguments(size, config["f"]), **shared)
     if kind == "light":
-        arguments = light_autoencoder.size(size, config["f"])
+        arguments = light_autoencoder.size_arguments(size, config["f"])
         return light_autoencoder.LightAutoencoder(**arguments, dtype=dtype)
     raise ValueError(f"unknown kind of autoencoder {kind!r}; use 'kl', 'light' or 'taesd'")
 
