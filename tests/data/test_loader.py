@@ -283,7 +283,7 @@ def test_clips_without_usable_frames_are_passed_over(tmp_path):
     ("change", "message"),
     [
         ({"stage": "nonsense"}, "no stage 'nonsense'"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"window": 500}, "longer than the window of 500 ticks"),
     ],
 )
