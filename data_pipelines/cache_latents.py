@@ -1,37 +1,38 @@
 """Encodes region crops once, so that training never runs the autoencoder's encoder.
 
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=taef2_encoder.safetensors
+    python -m data_pipelines.cache_latents --data=SHARDS --encoder=RUN --stride=3
 
-writes what `talkjax.data.latents` describes, beside the shards. Every kept frame is encoded
-twice: as it is, and with the mask's rectangle set to mid-grey *before* encoding, so that nothing of
-the mouth reaches the masked latent. Progress is kept a chunk at a time: a run that was killed goes
-on where it stopped, and what is complete is not done again.
+Writes the files that `talkjax.data.latents` describes. Every selected frame is encoded twice:
+unchanged, and with the mask's rectangle set to mid-gray *before* encoding, so that the masked
+latent holds nothing of the mouth. To resume an interrupted run, run the same command again; what is
+complete is not encoded again.
 """
 
-import functools
+import argparse
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from talkjax import files
-from talkjax.commands import run_main
-from talkjax.conventions import Box, mask_region, to_float
+from talkjax import commands, files
+from talkjax.conventions import MASK, MOUTH_REGION, Box, mask_region, to_float
 from talkjax.data import latents, records, windows
 from talkjax.errors import UserError
 
-Encode = Callable[[np.ndarray], np.ndarray]
-_CHUNK_BATCHES = 4  # batches between two notes of progress
+from .encoder import Encode, load_encoder
+from .flag_errors import flag_errors
+
+_CHUNK_BATCHES = 4  # batches between two records of progress
 
 
 def select_frames(record: records.ClipRecord, stride: int) -> np.ndarray:
-    """Every `stride`-th of the frames with a face, (n,) int32."""
+    """Returns every `stride`-th of the frames with a face, (n,) int32."""
     return np.flatnonzero(record.face_found)[::stride].astype(np.int32)
 
 
@@ -46,20 +47,22 @@ def cache_split(
     stride: int = 1,
     batch: int = 32,
 ) -> dict:
-    """Encodes one split, or what is left of it.
+    """Encodes one split, or the rest of it after an interruption.
 
     Args:
-      reader: the split's shards.
-      encode: (batch, H, W, 3) float32 in [-1, 1] -> (batch, h, w, c); every call has this shape.
-      encoder_id: tells one encoder from another; part of what decides whether old work counts.
-      directory: the cache.
-      region, mask: unit-square boxes (y0, x0, y1, x1).
-      stride: keeps every so-manieth frame that has a face.
-      batch: images a call.
+      reader: Reader of the split's shards.
+      encode: Maps (batch, H, W, 3) float32 in [-1, 1] to (batch, h, w, c). All calls have this
+        shape.
+      encoder_id: Identity of the encoder, see `latents.encoder_id`. Latents of another encoder are
+        replaced.
+      directory: Folder of the cache.
+      region, mask: Boxes (y0, x0, y1, x1) in the unit square.
+      stride: Every `stride`-th frame with a face is encoded.
+      batch: Images per call.
 
     Returns:
-      The split's entry for `latents.json`: clips [(id, rows)], fingerprint, crop_size, shape,
-      and `encoded`, the number of rows that this call did.
+      The split's entry for `latents.json`: clips [(id, number of frames)], fingerprint, crop_size,
+      shape, and `encoded`, the number of frames that this call encoded.
     """
     directory, split = pathlib.Path(directory), reader.split
     kept, clip_ids, digest = [], [], hashlib.sha256()
@@ -70,7 +73,7 @@ def cache_split(
         digest.update(record.clip_id.encode() + record.transforms.tobytes() + kept[-1].tobytes())
     rows = sum(map(len, kept))
     if not rows:
-        raise UserError(f"split {split!r} has no frame with a face; leave it out of --splits")
+        raise UserError(f"split {split!r} has no frame with a face; leave it out of splits")
     crop_size = windows.decode_jpeg(reader.read(0).frames[0]).shape[0]
     settings = [encoder_id, list(region), list(mask), crop_size, stride, digest.hexdigest()]
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
@@ -130,7 +133,7 @@ def _new_memmap(path: pathlib.Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows: int):
-    """(rows done, open maps) of an interrupted run with the same settings, or (0, None)."""
+    """Returns (rows done, open maps) of an interrupted run of these settings, or (0, None)."""
     try:
         progress = json.loads(progress_path.read_text())
         if progress["fingerprint"] != fingerprint:
@@ -142,7 +145,7 @@ def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows
 
 
 def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -> Iterator:
-    """Yields the (H, W, 3) uint8 regions of all kept frames from row `skip` on."""
+    """Yields the (H, W, 3) uint8 regions of all selected frames from row `skip` on."""
     for position, frames in enumerate(kept):
         if skip >= len(frames):
             skip -= len(frames)
@@ -154,7 +157,7 @@ def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -
 
 
 def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
-    """Encodes any number of images in calls of one size; the last is filled up with zeros."""
+    """Encodes any number of images in calls of one size; the last call is padded with zeros."""
     out = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
@@ -162,12 +165,12 @@ def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
         out.append(np.asarray(encode(filled))[: len(part)])
     out = np.concatenate(out).astype(np.float32)
     if not np.isfinite(out).all() or np.abs(out).max() > np.finfo(np.float16).max:
-        raise UserError("the encoder gave latents that are not finite; check its weights")
+        raise UserError("the encoder returned latents that are not finite; check its weights")
     return out
 
 
 def channel_statistics(path: str | os.PathLike) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of a cached (rows, h, w, c) file."""
+    """Returns the mean and standard deviation of each channel of a cached (N, h, w, c) file."""
     values = np.load(path, mmap_mode="r")
     total = np.zeros(values.shape[-1])
     squares = np.zeros(values.shape[-1])
@@ -198,16 +201,18 @@ def cache_latents(
     The statistics are those of split `train`, which is encoded first.
 
     Returns:
-      The contents of `latents.json` plus `encoded`: rows encoded by this call.
+      The contents of `latents.json` and `encoded`, the number of frames that this call encoded.
 
     Raises:
-      UserError: unknown split, no `train` yet, or the directory cannot be written.
+      UserError: A split does not exist, `train` is missing, or the directory cannot be written.
     """
-    directory = pathlib.Path(directory or latents.default_directory(data_dir))
+    directory = directory or latents.default_directory(data_dir)
+    check_local(directory)
+    directory = pathlib.Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {directory} ({error}); choose another --out") from error
+        raise UserError(f"{directory} cannot be written ({error}); choose another --out") from error
     settings = {
         "encoder": encoder_id,
         "region": list(region),
@@ -218,13 +223,14 @@ def cache_latents(
     if {k: index.get(k) for k in settings} != settings:
         index = {}
     if "train" not in splits and "train" not in index.get("splits", {}):
-        raise UserError("the train split gives the normalisation; name it first in --splits")
+        raise UserError("splits lacks train, which gives the normalization; add it")
     encoded = 0
     for split in sorted(splits, key=lambda name: name != "train"):
-        entry = cache_split(
-            records.ShardReader(data_dir, split), encode, encoder_id, directory,
-            region=region, mask=mask, stride=stride, batch=batch,
-        )  # fmt: skip
+        with records.ShardReader(data_dir, split) as reader:
+            entry = cache_split(
+                reader, encode, encoder_id, directory,
+                region=region, mask=mask, stride=stride, batch=batch,
+            )  # fmt: skip
         encoded += entry["encoded"]
         index |= settings | {"crop_size": entry["crop_size"], "latent_shape": entry["shape"]}
         index["splits"] = index.get("splits", {}) | {split: entry["clips"]}
@@ -235,106 +241,93 @@ def cache_latents(
     return index | {"encoded": encoded}
 
 
-def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[Encode, str]:
-    """Makes an encode function from weights.
-
-    Args:
-      path: a run of `train.py` or its export, a diffusers AutoencoderKL file, or a TAESD encoder
-        file.
-      decoder: the TAESD decoder that belongs to it; by default the same name with "decoder".
-
-    Returns:
-      encode ((B, H, W, 3) in [-1, 1] -> (B, h, w, c) numpy; the mean where there is a
-      distribution) and an id made from the weights.
-    """
-    import jax
-
-    model, params = _load_autoencoder(pathlib.Path(path), decoder)
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves({k: v for k, v in params.items() if "decoder" not in k}):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-
-    @jax.jit
-    def apply(params, images):
-        out = model.apply({"params": params}, images, method=type(model).encode)
-        return out[0] if isinstance(out, tuple) else out
-
-    params = jax.device_put(params)
-    return lambda images: np.asarray(apply(params, images)), digest.hexdigest()
+def check_local(directory: str | os.PathLike) -> None:
+    """Raises UserError if a folder to write to is in a bucket: latents are written as maps."""
+    if files.is_remote(directory):
+        raise UserError(f"out={directory} is in a bucket; write to a local folder and copy it")
 
 
-def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any]:
-    """The Flax module that the weights in `path` belong to, and its parameters."""
-    from talkjax import networks, runs, weights
-    from talkjax.models import autoencoder, taesd
-
-    if path.is_dir():
-        params, config, _ = runs.load_weights(path)
-        if "autoencoder" in params:
-            return networks.build_autoencoder(config["autoencoder"]), params["autoencoder"]
-    elif path.name.endswith("encoder.safetensors"):
-        mate = path.with_name(path.name.replace("encoder", "decoder"))
-        params, config = weights.taesd_params(path, decoder or mate), {}
-    else:
-        params, config = weights.autoencoder_kl_params(path), {}
-    if "layer_14" in params.get("encoder", {}):
-        return taesd.TAESD(**taesd.layout_of(params)), params
-    if "quant_conv" in params:
-        groups = config.get("groups", 32)
-        return autoencoder.AutoencoderKL(**autoencoder.layout_of(params), groups=groups), params
-    raise UserError(f"{path} holds no autoencoder that is known here; give one that is")
-
-
-def _floats(name: str, values: Sequence[str]) -> Box:
+def parse_box(text: str) -> Box:
+    """Parses y0,x0,y1,x1 in the unit square; the `type=` of a flag."""
     try:
-        y0, x0, y1, x1 = map(float, values)
+        y0, x0, y1, x1 = map(float, text.split(","))
     except ValueError:
-        raise UserError(f"--{name} wants four numbers y0,x0,y1,x1") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers y0,x0,y1,x1") from None
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
-        raise UserError(f"--{name}={','.join(values)} is no box inside of the unit square")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a box inside the unit square")
     return Box(y0, x0, y1, x1)
 
 
-def main(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """The command; `values` are the flags of `define_flags`."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
-    if not values.data or not values.encoder:
-        raise UserError("say what to encode and with what: --data=SHARDS --encoder=FILE")
-    if values.stride < 1 or values.batch < 1:
-        raise UserError("--stride and --batch must be at least 1")
-    region, mask = _floats("region", values.region), _floats("mask", values.mask)
-    records.find_dataset(values.data)  # before seconds go into loading weights
-    logging.set_verbosity(logging.WARNING)  # JAX tells of every accelerator that is not there
-    splits = values.splits or list(records.list_splits(values.data))
-    encode, encoder_id = load_encoder(values.encoder, values.decoder)
-    index = cache_latents(
-        values.data, encode, encoder_id, splits, values.out,
-        region=region, mask=mask, stride=values.stride, batch=values.batch,
+def make_parser() -> commands.Parser:
+    """Returns the parser of the command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m data_pipelines.cache_latents")
+    add = parser.add_argument
+    add(
+        "--data", required=True, metavar="DIR",
+        help="folder that data_pipelines.prepare wrote, local or in a bucket",
     )  # fmt: skip
-    rows = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
+    add(
+        "--encoder", required=True, metavar="PATH",
+        help="autoencoder weights: a safetensors file (TAESD encoder or AutoencoderKL), or the "
+        "folder of a training run or an export that holds an autoencoder",
+    )  # fmt: skip
+    add(
+        "--decoder", metavar="FILE",
+        help="TAESD decoder (default: the encoder's name with `decoder` in place of `encoder`)",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="local folder for the latents (default: DATA/latents)")
+    add(
+        "--splits", type=commands.comma_separated, metavar="NAMES",
+        help="splits to encode, separated by commas (default: all)",
+    )  # fmt: skip
+    add(
+        "--stride", type=commands.bounded(int, 1), default=1, metavar="N",
+        help="encode every N-th frame with a face (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--batch", type=commands.bounded(int, 1), default=32, metavar="N",
+        help="number of images per call of the encoder (default: %(default)s)",
+    )  # fmt: skip
+    for name, what, box in (
+        ("region", "part of the crop to encode", MOUTH_REGION),
+        ("mask", "part of the crop to hide in masked latents", MASK),
+    ):
+        numbers = ",".join(f"{number:g}" for number in box)
+        add(
+            f"--{name}", type=parse_box, metavar="Y0,X0,Y1,X1",
+            help=f"{what}, in the unit square (default: that of the encoder's config, or {numbers} "
+            "if the encoder is a file)",
+        )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    flags = make_parser().parse_args(argv)
+    with flag_errors():
+        records.find_dataset(flags.data)  # before loading weights, which takes seconds
+        directory = flags.out or latents.default_directory(flags.data)
+        check_local(directory)
+        logging.set_verbosity(logging.WARNING)  # JAX would list the accelerators it did not find
+        splits = flags.splits or list(records.list_splits(flags.data))
+        encoder = load_encoder(flags.encoder, flags.decoder)
+        index = cache_latents(
+            flags.data, encoder.encode, encoder.identity, splits, directory,
+            region=flags.region or encoder.region, mask=flags.mask or encoder.mask,
+            stride=flags.stride, batch=flags.batch,
+        )  # fmt: skip
+    counts = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
     print(
-        f"latents {tuple(index['latent_shape'])} in "
-        f"{values.out or latents.default_directory(values.data)}: "
-        + ", ".join(f"{name} {count}" for name, count in rows.items())
+        f"latents {tuple(index['latent_shape'])} in {directory}: "
+        + ", ".join(f"{name} {count}" for name, count in counts.items())
         + f" frames ({index['encoded']} newly encoded)"
     )
 
 
-def define_flags() -> flags.FlagValues:
-    """The command's flags, which exist only when it runs: other commands have some alike."""
-    flags.DEFINE_string("data", None, "Folder that data_pipelines.prepare wrote.")
-    flags.DEFINE_string("encoder", None, "Autoencoder weights: a file or a talkjax folder.")
-    flags.DEFINE_string("decoder", None, "TAESD decoder file, if not beside the encoder.")
-    flags.DEFINE_string("out", None, "Folder of the latents; beside the shards by default.")
-    flags.DEFINE_list("splits", None, "Splits to encode; all by default.")
-    flags.DEFINE_integer("stride", 1, "Encode every so-manieth frame.")
-    flags.DEFINE_integer("batch", 32, "Images a call of the encoder.")
-    flags.DEFINE_list("region", ["0.375", "0.0625", "1", "0.9375"], "Unit-square y0,x0,y1,x1.")
-    flags.DEFINE_list("mask", ["0.4375", "0.125", "0.9375", "0.875"], "Unit-square y0,x0,y1,x1.")
-    return flags.FLAGS
+def run() -> None:
+    """Runs the command on the program's arguments and exits."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    flag_values = define_flags()
-    app.run(functools.partial(run_main, functools.partial(main, values=flag_values)))
+    run()

@@ -46,9 +46,7 @@ class JobPool:
       timeout: Seconds after which a job is given up.
     """
 
-    def __init__(
-        self, make_work: Callable[[], Callable[[Any], Any]], workers: int, timeout: float
-    ):
+    def __init__(self, make_work: Callable[[], Callable[[Any], Any]], workers: int, timeout: float):
         self._timeout = timeout
         self._pool = pebble.ProcessPool(
             workers,

@@ -26,6 +26,7 @@ ALLOWED = {
     "talkjax.files": {"talkjax.errors"},
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
+    "talkjax.prepare": set(),
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
     "talkjax.torch_files": CORE,
     "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
@@ -77,12 +78,14 @@ def module_name(path):
 
 def imports_of(path):
     """Every module a file imports, whole names: `from a import b` gives a.b."""
+    package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: write relative imports out"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
 def within(name, package):
