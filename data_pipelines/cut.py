@@ -1,6 +1,5 @@
 """Pieces of videos: an interval of time, a part of the picture."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -70,15 +69,14 @@ class CutReader:
     def __iter__(self) -> Iterator[VideoFrame]:
         start, end = self._interval or (0.0, np.inf)
         index = 0
-        with contextlib.closing(self._reader.decoded()) as decoded:
-            for time, frame in decoded:
-                if time >= end:
-                    break
-                if self._interval and time < start:
-                    continue
-                rgb = self._reader.to_rgb(frame)
-                yield VideoFrame(index, time - start, self._box.crop(rgb) if self._box else rgb)
-                index += 1
+        for time, frame in self._reader.decoded():
+            if time >= end:
+                break
+            if self._interval and time < start:
+                continue
+            rgb = self._reader.to_rgb(frame)
+            yield VideoFrame(index, time - start, self._box.crop(rgb) if self._box else rgb)
+            index += 1
         if not index:
             raise UserError(f"the video ends before second {start:g}, where the clip begins")
 

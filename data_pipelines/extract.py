@@ -3,10 +3,9 @@
 This module knows nothing of folders, caches or processes; `clip_cache` calls it.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -183,16 +182,15 @@ def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
     detector = tracking.CutDetector()
     times, faces, cuts, buffered, size = [], [], [], [], 0
     try:
-        with contextlib.closing(iter(reader)) as frames:  # or the file stays open on an error
-            for frame in frames:
-                times.append(frame.time)
-                faces.append(mesh.detect(frame.rgb))
-                cuts.append(detector.push(frame.rgb))
-                size += frame.rgb.nbytes
-                if size <= _BUFFER_BYTES:
-                    buffered.append(frame.rgb)
-                else:
-                    buffered.clear()
+        for frame in reader:
+            times.append(frame.time)
+            faces.append(mesh.detect(frame.rgb))
+            cuts.append(detector.push(frame.rgb))
+            size += frame.rgb.nbytes
+            if size <= _BUFFER_BYTES:
+                buffered.append(frame.rgb)
+            else:
+                buffered.clear()
         times = np.array(times)
         points, found, cuts = tracking.track_clip(
             faces, cuts, face=options.face, times=times,
@@ -231,26 +229,16 @@ def _crops(reader, buffered, parts, transforms, options) -> list[list[bytes]]:
     flags = [cv2.IMWRITE_JPEG_QUALITY, options.jpeg_quality]
     flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     out = [[] for _ in parts]
-    with contextlib.closing(_again(reader, buffered)) as frames:
-        for index, rgb in frames:
-            if index in place:
-                part, row = place[index]
-                image = crop.warp_crop(rgb, transforms[part][row], options.crop_size)
-                ok, data = cv2.imencode(".jpg", image[..., ::-1], flags)
-                if not ok:
-                    raise LeftOutError("error", f"frame {index} cannot be encoded")
-                out[part].append(data.tobytes())
+    again = enumerate(buffered) if buffered is not None else ((f.index, f.rgb) for f in reader)
+    for index, rgb in again:
+        if index in place:
+            part, row = place[index]
+            image = crop.warp_crop(rgb, transforms[part][row], options.crop_size)
+            ok, data = cv2.imencode(".jpg", image[..., ::-1], flags)
+            if not ok:
+                raise LeftOutError("error", f"frame {index} cannot be encoded")
+            out[part].append(data.tobytes())
     return out
-
-
-def _again(reader, buffered: list[np.ndarray] | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (index, (H, W, 3) uint8) of all frames from the buffer, or else by decoding again."""
-    if buffered is not None:
-        yield from enumerate(buffered)
-        return
-    with contextlib.closing(iter(reader)) as frames:
-        for frame in frames:
-            yield frame.index, frame.rgb
 
 
 def make_record(

@@ -228,12 +228,13 @@ def test_latents_are_written_to_local_folders():
 
 def test_the_command(data, repository, capsys):
     file = repository / "tests" / "golden" / "taesd_encoder.safetensors"
-    cache_latents.main([f"--data={data}", f"--encoder={file}", "--stride=20", "--splits=train"])
+    flags = ["--stride=20", "--splits=train", "--region=0.25,0,1,1"]
+    cache_latents.main([f"--data={data}", f"--encoder={file}", *flags])
     assert "train 9 frames (9 newly encoded)" in capsys.readouterr().out
     described = talkjax.data.describe(data, latents.default_directory(data))
     assert described["crop_size"] == 32 and described["clips"] == {"train": 3, "test": 1}
     assert described["latents"] | {"mean": None, "std": None} == {
-        "region": tuple(MOUTH_REGION), "mask": tuple(conventions.MASK), "crop_size": 32,
+        "region": (0.25, 0.0, 1.0, 1.0), "mask": tuple(conventions.MASK), "crop_size": 32,
         "stride": 20, "encoder": encoder.load_encoder(file).identity,
         "latent_shape": described["latents"]["latent_shape"], "mean": None, "std": None,
     }  # fmt: skip

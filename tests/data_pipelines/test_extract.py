@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 
@@ -125,21 +123,6 @@ def test_a_piece_is_extracted_as_if_it_were_a_file(tmp_path):
     ):
         with pytest.raises(extract.LeftOutError, match=message):
             extract.extract_video(whole, "id", FakeMesh(), OPTIONS, **piece)
-
-
-class BrokenMesh(FakeMesh):
-    def detect(self, rgb):
-        raise RuntimeError("broken")
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc")
-@pytest.mark.parametrize("piece", [{}, {"interval": (0.2, 1.0)}], ids=["whole", "piece"])
-def test_the_video_is_closed_on_an_error(tmp_path, piece):
-    path = make_video(tmp_path / "a.mkv")
-    with pytest.raises(RuntimeError, match="broken") as caught:
-        extract.extract_video(path, "id", BrokenMesh(), OPTIONS, **piece)
-    opened = [os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")]
-    assert caught.tb and str(path) not in opened  # although the traceback holds the iterator
 
 
 def test_boxes_scale_with_the_picture_and_end_at_its_edge():

@@ -236,9 +236,9 @@ def test_workers_end_if_collecting_fails():
         finally:
             closed.append(True)
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as caught:
         preparation._collect([], outcomes())
-    assert closed
+    assert closed and caught.tb
 
 
 def test_the_output_may_lie_inside_of_the_source(tmp_path):
