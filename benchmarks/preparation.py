@@ -1,9 +1,9 @@
-"""Frames a second of `data_pipelines.prepare` on this machine, from nothing.
+"""Measures how many frames per second `data_pipelines.prepare` processes on this machine.
 
     uv run benchmarks/preparation.py --source=VIDEOS [--limit=100] [--workers=2]
 
-Prepares into a temporary folder (start of the worker processes and packing included) and prints
-one JSON line.
+Prepares into a temporary folder and prints one JSON line. The time includes the start of the worker
+processes and packing.
 """
 
 import argparse
@@ -16,11 +16,15 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the command once and reports."""
+    """Runs the command once and prints the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", required=True, help="folder of videos")
-    parser.add_argument("--limit", type=int, default=100, help="only the first so many by name")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+    parser.add_argument(
+        "--limit", type=int, default=100, help="number of videos (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="number of processes (default: 0, one per core)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [

@@ -1,14 +1,14 @@
-"""TFDS builders `hdtf`, `voxceleb2` and `video_folder`; they need no TensorFlow.
+"""TFDS builders `hdtf`, `voxceleb2` and `video_folder`, which need no TensorFlow.
 
     import tensorflow_datasets as tfds
-    from data_pipelines.builder import Hdtf
+    from .builder import Hdtf
 
-    config = tfds.download.DownloadConfig(manual_dir=HDTF)  # what was downloaded by hand
+    config = tfds.download.DownloadConfig(manual_dir=HDTF)  # downloaded by hand
     Hdtf(data_dir=DATA).download_and_prepare(download_config=config)
     source = tfds.builder("hdtf", data_dir=DATA).as_data_source(split="train")
 
-It is the same preparation as that of `python -m data_pipelines.prepare --dataset=hdtf`; extracted
-clips are cached in DATA/.cache, so a run that was stopped goes on. Training reads DATA/hdtf.
+The preparation is that of `python -m data_pipelines.prepare --dataset=hdtf`. Extracted clips are
+cached in DATA/.cache, so an interrupted run can be resumed. Training reads DATA/hdtf.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ from talkjax.errors import UserError
 from . import datasets, preparation, shards
 from .datasets import hdtf, video_folder, voxceleb2
 
-_RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
+_RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mels."
 
 
 class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
-    """Clips of talking faces from records that exist already.
+    """Clips of talking faces from existing records.
 
     Args:
-      clips: split name -> paths of `.npz` records, in the order in which they are to lie in the
-        shards; only needed to write the data set.
-      index: the contents of `index.json`, see `preparation.Packing`.
+      clips: Paths of `.npz` records by split, in the order that they will have in the shards. Only
+        needed to write the data set.
+      index: The contents of `index.json`, see `preparation.Packing`.
       lists: SHA-256 of the data set's published lists, for its metadata.
-      beam_options: if there are any, Apache Beam writes the shards.
-      **kwargs: as of any TFDS builder (`data_dir`, ...).
+      beam_options: Pipeline options. If there are any, Apache Beam writes the shards.
+      **kwargs: Arguments of any TFDS builder (`data_dir`, ...).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -62,7 +62,7 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        # The loader shuffles; the order on disk stays that of the names, so that it can be read.
+        # The loader shuffles; on disk the order of the names is easier to follow.
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{type(self).__doc__.splitlines()[0]}\n\n{_RECORD}",
@@ -79,10 +79,9 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
     _generate_examples = _split_generators
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
-        """Writes shards, in order.
+        """Writes the shards in order.
 
-        TFDS's own writer sorts all records first, in memory up to 1 GB and beyond that through
-        files for which it needs TensorFlow.
+        TFDS's own writer would sort all records first, and needs TensorFlow for more than 1 GB.
         """
         del dl_manager, download_config
         return self._write(self._packing, self._lists, self._beam_options)
@@ -95,14 +94,7 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
             name: shards.plan(clips, templates[name].sharded_filepath)
             for name, clips in packing.clips.items()
         }
-        planned = [shard for plan in plans.values() for shard in plan]
-        if beam_options:
-            from . import beam_runner  # needs the extra `beam`
-
-            beam_runner.write_shards(planned, beam_options)
-        else:
-            for shard in planned:
-                shards.write(shard)
+        _write_shards([shard for plan in plans.values() for shard in plan], beam_options)
         if packing.index:
             files.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
         self.info.metadata["lists_sha256"] = dict(lists)
@@ -117,16 +109,26 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         ]
 
 
+def _write_shards(plan: Sequence[shards.Shard], beam_options: Sequence[str]) -> None:
+    if beam_options:
+        from . import beam
+
+        beam.write_shards(plan, beam_options)
+        return
+    for shard in plan:
+        shards.write(shard)
+
+
 class _Footage(TalkjaxClips, skip_registration=True):
     """Footage in TFDS's `manual_dir`, which is prepared first unless its clips are given.
 
     Args:
-      settings: How to prepare; `beam_options` may also come from the `DownloadConfig`.
-      **kwargs: See `TalkjaxClips`.
+      settings: Settings of the preparation; `beam_options` may also be in the `DownloadConfig`.
+      **kwargs: Arguments of `TalkjaxClips`.
     """
 
-    def __init__(self, *, settings: preparation.Settings | None = None, **kwargs):
-        self._settings = settings or preparation.Settings()
+    def __init__(self, *, settings: preparation.PrepareOptions | None = None, **kwargs):
+        self._settings = settings or preparation.PrepareOptions()
         super().__init__(**kwargs)
 
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
@@ -159,7 +161,7 @@ class VideoFolder(_Footage):
 
 
 class Hdtf(_Footage):
-    """HDTF: some 400 speeches from YouTube in high definition."""
+    """HDTF: about 400 speeches from YouTube in high definition."""
 
     name = "hdtf"
     MANUAL_DOWNLOAD_INSTRUCTIONS = hdtf.HOW_TO_GET

@@ -1,11 +1,12 @@
 """Encodes region crops once, so that training never runs the autoencoder's encoder.
 
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=taef2_encoder.safetensors
+    python -m data_pipelines.cache_latents --data=SHARDS --encoder=RUN --stride=3
 
-writes the files that `talkjax.data.latents` describes, by default beside the shards. Every kept
-frame is encoded twice: as it is, and with the mask's rectangle set to mid-grey *before* encoding,
-so that nothing of the mouth reaches the masked latent. Progress is saved in chunks: a run that was
-killed resumes where it stopped, and nothing is encoded twice.
+Writes the files that `talkjax.data.latents` describes. Every selected frame is encoded twice:
+unchanged, and with the mask's rectangle set to mid-gray *before* encoding, so that the masked
+latent holds nothing of the mouth. To resume an interrupted run, run the same command again; what is
+complete is not encoded again.
 """
 
 import argparse
@@ -13,8 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -25,8 +25,10 @@ from talkjax.conventions import MASK, MOUTH_REGION, Box, mask_region, to_float
 from talkjax.data import latents, records, windows
 from talkjax.errors import UserError
 
-Encode = Callable[[np.ndarray], np.ndarray]
-_CHUNK_BATCHES = 4  # batches between two saves of the progress
+from .encoder import Encode, load_encoder
+from .flag_errors import flag_errors
+
+_CHUNK_BATCHES = 4  # batches between two records of progress
 
 
 def select_frames(record: records.ClipRecord, stride: int) -> np.ndarray:
@@ -45,20 +47,22 @@ def cache_split(
     stride: int = 1,
     batch: int = 32,
 ) -> dict:
-    """Encodes one split, or what remains of it.
+    """Encodes one split, or the rest of it after an interruption.
 
     Args:
-      reader: Shards of the split.
-      encode: (batch, H, W, 3) float32 in [-1, 1] -> (batch, h, w, c); every call has this shape.
-      encoder_id: Identifies the encoder. Latents of another one are encoded again.
-      directory: Folder of the latents.
-      region, mask: Boxes in the unit square.
-      stride: Every `stride`-th frame with a face is kept.
+      reader: Reader of the split's shards.
+      encode: Maps (batch, H, W, 3) float32 in [-1, 1] to (batch, h, w, c). All calls have this
+        shape.
+      encoder_id: Identity of the encoder, see `latents.encoder_id`. Latents of another encoder are
+        replaced.
+      directory: Folder of the cache.
+      region, mask: Boxes (y0, x0, y1, x1) in the unit square.
+      stride: Every `stride`-th frame with a face is encoded.
       batch: Images per call.
 
     Returns:
-      The split's entry for `latents.json`: clips [(id, rows)], fingerprint, crop_size, shape, and
-      `encoded`, the number of rows that this call encoded.
+      The split's entry for `latents.json`: clips [(id, number of frames)], fingerprint, crop_size,
+      shape, and `encoded`, the number of frames that this call encoded.
     """
     directory, split = pathlib.Path(directory), reader.split
     kept, clip_ids, digest = [], [], hashlib.sha256()
@@ -69,7 +73,7 @@ def cache_split(
         digest.update(record.clip_id.encode() + record.transforms.tobytes() + kept[-1].tobytes())
     rows = sum(map(len, kept))
     if not rows:
-        raise UserError(f"split {split!r} has no frame with a face; leave it out of --splits")
+        raise UserError(f"split {split!r} has no frame with a face; leave it out of splits")
     crop_size = windows.decode_jpeg(reader.read(0).frames[0]).shape[0]
     settings = [encoder_id, list(region), list(mask), crop_size, stride, digest.hexdigest()]
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
@@ -111,7 +115,7 @@ def cache_split(
     with open(parts[2], "wb") as file:
         np.save(file, frames)
     shape = list(arrays[0].shape[1:])
-    del arrays  # closes the memory maps before their files are renamed
+    del arrays  # closes the maps before their files are renamed
     for part, final in zip(parts, finals, strict=True):
         os.replace(part, final)
     progress_path.unlink()
@@ -129,7 +133,7 @@ def _new_memmap(path: pathlib.Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows: int):
-    """Returns (rows done, memory maps) of an interrupted run with these settings, or (0, None)."""
+    """Returns (rows done, open maps) of an interrupted run of these settings, or (0, None)."""
     try:
         progress = json.loads(progress_path.read_text())
         if progress["fingerprint"] != fingerprint:
@@ -141,7 +145,7 @@ def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows
 
 
 def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -> Iterator:
-    """Yields the (H, W, 3) uint8 regions of all kept frames from row `skip` on."""
+    """Yields the (H, W, 3) uint8 regions of all selected frames from row `skip` on."""
     for position, frames in enumerate(kept):
         if skip >= len(frames):
             skip -= len(frames)
@@ -153,7 +157,7 @@ def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -
 
 
 def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
-    """Encodes any number of images in calls of one size; the last one is padded with zeros."""
+    """Encodes any number of images in calls of one size; the last call is padded with zeros."""
     out = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
@@ -166,7 +170,7 @@ def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
 
 
 def channel_statistics(path: str | os.PathLike) -> tuple[list[float], list[float]]:
-    """Computes mean and standard deviation per channel of a cached (rows, h, w, c) file."""
+    """Returns the mean and standard deviation of each channel of a cached (N, h, w, c) file."""
     values = np.load(path, mmap_mode="r")
     total = np.zeros(values.shape[-1])
     squares = np.zeros(values.shape[-1])
@@ -194,19 +198,21 @@ def cache_latents(
 ) -> dict:
     """Encodes splits and writes `latents.json`; see `cache_split` for the arguments.
 
-    The statistics are those of the split `train`, which is encoded first.
+    The statistics are those of split `train`, which is encoded first.
 
     Returns:
-      The contents of `latents.json` plus `encoded`, the number of rows that this call encoded.
+      The contents of `latents.json` and `encoded`, the number of frames that this call encoded.
 
     Raises:
-      UserError: A split is unknown, `train` is missing, or the directory cannot be written.
+      UserError: A split does not exist, `train` is missing, or the directory cannot be written.
     """
-    directory = pathlib.Path(directory or latents.default_directory(data_dir))
+    directory = directory or latents.default_directory(data_dir)
+    check_local(directory)
+    directory = pathlib.Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {directory} ({error}); choose another --out") from error
+        raise UserError(f"{directory} cannot be written ({error}); choose another --out") from error
     settings = {
         "encoder": encoder_id,
         "region": list(region),
@@ -217,13 +223,14 @@ def cache_latents(
     if {k: index.get(k) for k in settings} != settings:
         index = {}
     if "train" not in splits and "train" not in index.get("splits", {}):
-        raise UserError("the split train is needed for the statistics; name it first in --splits")
+        raise UserError("splits lacks train, which gives the normalization; add it")
     encoded = 0
     for split in sorted(splits, key=lambda name: name != "train"):
-        entry = cache_split(
-            records.ShardReader(data_dir, split), encode, encoder_id, directory,
-            region=region, mask=mask, stride=stride, batch=batch,
-        )  # fmt: skip
+        with records.ShardReader(data_dir, split) as reader:
+            entry = cache_split(
+                reader, encode, encoder_id, directory,
+                region=region, mask=mask, stride=stride, batch=batch,
+            )  # fmt: skip
         encoded += entry["encoded"]
         index |= settings | {"crop_size": entry["crop_size"], "latent_shape": entry["shape"]}
         index["splits"] = index.get("splits", {}) | {split: entry["clips"]}
@@ -234,146 +241,91 @@ def cache_latents(
     return index | {"encoded": encoded}
 
 
-def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[Encode, str]:
-    """Makes an encode function from weights.
-
-    Args:
-      path: A training run or an export, a diffusers AutoencoderKL file, or a TAESD encoder file.
-      decoder: The TAESD decoder file; by default the encoder's name with "decoder".
-
-    Returns:
-      The function (B, H, W, 3) in [-1, 1] -> (B, h, w, c), NumPy, which gives the mean where the
-      encoder predicts a distribution; and the encoder's id (`latents.encoder_id`).
-    """
-    import jax
-
-    model, params = _load_autoencoder(pathlib.Path(path), decoder)
-
-    @jax.jit
-    def apply(params, images):
-        out = model.apply({"params": params}, images, method=type(model).encode)
-        return out[0] if isinstance(out, tuple) else out
-
-    placed = jax.device_put(params)
-    return lambda images: np.asarray(apply(placed, images)), latents.encoder_id(params)
+def check_local(directory: str | os.PathLike) -> None:
+    """Raises UserError if a folder to write to is in a bucket: latents are written as maps."""
+    if files.is_remote(directory):
+        raise UserError(f"out={directory} is in a bucket; write to a local folder and copy it")
 
 
-def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any]:
-    """Returns the Flax module of the weights in `path`, and its parameters."""
-    from talkjax import networks, runs, weights
-    from talkjax.models import autoencoder, taesd
-
-    if path.is_dir():
-        params, config, _ = runs.load_weights(path)
-        if "autoencoder" in params:
-            return networks.make_autoencoder(config["autoencoder"]), params["autoencoder"]
-    elif path.name.endswith("encoder.safetensors"):
-        mate = path.with_name(path.name.replace("encoder", "decoder"))
-        params, config = weights.taesd_params(path, decoder or mate), {}
-    else:
-        params, config = weights.autoencoder_kl_params(path), {}
-    if "layer_14" in params.get("encoder", {}):
-        return taesd.TAESD(**taesd.layout_of(params)), params
-    if "quant_conv" in params:
-        groups = config.get("groups", 32)
-        return autoencoder.AutoencoderKL(**autoencoder.layout_of(params), groups=groups), params
-    raise UserError(
-        f"{path} holds no autoencoder that talkjax knows; give one of the kinds light, kl or taesd"
-    )
-
-
-def _boxes(path: str | os.PathLike) -> tuple[Box, Box]:
-    """Region and mask that an encoder's folder was trained for; for files, the defaults."""
-    path = files.as_path(path)
-    if not path.is_dir():
-        return MOUTH_REGION, MASK
-    config = files.read_json_object(path / "config.json", "give a talkjax run or export")
-    return Box(*config.get("region", MOUTH_REGION)), Box(*config.get("mask", MASK))
-
-
-def _box(text: str) -> Box:
-    """Reads y0,x0,y1,x1 of a box in the unit square."""
+def parse_box(text: str) -> Box:
+    """Parses y0,x0,y1,x1 in the unit square; the `type=` of a flag."""
     try:
         y0, x0, y1, x1 = map(float, text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not four numbers y0,x0,y1,x1") from None
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
-        raise argparse.ArgumentTypeError(f"{text} is not a box inside the unit square")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a box inside the unit square")
     return Box(y0, x0, y1, x1)
 
 
 def make_parser() -> commands.Parser:
-    """Returns the parser of the command line."""
+    """Returns the parser of the command's flags."""
     parser = commands.Parser(__doc__, prog="python -m data_pipelines.cache_latents")
     add = parser.add_argument
-    add("--data", required=True, metavar="SHARDS", help="folder that data_pipelines.prepare wrote")
     add(
-        "--encoder",
-        required=True,
-        metavar="PATH",
-        help="autoencoder: a training run or an export, a diffusers AutoencoderKL file, or a TAESD "
-        "encoder file",
-    )
-    add("--decoder", metavar="FILE", help="TAESD decoder file, if it is not beside the encoder")
-    add("--out", metavar="DIR", help="folder of the latents (default: SHARDS/latents)")
+        "--data", required=True, metavar="DIR",
+        help="folder that data_pipelines.prepare wrote, local or in a bucket",
+    )  # fmt: skip
     add(
-        "--splits",
-        type=commands.comma_separated,
-        metavar="NAMES",
-        help="comma-separated splits to encode (default: all)",
-    )
+        "--encoder", required=True, metavar="PATH",
+        help="autoencoder weights: a safetensors file (TAESD encoder or AutoencoderKL), or the "
+        "folder of a training run or an export that holds an autoencoder",
+    )  # fmt: skip
     add(
-        "--stride",
-        type=commands.bounded(int, 1),
-        default=1,
-        metavar="N",
+        "--decoder", metavar="FILE",
+        help="TAESD decoder (default: the encoder's name with `decoder` in place of `encoder`)",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="local folder for the latents (default: DATA/latents)")
+    add(
+        "--splits", type=commands.comma_separated, metavar="NAMES",
+        help="splits to encode, separated by commas (default: all)",
+    )  # fmt: skip
+    add(
+        "--stride", type=commands.bounded(int, 1), default=1, metavar="N",
         help="encode every N-th frame with a face (default: %(default)s)",
-    )
+    )  # fmt: skip
     add(
-        "--batch",
-        type=commands.bounded(int, 1),
-        default=32,
-        metavar="N",
-        help="images per call of the encoder (default: %(default)s)",
-    )
-    for name, what in (("region", "that the image models see"), ("mask", "that they fill in")):
+        "--batch", type=commands.bounded(int, 1), default=32, metavar="N",
+        help="number of images per call of the encoder (default: %(default)s)",
+    )  # fmt: skip
+    for name, what, box in (
+        ("region", "part of the crop to encode", MOUTH_REGION),
+        ("mask", "part of the crop to hide in masked latents", MASK),
+    ):
+        numbers = ",".join(f"{number:g}" for number in box)
         add(
-            f"--{name}",
-            type=_box,
-            metavar="Y0,X0,Y1,X1",
-            help=f"part of the crop {what}, in the unit square (default: that of the encoder's "
-            "configuration, else that of configs/demo_128.py)",
-        )
+            f"--{name}", type=parse_box, metavar="Y0,X0,Y1,X1",
+            help=f"{what}, in the unit square (default: that of the encoder's config, or {numbers} "
+            "if the encoder is a file)",
+        )  # fmt: skip
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command line `argv`, without the program's name."""
-    given = make_parser().parse_args(argv)
-    out = given.out or latents.default_directory(given.data)
-    for path in (given.data, out):
-        if files.is_remote(path):
-            raise UserError(f"{path} is in a bucket; write to a local folder and copy it there")
-    records.find_dataset(given.data)  # before seconds are spent on loading weights
-    logging.set_verbosity(logging.WARNING)  # JAX reports every accelerator that is absent
-    region, mask = _boxes(given.encoder)
-    splits = given.splits or list(records.list_splits(given.data))
-    encode, encoder = load_encoder(given.encoder, given.decoder)
-    index = cache_latents(
-        given.data, encode, encoder, splits, out,
-        region=given.region or region, mask=given.mask or mask,
-        stride=given.stride, batch=given.batch,
-    )  # fmt: skip
-    rows = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
+    """Runs the command."""
+    flags = make_parser().parse_args(argv)
+    with flag_errors():
+        records.find_dataset(flags.data)  # before loading weights, which takes seconds
+        directory = flags.out or latents.default_directory(flags.data)
+        check_local(directory)
+        logging.set_verbosity(logging.WARNING)  # JAX would list the accelerators it did not find
+        splits = flags.splits or list(records.list_splits(flags.data))
+        encoder = load_encoder(flags.encoder, flags.decoder)
+        index = cache_latents(
+            flags.data, encoder.encode, encoder.identity, splits, directory,
+            region=flags.region or encoder.region, mask=flags.mask or encoder.mask,
+            stride=flags.stride, batch=flags.batch,
+        )  # fmt: skip
+    counts = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
     print(
-        f"latents {tuple(index['latent_shape'])} in {out}: "
-        + ", ".join(f"{name} {count}" for name, count in rows.items())
+        f"latents {tuple(index['latent_shape'])} in {directory}: "
+        + ", ".join(f"{name} {count}" for name, count in counts.items())
         + f" frames ({index['encoded']} newly encoded)"
     )
 
 
-def run() -> NoReturn:
-    """Runs the command."""
+def run() -> None:
+    """Runs the command on the program's arguments and exits."""
     commands.run(main)
 
 

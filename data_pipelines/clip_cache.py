@@ -1,11 +1,10 @@
-"""The cache of extracted clips: each video's work is done once, however often a run is killed.
+"""The cache of extracted clips: each video is processed once, however often a run is killed.
 
-    SHARDS/.cache/KEY.json        what came of one video; written last, so it vouches for the rest
+    SHARDS/.cache/KEY.json        the outcome of one video, written after its records
     SHARDS/.cache/KEY-0.npz ...   its clip records
 
-KEY is a hash of the clip's id, of its files' sizes and times of change, of the piece that is cut
-out of them and of all extraction settings: what changed is extracted anew, everything else is found
-again.
+KEY is a hash of the clip's id, the sizes and modification times of its files, the piece that is cut
+out of them, and all extraction settings. So only what changed is extracted again.
 """
 
 import contextlib
@@ -24,26 +23,27 @@ from talkjax.data import records
 
 from . import extract
 from .datasets.catalog import Clip
+from .workers import JobError, run_jobs
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A clip to extract and its key in the cache."""
+    """A clip to extract, and its key in the cache."""
 
     clip: Clip
     key: str
 
     @property
     def clip_id(self) -> str:
-        """The clip's id."""
+        """Id of the clip."""
         return self.clip.clip_id
 
 
 def make_jobs(clips: Sequence[Clip], options) -> list[Job]:
-    """The jobs of clips, in their order; files that are gone meanwhile are passed over.
+    """Makes the jobs of clips, in their order, and skips files that no longer exist.
 
     Args:
-      clips: of a `datasets.catalog.Catalog`.
+      clips: Clips of a `datasets.catalog.Catalog`.
       options: `extract.ExtractOptions`.
     """
     settings = json.dumps([extract.VERSION, dataclasses.asdict(options)], sort_keys=True)
@@ -65,7 +65,7 @@ def _stamp(path: str) -> str:
 
 
 def read_outcome(cache: pathlib.Path, job: Job) -> dict | None:
-    """What an earlier run found out about a video, or None if it has yet to be looked at."""
+    """Returns the outcome of a video in an earlier run, or None if it is not in the cache."""
     try:
         outcome = json.loads((cache / f"{job.key}.json").read_text())
         sizes = [(cache / part["file"]).stat().st_size for part in outcome["parts"]]
@@ -75,7 +75,7 @@ def read_outcome(cache: pathlib.Path, job: Job) -> dict | None:
 
 
 def left_out(clip_id: str, reason: str, detail: str, elapsed: float = 0.0) -> dict:
-    """The outcome of a clip that gives nothing."""
+    """Returns the outcome of a clip that is left out."""
     return {
         "source": clip_id, "status": "left_out", "reason": reason, "detail": detail,
         "parts": [], "frames": 0, "seconds": 0.0, "elapsed": elapsed,
@@ -83,7 +83,7 @@ def left_out(clip_id: str, reason: str, detail: str, elapsed: float = 0.0) -> di
 
 
 def write_failure(cache: pathlib.Path, job: Job, reason: str, detail: str, elapsed: float) -> dict:
-    """Notes that a video gives no clip, and why."""
+    """Records that a video yields no clip, and why."""
     outcome = left_out(job.clip_id, reason, detail, elapsed)
     files.write_json(cache / f"{job.key}.json", outcome)
     return outcome
@@ -93,8 +93,8 @@ def make_work(cache: str, options) -> Callable[[Job], dict]:
     """Prepares a process for extraction: one FaceMesh client, single-threaded OpenCV.
 
     Returns:
-      A function that extracts one video into the cache and returns its outcome; it raises nothing
-      but OSError (the cache cannot be written).
+      A function that extracts one video into the cache and returns its outcome. It raises only
+      OSError, if the cache cannot be written.
     """
     import cv2
 
@@ -102,12 +102,12 @@ def make_work(cache: str, options) -> Callable[[Job], dict]:
 
     cv2.setNumThreads(1)
     mesh = FaceMesh(options.max_faces)
-    mesh.__enter__()  # starts its worker now: if it cannot run, no video can be prepared
+    mesh.__enter__()  # starts the FaceMesh worker now; without it no video can be prepared
     return functools.partial(extract_one, pathlib.Path(cache), options, mesh)
 
 
 def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
-    """Extracts one video into the cache; returns its outcome. Raises OSError if it cannot write."""
+    """Extracts one video into the cache and returns its outcome; OSError if it cannot write."""
     clip, start = job.clip, time.monotonic()
     try:
         extraction = extract.extract_video(
@@ -117,7 +117,7 @@ def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
     except extract.LeftOutError as error:
         elapsed = time.monotonic() - start
         return write_failure(cache, job, error.reason, error.detail, elapsed)
-    except Exception as error:  # a bug or a strange file: this video's loss alone
+    except Exception as error:  # a bug or a strange file costs this video alone
         elapsed = time.monotonic() - start
         return write_failure(cache, job, "error", f"{type(error).__name__}: {error}", elapsed)
     parts = []
@@ -161,10 +161,8 @@ def extract_all(
 ) -> Iterator[tuple[dict, bool]]:
     """Yields (outcome, whether it was found in the cache) of all jobs, cached ones first.
 
-    `make` is called as `make_work` in every process; tests give one without a real face finder.
+    `make` is called like `make_work` in every process; tests use one without a real face detector.
     """
-    from .workers import JobError, run_jobs
-
     pending = []
     for job in jobs:
         outcome = read_outcome(cache, job)
@@ -173,7 +171,8 @@ def extract_all(
         else:
             yield outcome, True
     work = functools.partial(make, os.fspath(cache), options)
-    for job, result in run_jobs(pending, work, workers, timeout):
-        if isinstance(result, JobError):
-            result = write_failure(cache, job, result.kind, result.detail, 0.0)
-        yield result, False
+    with contextlib.closing(run_jobs(pending, work, workers, timeout)) as results:
+        for job, result in results:
+            if isinstance(result, JobError):
+                result = write_failure(cache, job, result.kind, result.detail, 0.0)
+            yield result, False

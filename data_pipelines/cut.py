@@ -1,4 +1,4 @@
-"""A piece of a video: some seconds of it, a part of its picture."""
+"""Pieces of videos: an interval of time, a part of the picture."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ class PixelBox:
     """A rectangle of a picture.
 
     Attributes:
-      x, y: its top left corner, px.
-      width, height: its size, px.
-      frame_height: height in px of the pictures that these numbers are for, 0 if unknown; on
-        pictures of another height the rectangle is scaled with them.
+      x, y: Top left corner in pixels.
+      width, height: Size in pixels.
+      frame_height: Height in pixels of the pictures that these numbers refer to, 0 if unknown. On
+        pictures of another height the rectangle is scaled.
     """
 
     x: int
@@ -28,10 +28,10 @@ class PixelBox:
     frame_height: int = 0
 
     def crop(self, rgb: np.ndarray) -> np.ndarray:
-        """The part of a (H, W, 3) picture that lies inside; what sticks out of it is cut off.
+        """Returns the part of a (H, W, 3) picture inside the rectangle.
 
         Raises:
-          UserError: nothing of the picture lies inside.
+          UserError: The rectangle lies outside the picture.
         """
         rows, columns = rgb.shape[:2]
         scale = rows / self.frame_height if self.frame_height else 1.0
@@ -41,7 +41,7 @@ class PixelBox:
         if not part.size:
             raise UserError(
                 f"the listed crop {self.width}x{self.height} at ({self.x}, {self.y}) lies outside "
-                f"of pictures of {columns}x{rows}; fetch the video at the listed resolution"
+                f"pictures of {columns}x{rows}; fetch the video at the listed resolution"
             )
         return part
 
@@ -50,9 +50,9 @@ class CutReader:
     """Reads a piece of a video as if it were a file of its own; see `VideoReader`.
 
     Args:
-      reader: of the whole video.
-      interval: (start, end) seconds; times count from `start`. None for all of it.
-      box: of the picture, or None.
+      reader: Reader of the whole video.
+      interval: (start, end) in seconds; times count from `start`. None for the whole video.
+      box: Part of the picture, or None for all of it.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CutReader:
 
     @property
     def truncated(self) -> bool:
-        """As of the whole video, if it was read to its end."""
+        """Whether the whole video is truncated, if it was read to its end."""
         return self._reader.truncated
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -82,5 +82,5 @@ class CutReader:
 
 
 def cut_wave(wave: np.ndarray, interval: tuple[float, float]) -> np.ndarray:
-    """The samples of (S,) 16 kHz audio between two times in seconds."""
+    """Returns the samples of (S,) 16 kHz audio between two times in seconds."""
     return wave[slice(*(round(time * SAMPLE_RATE) for time in interval))]

@@ -1,6 +1,6 @@
-"""One video file -> clip records: landmarks, leak-safe crops, log-mel.
+"""Turns one video file into clip records: landmarks, leak-safe crops and log-mels.
 
-Nothing here knows of folders, caches or processes; `clip_cache.py` calls it.
+This module knows nothing of folders, caches or processes; `clip_cache` calls it.
 """
 
 import dataclasses
@@ -25,26 +25,27 @@ from talkjax.media.video import VideoReader
 
 from .cut import CutReader, PixelBox, cut_wave
 
-VERSION = 1  # part of every cache key: raise it when records change
+VERSION = 1  # part of every cache key; increase it when records change
 _MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
 VIDEO_SUFFIXES = frozenset(_MPEG | {".mkv", ".webm", ".avi", ".flv", ".wmv", ".ogv", ".mxf"})
-_BUFFER_BYTES = 256 << 20  # decoded frames kept between the two passes; longer clips decode twice
-_MEL_TAIL = 4  # mel frames past the last tick's own four that its window sees
+_BUFFER_BYTES = 256 << 20  # of decoded frames between the two passes; longer clips decode twice
+_MEL_TAIL = 4  # further mel frames in the window of the last tick, besides its own four
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtractOptions:
-    """What extraction depends on.
+    """Settings of the extraction.
 
     Attributes:
-      crop_size: side of the crops, px.
-      min_seconds: shorter parts are left out.
-      max_seconds: longer parts are split evenly.
-      face: which face, see `talkjax.media.tracking.parse_face`.
-      max_faces: faces looked for in a frame; 1 is a little faster and enough for one person.
-      max_gap_seconds: longest time without a face that is interpolated, and longest time between
-        two frames; a longer one ends the part.
-      jpeg_quality: of the stored crops (4:4:4).
+      crop_size: Side of the crops in pixels.
+      min_seconds: Shorter parts are left out.
+      max_seconds: Longer parts are split evenly.
+      face: The face to follow, see `talkjax.media.tracking.parse_face`.
+      max_faces: Number of faces to detect in a frame; 1 is slightly faster and enough for footage
+        of one person.
+      max_gap_seconds: Longest time without a face that is interpolated, and longest time between
+        two frames. A longer gap ends the part.
+      jpeg_quality: JPEG quality of the stored crops (4:4:4).
     """
 
     crop_size: int = 128
@@ -57,7 +58,7 @@ class ExtractOptions:
 
 
 class LeftOutError(Exception):
-    """A video that gives no clip: `reason` is a word for counting, `detail` says more."""
+    """A video yields no clip; `reason` is a word for statistics, `detail` explains it."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}")
@@ -66,13 +67,14 @@ class LeftOutError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """What came out of one video.
+    """The result of one video.
 
     Attributes:
-      clips: its records, in order; at least one.
-      frames: frames decoded; `frames_without_face` of them had no face found.
-      dropped: (reason, seconds) of the parts that were left out.
-      truncated: the file stopped early or had damaged pictures.
+      clips: Records in order, at least one.
+      frames: Number of decoded frames.
+      frames_without_face: Number of frames in which no face was found.
+      dropped: (reason, seconds) of each part that was left out.
+      truncated: Whether the file ended early or had damaged pictures.
     """
 
     clips: list[records.ClipRecord]
@@ -94,20 +96,20 @@ def extract_video(
 ) -> Extraction:
     """Extracts the clips of one video.
 
-    A video is split where a scene begins, where the face is missing for long and where it is longer
-    than `max_seconds`; with more than one part, "#0", "#1", ... is added to the ids.
+    A video is split where a scene begins, where the face is missing for too long, and where a part
+    is longer than `max_seconds`. If there are several parts, "#0", "#1", ... is added to the ids.
 
     Args:
-      path: a video file.
-      clip_id: its id.
-      mesh: a `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
-      options: see `ExtractOptions`.
-      audio_path: a file with its sound, by default the video's own.
-      interval: (start, end) seconds, or None for the whole video.
-      box: the part of the picture, or None for all of it.
+      path: The video file.
+      clip_id: Id of the video.
+      mesh: A `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
+      options: See `ExtractOptions`.
+      audio_path: A file with the sound; by default the video's own.
+      interval: (start, end) in seconds, or None for the whole video.
+      box: Part of the picture, or None for all of it.
 
     Raises:
-      LeftOutError: nothing of it can be used.
+      LeftOutError: No part of the video can be used.
     """
     reader, wave = _open(path, audio_path)
     if interval:
@@ -195,13 +197,13 @@ def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
             max_gap=max(1, round(options.max_gap_seconds * reader.info.fps)),
         )  # fmt: skip
     except UserError as error:
-        reason = "face_choice" if isinstance(error, tracking.FaceChoiceError) else "unreadable"
+        reason = "face_choice" if str(error).lstrip("-").startswith("face") else "unreadable"
         raise LeftOutError(reason, str(error)) from error
     return times, points, found, cuts, buffered if len(buffered) == len(times) else None
 
 
 def _runs(times, points, cuts, max_gap_seconds: float) -> tuple[list[np.ndarray], bool]:
-    """Frame numbers of each unbroken sight of the face, and whether frames lie outside of them."""
+    """Returns the frames of each part with an uninterrupted face, and whether others are left."""
     usable = np.isfinite(points).all((1, 2))
     begins = cuts | ~usable | (np.diff(times, prepend=times[0]) > max(max_gap_seconds, 0.1) + 1e-6)
     groups = np.split(np.arange(len(times)), np.flatnonzero(begins[1:]) + 1)
@@ -210,7 +212,7 @@ def _runs(times, points, cuts, max_gap_seconds: float) -> tuple[list[np.ndarray]
 
 
 def _seconds(times: np.ndarray) -> float:
-    """The time that frames show: the last one lasts as long as the others on average."""
+    """Returns the duration of frames; the last one counts with the average interval."""
     if len(times) < 2:
         return 0.0
     return float((times[-1] - times[0]) * len(times) / (len(times) - 1))
@@ -222,13 +224,13 @@ def _chunks(frames: np.ndarray, times: np.ndarray, max_seconds: float) -> list[n
 
 
 def _crops(reader, buffered, parts, transforms, options) -> list[list[bytes]]:
-    """Second pass: the encoded crops of every part."""
+    """Second pass: returns the encoded crops of every part."""
     place = {int(f): (p, i) for p, part in enumerate(parts) for i, f in enumerate(part)}
     flags = [cv2.IMWRITE_JPEG_QUALITY, options.jpeg_quality]
     flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     out = [[] for _ in parts]
-    frames = enumerate(buffered) if buffered is not None else ((f.index, f.rgb) for f in reader)
-    for index, rgb in frames:
+    again = enumerate(buffered) if buffered is not None else ((f.index, f.rgb) for f in reader)
+    for index, rgb in again:
         if index in place:
             part, row = place[index]
             image = crop.warp_crop(rgb, transforms[part][row], options.crop_size)
@@ -250,18 +252,18 @@ def make_record(
     audio_end: float,
     fps: float,
 ) -> records.ClipRecord:
-    """Puts one part together on clocks that start at a whole mel frame near its first picture.
+    """Makes the record of one part, with clocks that start at a mel frame near its first picture.
 
     Args:
-      clip_id: its id.
-      times: (N,) seconds of its frames.
-      points: (N, 468 or more, 2 or 3) FaceMesh points, px.
+      clip_id: Id of the record.
+      times: (N,) times of the frames in seconds.
+      points: (N, 468 or more, 2 or 3) FaceMesh points in pixels.
       transforms: (N, 2, 3), see `head_pose.fit_transforms`.
       found: (N,) bool, False where the points were interpolated.
-      jpegs: its N crops.
+      jpegs: N encoded crops.
       mel: (M, 80) log-mel of the whole source.
-      audio_end: seconds of sound in the whole source.
-      fps: of the source.
+      audio_end: Duration of the whole source's sound in seconds.
+      fps: Frame rate of the source.
     """
     landmarks = head_pose.apply_transforms(conventions.select(points), transforms)
     first_mel = round(times[0] * MELS_PER_SECOND)
@@ -291,7 +293,7 @@ def make_record(
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear interpolation of (N, ...) samples at (M,) times; the ends are held."""
+    """Interpolates (N, ...) samples linearly at (M,) times; the ends are held."""
     if len(times) == 1:
         return np.repeat(values, len(at), 0)
     right = np.clip(np.searchsorted(times, at), 1, len(times) - 1)
@@ -301,10 +303,10 @@ def interpolate(values: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.nda
 
 
 def safe_id(relative_path: str) -> str:
-    """A path as valid UTF-8, whatever bytes its name is made of."""
+    """Returns a path as valid UTF-8, whatever bytes its name has."""
     return os.fsencode(relative_path.replace(os.sep, "/")).decode("utf-8", "backslashreplace")
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name looks like a video."""
+    """Returns whether a file name looks like a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -1,4 +1,4 @@
-"""Puts prepared clips into a folder's shards and swaps them in at once."""
+"""Packs prepared clips into shards and replaces a folder's shards at once."""
 
 import contextlib
 import io
@@ -10,23 +10,27 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from talkjax import files
 from talkjax.data import records
 from talkjax.errors import UserError
 
 from .preparation import Packing
 
-_NAMELESS = "talkjax_clips"  # clips that are of no data set
+_NAMELESS = "talkjax_clips"  # for clips that belong to no data set
 
 
-def claim(out: pathlib.Path, dataset: str) -> None:
-    """Makes sure that a folder does not hold another data set's shards.
+def claim(out: str | os.PathLike, dataset: str) -> None:
+    """Checks that a folder does not hold another data set's shards.
 
     Raises:
-      UserError: it does.
+      UserError: The folder holds another data set, or is in a bucket.
     """
+    if files.is_remote(out):
+        raise UserError(f"out={out} is in a bucket; write to a local folder and copy it")
+    out = pathlib.Path(out)
     found = {path.parent.parent.name for path in out.glob("[!.]*/*.*.*/dataset_info.json")}
     if others := found - {dataset, _NAMELESS}:
-        raise UserError(f"--out={out} holds {', '.join(others)}; choose another folder")
+        raise UserError(f"out={out} holds {', '.join(others)}; choose another folder")
 
 
 def pack(
@@ -36,17 +40,17 @@ def pack(
     lists: Mapping[str, str] | None = None,
     beam_options: Sequence[str] = (),
 ) -> bool:
-    """Writes the shards unless they hold just these clips already; returns whether it did.
+    """Writes the shards, unless they hold exactly these clips already; returns whether it did.
 
     Args:
-      out: the folder; the shards come into its `DATASET/VERSION`.
-      packing: what they hold.
-      dataset: a name of `builder.BUILDERS`.
+      out: The folder; the shards are written to its `DATASET/VERSION`.
+      packing: The contents of the shards.
+      dataset: A name of `builder.BUILDERS`.
       lists: SHA-256 of the data set's published lists, for its metadata.
-      beam_options: if there are any, Apache Beam writes the shards.
+      beam_options: Pipeline options. If there are any, Apache Beam writes the shards.
 
     Raises:
-      UserError: `out` holds another data set, or a record cannot be used.
+      UserError: `out` holds another data set or is in a bucket, or a record cannot be used.
     """
     claim(out, dataset)
     before = out / (dataset if (out / dataset).is_dir() else _NAMELESS)
@@ -54,11 +58,11 @@ def pack(
         found = json.loads((records.find_dataset(before) / "index.json").read_text())
         if found["fingerprint"] == packing.index["fingerprint"]:
             return False
-    # Built beside, then swapped in: whoever reads `out` finds the old shards or the new ones.
+    # The shards are built in a staging folder, so that readers find the old ones or the new ones.
     staging, old = out / ".packing", out / ".packed_before"
     for leftover in (staging, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    _build(staging, packing, dataset, lists or {}, beam_options)
+    _build_shards(staging, packing, dataset, lists or {}, beam_options)
     if before.is_dir():
         os.rename(before, old)
     os.rename(staging / dataset, out / dataset)
@@ -67,7 +71,9 @@ def pack(
     return True
 
 
-def _build(data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_options) -> None:
+def _build_shards(
+    data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_options
+) -> None:
     import tensorflow_datasets as tfds
 
     from .builder import BUILDERS
@@ -76,7 +82,7 @@ def _build(data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_o
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     try:
-        # It prints that it downloads, which it does not.
+        # It prints that it downloads, although it does not.
         with contextlib.redirect_stdout(io.StringIO()):
             BUILDERS[dataset](
                 data_dir=os.fspath(data_dir), clips=packing.clips, index=packing.index,

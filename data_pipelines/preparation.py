@@ -1,9 +1,10 @@
-"""The preparation behind every data set: catalog -> extracted clips, their splits, their fate.
+"""The preparation behind every data set: extracts the clips of a catalog and assigns splits.
 
-`prepare.py` is the command around it, `builder.py` the TFDS builders.
+`prepare` is the command that runs it, and `builder` has the TFDS builders that run it.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -27,21 +28,20 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to prepare.
+class PrepareOptions:
+    """Settings of the preparation.
 
     Attributes:
-      extract: of the extraction.
-      workers: processes; 0 for one per core.
-      timeout: seconds after which a clip's extraction is given up.
-      limit: only the first so many clips by name.
-      holdout: number of videos for the test split, or None to go by `holdout_fraction`; only for
-        data sets without splits of their own.
-      holdout_fraction: share of the kept videos.
-      lists_sha256: see `datasets.read_catalog`.
-      beam_options: if there are any, Apache Beam extracts and packs with them, on as many workers
-        as they say; see `beam_runner`.
-      make_work: prepares a worker process, see `clip_cache.make_work`.
+      extract: Settings of the extraction.
+      workers: Number of processes; 0 for one per core.
+      timeout: Seconds after which the extraction of a clip is given up.
+      limit: Number of clips to prepare, the first ones by name; None for all.
+      holdout: Number of videos in the test split; None for `holdout_fraction`. Only for data sets
+        without splits of their own.
+      holdout_fraction: Share of the kept videos in the test split.
+      lists_sha256: See `datasets.read_catalog`.
+      beam_options: Pipeline options. If there are any, Apache Beam extracts and packs (`beam`).
+      make_work: Prepares a worker process, see `clip_cache.make_work`.
     """
 
     extract: ExtractOptions = ExtractOptions()  # noqa: RUF009, it is frozen
@@ -57,12 +57,12 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """What goes into the shards.
+    """The contents of shards.
 
     Attributes:
-      clips: split -> paths of `.npz` records, in order.
-      index: what `index.json` beside the shards says: ids and ticks by split, crop size, and a
-        fingerprint that tells whether shards hold just these clips.
+      clips: Paths of `.npz` records by split, in order.
+      index: The contents of `index.json` beside the shards: ids and ticks by split, the crop size,
+        and a fingerprint of the clips.
     """
 
     clips: dict[str, list[str]]
@@ -71,11 +71,11 @@ class Packing:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What came of a catalog.
+    """The result of preparing a catalog.
 
     Attributes:
-      packing: what to write into shards.
-      summary: the counts, for `summary.json`.
+      packing: The contents of the shards, which are still to be written.
+      summary: The statistics for `summary.json`.
     """
 
     packing: Packing
@@ -86,21 +86,21 @@ def run(
     catalog: Catalog,
     source: str | os.PathLike,
     cache: pathlib.Path,
-    settings: Settings,
+    settings: PrepareOptions,
     manifest: pathlib.Path,
 ) -> Prepared:
     """Extracts what is not in the cache yet and writes `manifest.jsonl`, even if nothing is kept.
 
     Args:
-      catalog: see `datasets.read_catalog`.
-      source: its folder, for messages and `summary.json`.
-      cache: a folder, made if need be.
-      settings: see `Settings`.
-      manifest: the file that tells of every clip, absent ones too, what came of it.
+      catalog: See `datasets.read_catalog`.
+      source: Folder of the catalog, for messages and `summary.json`.
+      cache: Folder of the cache, which is created if necessary.
+      settings: See `PrepareOptions`.
+      manifest: File that lists the outcome of every clip, including absent ones.
 
     Raises:
-      UserError: nothing kept, or what `assign_splits` and Apache Beam raise.
-      OSError: a folder cannot be written.
+      UserError: Nothing is kept, or `assign_splits` or Apache Beam fails.
+      OSError: A folder cannot be written.
     """
     cache.mkdir(parents=True, exist_ok=True)
     probe = cache / f".probe-{os.getpid()}"
@@ -118,27 +118,31 @@ def run(
     if not summary["clips"]:
         raise UserError(
             f"none of the {len(jobs)} videos in {source} can be used "
-            f"({list_counts(summary['left_out'])}); {manifest} says more"
+            f"({list_counts(summary['left_out'])}); see {manifest} for the reasons"
         )
     packing = make_packing(outcomes, splits, cache, settings.extract.crop_size)
     return Prepared(packing, summary)
 
 
-def _extraction(jobs, cache: pathlib.Path, settings: Settings) -> Iterator:
+def _extraction(jobs, cache: pathlib.Path, settings: PrepareOptions) -> Iterator:
     options, timeout, make = settings.extract, settings.timeout, settings.make_work
     if not settings.beam_options:
         workers = settings.workers or cores()
         return clip_cache.extract_all(jobs, cache, options, workers, timeout, make)
     try:
-        from . import beam_runner
+        from . import beam
     except ImportError as error:
-        raise UserError("Apache Beam is not installed; `pip install talkjax[beam]`") from error
-    return beam_runner.extract_all(jobs, cache, options, timeout, settings.beam_options, make)
+        raise UserError(
+            "Apache Beam is not installed; install it with `pip install talkjax[beam]`"
+        ) from error
+    return beam.extract_all(jobs, cache, options, timeout, settings.beam_options, make)
 
 
 def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:
     outcomes, frames, new, begun = {}, 0, 0, time.monotonic()
-    with tqdm(total=len(jobs), desc="preparing", unit="clip", smoothing=0.05) as bar:
+    # On an error the worker processes behind `found` must end, too.
+    bar = tqdm(total=len(jobs), desc="preparing", unit="clip", smoothing=0.05)
+    with contextlib.closing(found), bar:
         for outcome, cached in found:
             outcomes[outcome["source"]] = outcome
             if not cached:
@@ -158,28 +162,28 @@ def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:
 def assign_splits(
     outcomes: Sequence[dict],
     own: dict[str, str | None],
-    settings: Settings,
+    settings: PrepareOptions,
     dataset: str = "video_folder",
 ) -> dict[str, str]:
-    """Gives every kept clip its split, by id.
+    """Returns the split of every kept clip, by id.
 
-    The data set's own; where it has none and every video lies in a folder `train`, `validation` or
-    `test`, that; else the last ones by name are `test`.
+    The data set's own split counts. If it has none and every video is in a folder `train`,
+    `validation` or `test`, that folder does. Otherwise the last videos by name are `test`.
 
     Args:
-      outcomes: of the extraction.
-      own: id -> the data set's split or None.
+      outcomes: Outcomes of the extraction.
+      own: The data set's split or None, by id.
       settings: `holdout` and `holdout_fraction` are read.
-      dataset: its name, for messages.
+      dataset: Name of the data set, for messages.
 
     Raises:
-      UserError: as many videos are held out as there are, or any of a data set with own splits.
+      UserError: All videos would be held out, or `holdout` is set for a data set with splits.
     """
     kept = [o["source"] for o in outcomes if o["parts"]]
     holdout = settings.holdout
     if any(own.get(name) for name in kept):
         if holdout is not None:
-            raise UserError(f"--holdout: {dataset} has splits of its own; leave the flag out")
+            raise UserError(f"holdout={holdout}: {dataset} has splits of its own; leave it out")
         return {name: own[name] for name in kept}
     folders = {name: name.split("/")[0] for name in kept if "/" in name}
     if len(folders) == len(kept) and set(folders.values()) <= set(SPLITS) and holdout is None:
@@ -190,7 +194,7 @@ def assign_splits(
         holdout = min(holdout, max(0, len(kept) - 1))
     elif kept and not 0 <= holdout < len(kept):
         raise UserError(
-            f"--holdout={holdout} leaves nothing to train on: {len(kept)} videos were kept; "
+            f"holdout={holdout} leaves nothing to train on, since {len(kept)} videos were kept; "
             "hold out fewer or add videos"
         )
     return {n: "test" if i >= len(kept) - holdout else "train" for i, n in enumerate(kept)}
@@ -226,13 +230,13 @@ def _write_manifest(
 def make_packing(
     outcomes: Sequence[dict], splits: dict[str, str], cache: pathlib.Path, crop_size: int
 ) -> Packing:
-    """What the shards of outcomes are to hold.
+    """Collects the contents of shards.
 
     Args:
-      outcomes: of the extraction; of each, "source" and "parts" are read.
-      splits: source -> split.
-      cache: where the parts' files lie.
-      crop_size: px, 0 if there are no pictures.
+      outcomes: Outcomes of the extraction, of which "source" and "parts" are read.
+      splits: Split by source.
+      cache: Folder of the parts' files.
+      crop_size: Side of the crops in pixels; 0 if there are no pictures.
     """
     names, ticks, paths, digest = {}, {}, {}, hashlib.sha256()
     for outcome in outcomes:
@@ -247,5 +251,5 @@ def make_packing(
 
 
 def list_counts(counts: dict[str, int]) -> str:
-    """{"no_face": 2} -> "2 no_face"."""
+    """Formats counts: {"no_face": 2} becomes "2 no_face"."""
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "none"

@@ -3,25 +3,23 @@
     python -m data_pipelines.prepare --source=VIDEOS --out=SHARDS --holdout=60
     python -m data_pipelines.prepare --dataset=hdtf --source=HDTF --out=SHARDS
 
-The command finds and tracks a face in every video, cuts leak-safe crops, computes log-mel
-spectrograms and packs everything into ArrayRecord shards. A run that was interrupted resumes when
-the same command is started again. Afterwards SHARDS holds
+Detects and tracks a face in every video, cuts leak-safe crops, computes log-mels, and packs them
+into ArrayRecord shards. To resume an interrupted run, run the same command again. SHARDS then holds
 
     DATASET/VERSION/         the shards, a TFDS data set
-    manifest.jsonl           one line per video: whether it was kept, or why it was left out
-    summary.json             the counts
-    .cache/                  extracted clips; may be deleted when no more videos will be added
+    manifest.jsonl           one line per video: kept or left out, and why
+    summary.json             statistics
+    .cache/                  extracted clips; delete it when no more videos will be added
 
-If every video lies under a folder `train`, `validation` or `test` of the source, those are the
-splits; otherwise the last `--holdout` of the kept videos by name are the split `test`. Named data
-sets have their own splits; docs/data.md lists them and the layout of their folders.
+If every video in a folder of videos is below a folder `train`, `validation` or `test` of SOURCE,
+those are the splits. Otherwise the last `--holdout` of the kept videos by name are `test`. Named
+data sets have splits of their own; docs/data.md describes them and the layout of SOURCE.
 """
 
 import os
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 from talkjax import commands, files
 from talkjax.errors import UserError
@@ -29,34 +27,35 @@ from talkjax.media import tracking
 
 from . import datasets, packing, preparation
 from .extract import ExtractOptions
-from .preparation import Settings
+from .flag_errors import flag_errors
+from .preparation import PrepareOptions
 from .workers import cores
 
 
 def prepare(
     source: str | os.PathLike,
     out: str | os.PathLike,
-    settings: Settings,
+    settings: PrepareOptions,
     dataset: str = "video_folder",
 ) -> dict:
-    """Extracts and packs a folder; the module's docstring lists the files.
+    """Extracts and packs a folder; see the module's docstring for the files.
 
     Args:
       source: Folder of the footage.
-      out: Folder of the shards.
-      settings: See `preparation.Settings`.
-      dataset: A key of `datasets.CATALOGS`.
+      out: Folder of the shards, on a local or mounted disk.
+      settings: See `preparation.PrepareOptions`.
+      dataset: A name of `datasets.CATALOGS`.
 
     Returns:
       The contents of `summary.json`.
 
     Raises:
-      UserError: There is nothing to prepare, nothing was kept, or `out` cannot be written.
+      UserError: There is nothing to prepare, nothing is kept, or `out` cannot be written.
     """
     started = time.monotonic()
+    packing.claim(out, dataset)
     catalog = datasets.read_catalog(dataset, source, out, settings.lists_sha256)
     out = pathlib.Path(out)
-    packing.claim(out, dataset)
     try:
         manifest = out / "manifest.jsonl"
         done = preparation.run(catalog, source, out / ".cache", settings, manifest)
@@ -68,143 +67,116 @@ def prepare(
         files.write_json(out / "summary.json", summary)
     except OSError as error:
         raise UserError(
-            f"cannot write to {out}: {error.strerror or error}; make room there or choose "
+            f"{out} cannot be written ({error.strerror or error}); make room there or choose "
             "another --out (finished work is kept)"
         ) from error
     return summary
 
 
 def make_parser() -> commands.Parser:
-    """Returns the parser of the command line."""
+    """Returns the parser of the command's flags."""
     parser = commands.Parser(__doc__, prog="python -m data_pipelines.prepare")
-    add, names = parser.add_argument, list(datasets.CATALOGS)
+    add = parser.add_argument
     add("--source", required=True, metavar="DIR", help="folder of videos, searched recursively")
-    add("--out", required=True, metavar="DIR", help="folder for shards, manifest and cache")
     add(
-        "--dataset",
-        choices=names,
-        default=names[0],
-        help="layout of the source folder, see docs/data.md (default: %(default)s)",
-    )
-    add("--lists_sha256", metavar="FILE", help="`sha256sum` file to verify a data set's lists with")
+        "--out", required=True, metavar="DIR",
+        help="local folder for the shards, the manifest and the cache",
+    )  # fmt: skip
+    names = list(datasets.CATALOGS)
     add(
-        "--crop_size",
-        type=commands.bounded(int, 16),
-        default=128,
-        metavar="PX",
-        help="side of the face crops in pixels (default: %(default)s)",
-    )
+        "--dataset", choices=names, default=names[0],
+        help="data set that --source holds; see docs/data.md (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--workers",
-        type=commands.bounded(int, 0),
-        default=0,
-        metavar="N",
-        help="number of processes; 0 uses all cores (default: %(default)s)",
-    )
+        "--lists_sha256", metavar="FILE",
+        help="output of `sha256sum` that the data set's lists must match (default: not checked)",
+    )  # fmt: skip
     add(
-        "--holdout",
-        type=commands.bounded(int, 0),
-        metavar="N",
-        help="number of videos for the test split, the last ones by name",
-    )
+        "--crop_size", type=commands.bounded(int, 16), default=128, metavar="PIXELS",
+        help="side of the face crops (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--holdout_fraction",
-        type=commands.bounded(float, 0.0, 0.9),
-        default=0.1,
-        metavar="X",
-        help="share of the videos for the test split if --holdout is not given (default: "
-        "%(default)s)",
-    )
+        "--workers", type=commands.bounded(int, 0), default=0, metavar="N",
+        help="number of worker processes (default: 0, one per core)",
+    )  # fmt: skip
     add(
-        "--min_seconds",
-        type=commands.bounded(float, 0.1),
-        default=1.0,
-        metavar="S",
-        help="shorter parts are left out (default: %(default)s)",
-    )
+        "--holdout", type=commands.bounded(int, 0), metavar="N",
+        help="number of videos in the test split, the last ones by name (default: see "
+        "--holdout_fraction)",
+    )  # fmt: skip
     add(
-        "--max_seconds",
-        type=commands.bounded(float, 0.2),
-        default=20.0,
-        metavar="S",
-        help="longer parts are split (default: %(default)s)",
-    )
+        "--holdout_fraction", type=commands.bounded(float, 0.0, 0.9), default=0.1,
+        metavar="SHARE", help="share of the videos in the test split (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--face",
-        default="largest",
-        metavar="WHICH",
-        help="`largest`, or the index of the face from left to right, from 0 (default: "
-        "%(default)s)",
-    )
+        "--min_seconds", type=commands.bounded(float, 0.1), default=1.0, metavar="SECONDS",
+        help="leave out shorter parts (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--max_faces",
-        type=commands.bounded(int, 1),
-        default=3,
-        metavar="N",
-        help="how many faces are detected in a frame (default: %(default)s)",
-    )
+        "--max_seconds", type=commands.bounded(float, 0.2), default=20.0, metavar="SECONDS",
+        help="split longer parts (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--timeout",
-        type=commands.bounded(float, 1.0),
-        default=1800.0,
-        metavar="S",
-        help="seconds after which a video is given up (default: %(default)s)",
-    )
+        "--face", default="largest", metavar="FACE",
+        help="face to follow: `largest`, or a number from 0, left to right (default: %(default)s)",
+    )  # fmt: skip
     add(
-        "--beam_option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="use Apache Beam with this pipeline option, for example "
+        "--max_faces", type=commands.bounded(int, 1), default=3, metavar="N",
+        help="number of faces to detect in a frame (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--timeout", type=commands.bounded(float, 1.0), default=1800.0, metavar="SECONDS",
+        help="give up a video after this time (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--beam_option", action="append", default=[], metavar="OPTION",
+        help="run on Apache Beam with this pipeline option, such as "
         "--beam_option=--runner=DirectRunner; may be repeated",
-    )
+    )  # fmt: skip
     add(
-        "--limit",
-        type=commands.bounded(int, 1),
-        metavar="N",
-        help="prepare only the first N videos by name",
-    )
+        "--limit", type=commands.bounded(int, 1), metavar="N",
+        help="prepare only the first N videos by name (default: all)",
+    )  # fmt: skip
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command line `argv`, without the program's name."""
-    given = make_parser().parse_args(argv)
-    for name in ("source", "out"):
-        if files.is_remote(path := getattr(given, name)):
-            raise UserError(f"--{name}={path} is in a bucket; use a local folder and copy it")
-    face = tracking.parse_face(given.face)
-    max_faces = given.max_faces if face == "largest" else max(given.max_faces, int(face) + 1)
-    options = ExtractOptions(
-        crop_size=given.crop_size,
-        min_seconds=given.min_seconds,
-        max_seconds=given.max_seconds,
-        face=str(face),
-        max_faces=max_faces,
-    )
-    if options.max_seconds < options.min_seconds:
-        raise UserError("--max_seconds must not be less than --min_seconds")
-    workers = given.workers or cores()
-    settings = Settings(
-        extract=options, workers=workers, timeout=given.timeout, limit=given.limit,
-        holdout=given.holdout, holdout_fraction=given.holdout_fraction,
-        lists_sha256=given.lists_sha256, beam_options=given.beam_option,
-    )  # fmt: skip
-    summary = prepare(given.source, given.out, settings, given.dataset)
+    """Runs the command."""
+    flags = make_parser().parse_args(argv)
+    if flags.max_seconds < flags.min_seconds:
+        raise UserError(
+            f"--max_seconds={flags.max_seconds:g} is less than --min_seconds={flags.min_seconds:g}"
+        )
+    with flag_errors():
+        face = tracking.parse_face(flags.face)
+        extract = ExtractOptions(
+            crop_size=flags.crop_size,
+            min_seconds=flags.min_seconds,
+            max_seconds=flags.max_seconds,
+            face=str(face),
+            max_faces=flags.max_faces if face == "largest" else max(flags.max_faces, int(face) + 1),
+        )
+        workers = flags.workers or cores()
+        settings = PrepareOptions(
+            extract=extract, workers=workers, timeout=flags.timeout, limit=flags.limit,
+            holdout=flags.holdout, holdout_fraction=flags.holdout_fraction,
+            lists_sha256=flags.lists_sha256, beam_options=flags.beam_option,
+        )  # fmt: skip
+        summary = prepare(flags.source, flags.out, settings, flags.dataset)
     for name, total in summary["splits"].items():
         print(f"{name}: {total['clips']} clips, {total['frames']} frames, {total['seconds']:.0f} s")
     left_out = preparation.list_counts(summary["left_out"])
-    print(f"left out: {left_out}; see {given.out}/manifest.jsonl")
+    print(f"left out: {left_out}; see {flags.out}/manifest.jsonl")
     if summary["frames_per_second"]:
-        where = "Apache Beam" if given.beam_option else f"{workers} processes"
+        where = "Apache Beam" if flags.beam_option else f"{workers} processes"
         print(
             f"{summary['frames_extracted_now']} frames extracted at "
-            f"{summary['frames_per_second']} frames/s with {where}"
+            f"{summary['frames_per_second']} frames/s on {where}"
         )
 
 
-def run() -> NoReturn:
-    """Runs the command."""
+def run() -> None:
+    """Runs the command on the program's arguments and exits."""
     commands.run(main)
 
 

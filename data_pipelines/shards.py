@@ -1,37 +1,38 @@
-"""Writes the ArrayRecord shards that `records.ShardReader` reads: in order, without TensorFlow.
+"""Writes the ArrayRecord shards that `records.ShardReader` reads, in order, without TensorFlow.
 
-Which clips lie in which shard follows from the clips alone, so the files are the same bytes whoever
-writes them: this process or the workers of a Beam runner (`beam_runner.write_shards`).
+The division of clips into shards depends on the clips alone, so the files have the same bytes
+whether this process writes them or the workers of a Beam runner (`beam.write_shards`).
 """
 
+import contextlib
 import dataclasses
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from talkjax import files
 from talkjax.conventions import NUM_LANDMARKS, NUM_MELS
 from talkjax.data import records
 
-SHARD_BYTES = 256 << 20  # about what a shard holds
+SHARD_BYTES = 256 << 20  # approximate size of a shard
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file to be, and the `.npz` records that it holds, in order."""
+    """The path of a shard and the `.npz` records that go into it, in order."""
 
     path: str
     clips: tuple[str, ...]
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The record of `talkjax.data.records.ClipRecord` in TFDS terms.
+    """Describes `talkjax.data.records.ClipRecord` in the terms of TFDS.
 
-    Images are encoded JPEG bytes under a Text feature, since TFDS's own Image feature wants
-    TensorFlow or one more decoder to check what it is given; `as_data_source` returns bytes.
+    Images are JPEG bytes under a Text feature, because TFDS's Image feature requires TensorFlow or
+    another decoder to check them. `as_data_source` returns bytes.
     """
     points = (None, NUM_LANDMARKS, 2)
     tensor = tfds.features.Tensor
@@ -54,8 +55,8 @@ def plan(clips: Sequence[str], path_of: Callable[..., str | os.PathLike]) -> lis
     """Divides the records of a split among shards.
 
     Args:
-      clips: paths of `.npz` records in the order in which they are to lie in the shards.
-      path_of: gives a shard's path from its `shard_index` and the number of all, `num_shards`.
+      clips: Paths of `.npz` records in the order that they will have in the shards.
+      path_of: Returns a shard's path from its `shard_index` and the number of shards, `num_shards`.
     """
     total = sum(os.path.getsize(path) for path in clips)
     parts = np.array_split(np.array(clips), min(len(clips), -(-total // SHARD_BYTES)))
@@ -66,36 +67,33 @@ def plan(clips: Sequence[str], path_of: Callable[..., str | os.PathLike]) -> lis
 
 
 def write(shard: Shard) -> None:
-    """Writes one shard; a process killed meanwhile leaves none under its name.
+    """Writes one shard, complete or not at all.
 
     Raises:
-      UserError: a record holds NaN or Inf, or its shapes disagree.
+      UserError: A record holds NaN or Inf, its shapes disagree, or the shard cannot be written.
     """
     from array_record.python import array_record_module
 
     serialize = _serializer()
-    temporary = f"{shard.path}.{uuid.uuid4().hex}.tmp"  # a runner may try a shard twice at once
-    # Groups of one record, as TFDS writes them: random access reads no more than it wants.
-    writer = array_record_module.ArrayRecordWriter(temporary, "group_size:1")
-    try:
-        for path in shard.clips:
-            record = records.check_record(records.load_npz(path))
-            example = {key: getattr(record, key) for key in records.ARRAY_KEYS}
-            example |= {
-                "clip_id": record.clip_id,
-                "frames": list(record.frames),
-                "source_fps": np.float32(record.source_fps),
-            }
-            writer.write(serialize(example))
-    finally:
-        writer.close()
-    os.replace(temporary, shard.path)
+    with files.replacing(shard.path) as temporary:
+        # Groups of one record, as TFDS writes them, so that random access reads one record only.
+        writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+        with contextlib.closing(writer):
+            for path in shard.clips:
+                record = records.check_record(records.load_npz(path))
+                example = {key: getattr(record, key) for key in records.ARRAY_KEYS}
+                example |= {
+                    "clip_id": record.clip_id,
+                    "frames": list(record.frames),
+                    "source_fps": np.float32(record.source_fps),
+                }
+                writer.write(serialize(example))
 
 
 def _serializer() -> Callable[[dict[str, Any]], bytes]:
-    """As TFDS's `serialize_example`, but always with the same bytes.
+    """Returns a deterministic `serialize_example`.
 
-    TFDS's puts the fields into an order that differs from one process to the next.
+    That of TFDS orders the fields differently from one process to the next.
     """
     described = features()
     serializer = tfds.core.example_serializer.ExampleSerializer(described.get_serialized_info())

@@ -1,16 +1,14 @@
-"""The console command talkjax-prepare, which prepares footage for training.
+"""The console command talkjax-prepare, which runs `data_pipelines.prepare`.
 
-The pipelines are a folder of the repository, `data_pipelines`. The installed package has them as
-a subpackage of talkjax.
+The pipelines are a top-level folder in a checkout and part of the package when installed.
 """
 
 import importlib
 from pathlib import Path
-from typing import NoReturn
 
 
-def run() -> NoReturn:
-    """Runs `data_pipelines.prepare`, of a checkout or of the installed package."""
-    in_checkout = (Path(__file__).parents[1] / "data_pipelines" / "prepare.py").is_file()
-    package = "data_pipelines" if in_checkout else "talkjax.data_pipelines"
-    importlib.import_module(f"{package}.prepare").run()
+def run() -> None:
+    """Runs the command on the program's arguments and exits."""
+    beside = Path(__file__).resolve().parents[1] / "data_pipelines" / "prepare.py"
+    name = "data_pipelines.prepare" if beside.is_file() else "talkjax.data_pipelines.prepare"
+    importlib.import_module(name).run()

@@ -27,6 +27,7 @@ ALLOWED = {
     "talkjax.configuration": {"talkjax.errors"},
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
+    "talkjax.prepare": set(),
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
     "talkjax.uv_scripts": {"talkjax.errors"},
     "talkjax.torch_files": CORE | {"talkjax.uv_scripts"},
@@ -37,7 +38,6 @@ ALLOWED = {
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
-    "talkjax.prepare": set(),
     "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
@@ -103,12 +103,14 @@ def absolute_module(path, node):
 
 def imports_of(path):
     """Every module a file imports, whole names: `from a import b` gives a.b."""
+    package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = absolute_module(path, node)
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
 def within(name, package):

@@ -1,4 +1,4 @@
-"""Data sets by name: what of a folder is to be prepared, and which clip belongs to which split."""
+"""Data sets by name. Each finds the clips in a folder and knows which split they belong to."""
 
 import os
 import pathlib
@@ -22,22 +22,23 @@ def read_catalog(
     out: str | os.PathLike,
     lists_sha256: str | os.PathLike | None = None,
 ) -> Catalog:
-    """Looks through a folder for the clips of a data set.
+    """Finds the clips of a data set in a folder.
 
     Args:
-      dataset: one of `CATALOGS`.
-      source: the folder, laid out as the data set is published.
-      out: where the shards go; passed over if it lies inside of `source`.
-      lists_sha256: a file as `sha256sum` writes it; the data set's lists must have these hashes.
+      dataset: A name of `CATALOGS`.
+      source: The folder, laid out as the data set is published.
+      out: Folder of the shards, which is skipped if it is inside `source`.
+      lists_sha256: Output of `sha256sum`; the data set's lists must have these hashes.
 
     Raises:
-      UserError: no such data set or folder, lists missing, malformed or other ones, nothing found.
+      UserError: The data set or the folder does not exist, a list is missing, malformed or has
+        another hash, or nothing is found.
     """
     if dataset not in CATALOGS:
-        raise UserError(f"--dataset={dataset} is unknown; there are {', '.join(CATALOGS)}")
+        raise UserError(f"dataset={dataset} is unknown; use one of {', '.join(CATALOGS)}")
     source = pathlib.Path(source)
     if not source.is_dir():
-        raise UserError(f"--source={source} is not a folder; give a folder of videos")
+        raise UserError(f"source={source} is not a folder; give a folder of videos")
     catalog = CATALOGS[dataset](source, pathlib.Path(out).resolve())
     if lists_sha256:
         check_lists(catalog, lists_sha256)

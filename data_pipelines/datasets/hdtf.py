@@ -1,16 +1,17 @@
-"""HDTF (Zhang et al., CVPR 2021): speeches from YouTube, published as lists of urls, times, crops.
+"""HDTF (Zhang et al., CVPR 2021): speeches on YouTube, published as lists of URLs, times, crops.
 
-Expected below the source folder, at any depth, for every clip of the lists either
+For every clip of the lists, the source folder must hold, at any depth, either
 
     RD_Radio10_000.mp4       the clip, cut and cropped (GROUP_NAME_INDEX.mp4, as the authors'
-                             download script writes; Radio10_0.mp4, as their README says, will do)
+                             download script names it; Radio10_0.mp4, as in their README, works too)
     Radio10.mp4              or the whole video (or RD_Radio10.mp4), which is then cut and cropped
 
 and the lists `GROUP_annotion_time.txt` etc. themselves, in the folder or in its `HDTF_dataset`.
-Sound comes from a file of the same name ending in .wav or .m4a if there is one (that script fetches
-pictures alone), else from the video.
+Sound comes from a file of the same name that ends in .wav or .m4a, if there is one (the script
+fetches pictures only), and otherwise from the video.
 
-HDTF has no official splits. Ours are by speaker, so that no name is on two sides; see `split_of`.
+HDTF has no official splits. Those here are by speaker, so that no speaker is in two splits; see
+`split_of`.
 """
 
 import pathlib
@@ -36,7 +37,7 @@ CITATION = """@inproceedings{zhang2021flow,
 }"""
 TEST_SHARE, VALIDATION_SHARE = 0.1, 0.05  # of the speakers
 
-# List -> (what its lines must look like, in words). The names are those of the repository.
+# The pattern of each list's lines and its description. The names are those of the repository.
 _TIME = r"(?:\d+:)?\d+:\d\d"
 _LISTS = {
     "video_url": (r"(\S+) (https?://\S+)", "NAME URL"),
@@ -49,10 +50,10 @@ _SOUND = (".wav", ".m4a")
 
 
 def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
-    """The clips of the lists, and what of them is there.
+    """Reads the lists and finds their clips.
 
     Raises:
-      UserError: a list is missing or malformed, or none of its videos is there.
+      UserError: A list is missing or malformed, or none of its videos exists.
     """
     paths = {
         (group, kind): _find_list(source, f"{group}_{kind}.txt")
@@ -78,7 +79,7 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
                     continue
                 key = next((key for key in cut + whole if key in files), None)
                 if key is None:
-                    detail = f"neither the clip nor {name}.mp4 ({urls.get(name, 'no url')}) is here"
+                    detail = f"neither the clip nor {name}.mp4 ({urls.get(name, 'no url')}) exists"
                     absent.append(Absent(clip_id, "missing", detail))
                     continue
                 found_id, path = files[key]
@@ -92,9 +93,9 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
                 audio = _sound_beside(path)
                 clips.append(Clip(clip_id, path, audio, split=split_of(group, name), **piece))
     for key in files.keys() - listed:
-        absent.append(Absent(files[key][0], "not_listed", "no list names it"))
+        absent.append(Absent(files[key][0], "not_listed", "it is not in any list"))
     if not clips:
-        raise UserError(f"no video of HDTF's lists in {source}; {' '.join(HOW_TO_GET.split())}")
+        raise UserError(f"{source} has no video of HDTF's lists; {' '.join(HOW_TO_GET.split())}")
     return Catalog(
         "hdtf",
         sorted(clips, key=lambda clip: clip.clip_id),
@@ -104,14 +105,14 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
 
 
 def split_of(group: str, name: str) -> str:
-    """The split of a video by its speaker: 10% of the surnames are test, 5% validation.
+    """Returns the split of a video by its speaker: 10% of the surnames are test, 5% validation.
 
-    The surname, the last capitalised word, since some people appear under two first names. Group RD
-    names its videos Radio1, Radio2, ...: nothing tells who speaks, so all of them are for training.
+    The surname is the last capitalized word; some people appear under two first names. Videos of
+    group RD are named Radio1, Radio2, ... and their speakers are unknown, so all are for training.
 
     Args:
       group: "RD", "WDA" or "WRA".
-      name: of the video, e.g. "BarackObama" or "JoeManchin1".
+      name: Name of the video, such as "BarackObama" or "JoeManchin1".
     """
     if group == "RD":
         return "train"
@@ -127,7 +128,7 @@ def _find_list(source: pathlib.Path, name: str) -> pathlib.Path:
         if path.is_file():
             return path
     raise UserError(
-        f"HDTF's list {name} is neither in {source} nor in its HDTF_dataset; "
+        f"HDTF's list {name} is neither in {source} nor in its folder HDTF_dataset; "
         f"get it from {HOMEPAGE} (folder HDTF_dataset)"
     )
 
@@ -162,7 +163,7 @@ def _interval(text: str) -> tuple[float, float]:
 
 
 def _by_name(source: pathlib.Path, out: pathlib.Path) -> tuple[dict, list[Absent]]:
-    """(group or None, video's name, index or None) -> (id, path) of the videos, and second ones."""
+    """Returns {(group or None, name, index or None): (id, path)} of the videos, and duplicates."""
     files, absent = {}, []
     for clip_id, path in catalog.find_videos(source, out):
         stem = pathlib.Path(path).stem
@@ -173,7 +174,7 @@ def _by_name(source: pathlib.Path, out: pathlib.Path) -> tuple[dict, list[Absent
         else:
             key = (None, stem, None)
         if key in files:
-            absent.append(Absent(clip_id, "duplicate", f"{files[key][0]} is taken instead"))
+            absent.append(Absent(clip_id, "duplicate", f"{files[key][0]} is used instead"))
         else:
             files[key] = (clip_id, path)
     return files, absent

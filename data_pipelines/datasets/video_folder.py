@@ -7,17 +7,17 @@ from talkjax.errors import UserError
 from .. import extract
 from .catalog import Catalog, Clip, find_videos
 
-HOW_TO_GET = "Any videos with one speaking face each, in any folders below the manual directory."
+HOW_TO_GET = "Put videos with one speaking face each into any folders below the manual directory."
 
 
 def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
-    """All videos below a folder, by relative path; see `preparation.assign_splits` for the splits.
+    """Finds all videos below a folder; `preparation.assign_splits` assigns their splits.
 
     Raises:
-      UserError: there is none.
+      UserError: There is no video.
     """
     clips = [Clip(name, path) for name, path in find_videos(source, out)]
     if not clips:
         kinds = ", ".join(sorted(extract.VIDEO_SUFFIXES))
-        raise UserError(f"no video in {source}; files must end in one of {kinds}")
+        raise UserError(f"{source} has no video; files must end in one of {kinds}")
     return Catalog("video_folder", sorted(clips, key=lambda clip: clip.clip_id))

@@ -1,13 +1,13 @@
 """VoxCeleb2 (Chung et al., Interspeech 2018): interviews, cut and cropped to tracked faces.
 
-Expected in the source folder, as it is distributed:
+The source folder must be laid out as it is distributed:
 
-    vox2_meta.csv                        the identities and whether they are of dev or test
+    vox2_meta.csv                        the identities and whether they belong to dev or test
     dev/mp4/id00012/VIDEO/00001.mp4      pictures; the same below test/
-    dev/aac/id00012/VIDEO/00001.m4a      sound; where it is missing, the mp4's own is taken
+    dev/aac/id00012/VIDEO/00001.m4a      sound; if it is missing, the sound of the mp4 is used
 
-Splits: test is the official one. A part of dev's identities (`VALIDATION_SHARE`, by their ids) is
-validation, the rest is train.
+Split test is the official one. A share of the identities of dev (`VALIDATION_SHARE`, chosen by
+their ids) is validation, and the rest is train.
 """
 
 import pathlib
@@ -35,10 +35,10 @@ _COLUMNS = ["VoxCeleb2 ID", "VGGFace2 ID", "Gender", "Set"]
 
 
 def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
-    """All clips of identities that the list names.
+    """Finds all clips of the listed identities.
 
     Raises:
-      UserError: the list is missing or malformed, or there is no clip.
+      UserError: The list is missing or malformed, or there is no clip.
     """
     meta = source / META
     sets = _read_meta(meta)
@@ -47,13 +47,13 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
         parts = clip_id.split("/")
         if len(parts) != 5 or parts[0] not in ("dev", "test") or parts[1] != "mp4":
             absent.append(
-                Absent(clip_id, "not_listed", "not of the form dev/mp4/ID/VIDEO/CLIP.mp4")
+                Absent(clip_id, "not_listed", "it is not of the form dev/mp4/ID/VIDEO/CLIP.mp4")
             )
             continue
         identity = parts[2]
         seen.add(identity)
         if identity not in sets:
-            absent.append(Absent(clip_id, "not_listed", f"{META} does not name {identity}"))
+            absent.append(Absent(clip_id, "not_listed", f"{META} does not list {identity}"))
         elif sets[identity] != parts[0]:
             detail = f"{META} has {identity} in {sets[identity]}"
             absent.append(Absent(clip_id, "wrong_set", detail))
@@ -63,10 +63,12 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
             audio = str(sound) if sound.is_file() else None
             clips.append(Clip(clip_id, path, audio, split=split_of(identity, sets[identity])))
     if not clips:
-        raise UserError(f"no clip of VoxCeleb2 in {source}; {' '.join(HOW_TO_GET.split())}")
+        raise UserError(f"{source} has no clip of VoxCeleb2; {' '.join(HOW_TO_GET.split())}")
     for identity in sets.keys() - seen:
         where = f"{sets[identity]}/mp4/{identity}"
-        absent.append(Absent(where, "missing", f"{META} names it, but the folder has no video"))
+        absent.append(
+            Absent(where, "missing", f"{META} lists it, but the folder has no video of it")
+        )
     return Catalog(
         "voxceleb2",
         sorted(clips, key=lambda clip: clip.clip_id),
@@ -76,7 +78,7 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
 
 
 def split_of(identity: str, official: str) -> str:
-    """The split of an identity, e.g. "id00012", which is officially in "dev" or "test"."""
+    """Returns the split of an identity such as "id00012", officially in "dev" or "test"."""
     if official == "test":
         return "test"
     share = catalog.share_of("voxceleb2", identity)
@@ -84,7 +86,7 @@ def split_of(identity: str, official: str) -> str:
 
 
 def _read_meta(path: pathlib.Path) -> dict[str, str]:
-    """Identity -> "dev" or "test"."""
+    """Returns "dev" or "test" by identity."""
     if not path.is_file():
         raise UserError(f"VoxCeleb2's list {META} is not in {path.parent}; get it from {HOMEPAGE}")
     lines = path.read_text("utf-8-sig", "replace").splitlines()

@@ -88,7 +88,7 @@ def outside_ticks(num_ticks: int, start: int, window: int, margin: int) -> np.nd
 
 
 def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.ndarray:
-    """Draws `count` of `pool` at random, or evenly spread without `rng`; repeats only if needed."""
+    """Draws `count` of `pool` at random, or evenly spread without `rng`; repeats if necessary."""
     if rng is None:
         return pool[np.linspace(0, len(pool) - 1, count + 2)[1:-1].round().astype(int)]
     return rng.choice(pool, count, replace=len(pool) < count)

@@ -130,9 +130,8 @@ def test_lengths_are_counted_without_an_index(data, caplog):
     flip(data)
     for limit in (4 << 30, 0):
         caplog.clear()
-        sampler = samples.WindowSampler(
-            data, "train", dataclasses.replace(LANDMARK, memory_limit=limit)
-        )
+        options = dataclasses.replace(LANDMARK, memory_limit=limit)
+        sampler = samples.WindowSampler(data, "train", options)
         assert BAD not in sampler.clips and len(sampler.clips) == COUNT - 1
         assert f"record {BAD} of" in caplog.text
 

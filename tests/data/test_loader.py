@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from talkjax.data import loader, records
+from talkjax.diffusion import guidance
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -248,6 +250,41 @@ def test_evaluation_covers_clips_once_and_pads(shards):
     assert_equal(batches[0], next(iter(loader.eval_dataset(shards, LANDMARK))))
 
 
+def test_the_first_evaluation_batches_are_a_sample_of_all_clips(tmp_path):
+    clips = [make_record(f"c{i}", ticks=130) for i in range(8)]
+    data = write_shards(tmp_path, {"test": clips})
+    batches = list(loader.eval_dataset(data, LANDMARK))
+    assert len(batches) == 12  # 8 clips of 6 windows
+    first = np.concatenate([batch["clip"] for batch in batches[:3]])
+    assert len(set(first)) >= 5  # in the order of names there would be two
+    code = (
+        "from talkjax.data import loader\n"
+        "options = loader.LoaderOptions(stage='landmark', batch_size=4)\n"
+        f"for batch in loader.eval_dataset({str(data)!r}, options):\n"
+        "    print(*batch['clip'], *batch['start'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True
+    )
+    here = [[*batch["clip"], *batch["start"]] for batch in batches]
+    assert [[int(n) for n in line.split()] for line in done.stdout.splitlines()] == here
+
+
+def test_conditions_are_dropped_as_guidance_evaluates_them(shards):
+    """Independent draws gave guidance's unconditional branch 1% of the samples."""
+    options = dataclasses.replace(JOINT, batch_size=64, drop_all=0.15, drop_reference=0.1)
+    counts = collections.Counter()
+    for batch in take(iter(loader.train_dataset(shards, options, seed=0)), 40):
+        kept = zip(batch["keep_landmarks"], batch["keep_reference"], strict=True)
+        counts.update((bool(landmarks), bool(reference)) for landmarks, reference in kept)
+    total = counts.total()
+    assert counts.keys() == {keep[:2] for keep in guidance.passes(2.0, 3.0)}
+    assert abs(counts[False, False] / total - 0.15) < 0.025
+    assert abs(counts[True, False] / total - 0.1) < 0.025
+    for batch in loader.eval_dataset(shards, options):
+        assert batch["keep_landmarks"].all() and batch["keep_reference"].all()
+
+
 def test_evaluation_is_divided_between_processes(shards):
     whole = dataclasses.replace(JOINT, batch_size=8)
     parts = [loader.eval_dataset(shards, JOINT, "test", p, 2) for p in range(2)]
@@ -284,6 +321,7 @@ def test_clips_without_usable_frames_are_passed_over(tmp_path):
     [
         ({"stage": "nonsense"}, "no stage 'nonsense'"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"drop_all": 0.7, "drop_reference": 0.4}, "sum is at most 1"),
         ({"window": 500}, "longer than the window of 500 ticks"),
     ],
 )
@@ -310,6 +348,6 @@ def test_measured_pose_never_reaches_a_batch(shards):
     for pose, clip, start in zip(batch["pose"], batch["clip"], batch["start"], strict=True):
         record = reader.read(int(clip), with_frames=False)
         window = slice(int(start), int(start) + 25)
-        steady = records.with_normalized_pose(record).landmarks[window, :74]
+        steady = records.with_steady_pose(record).landmarks[window, :74]
         np.testing.assert_array_equal(pose, steady)
         assert np.abs(pose - record.landmarks[window, :74]).max() > 1e-3

@@ -1,11 +1,12 @@
 import dataclasses
+import os
 import re
 
 import numpy as np
 import pytest
 
 from data_pipelines import builder, shards
-from talkjax.data import records
+from talkjax.data import loader, records, samples
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -95,3 +96,22 @@ def test_a_damaged_shard_file_is_a_user_error(tmp_path):
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(UserError, match="prepare the data again"):
         records.ShardReader(data, "train").read(0)
+
+
+def opened(paths):
+    """Those of the paths that this process has open."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return {os.path.realpath(link) for link in links} & set(map(str, paths))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="there is no /proc")
+def test_readers_close_their_files(tmp_path):
+    data = write_shards(tmp_path, {"train": [make_record("a"), make_record("b")]})
+    with records.ShardReader(data, "train") as reader:
+        record = reader.read(0)
+        assert opened(reader.paths)
+    assert not opened(reader.paths)
+    assert_same(reader.read(0), record)  # it opens them again
+    reader.close()
+    store = samples.ClipStore(data, "train", loader.LoaderOptions(stage="landmark"))
+    assert store[0].clip_id == "a" and not opened(reader.paths)  # all is in memory

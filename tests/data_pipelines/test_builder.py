@@ -22,7 +22,7 @@ LOADER = loader.LoaderOptions(stage="joint", batch_size=2, frames=2)
 
 def settings(log=None, **kwargs):
     work = functools.partial(make_fake_work, log=log)
-    return preparation.Settings(extract=EXTRACT, workers=2, make_work=work, **kwargs)
+    return preparation.PrepareOptions(extract=EXTRACT, workers=2, make_work=work, **kwargs)
 
 
 def make_folder(folder):
@@ -164,7 +164,7 @@ def test_sound_of_voxceleb2_comes_from_the_m4a(prepared, tmp_path):
 def test_a_tfds_run_that_failed_goes_on(prepared, tmp_path):
     folder, log = prepared("video_folder"), tmp_path / "log"
     data = with_cache(folder, tmp_path / "data")
-    with pytest.raises(UserError, match="--holdout=3 leaves nothing to train on"):
+    with pytest.raises(UserError, match="holdout=3 leaves nothing to train on"):
         with_tfds("video_folder", folder / "in", data, settings(log, holdout=3))
     with_tfds("video_folder", folder / "in", data, settings(log, holdout=1))
     assert not log.exists() and records.list_splits(data) == {"train": 2, "test": 1}
@@ -183,7 +183,9 @@ def test_what_users_get_wrong(prepared, tmp_path):
     (both / ".cache").unlink()
     os.symlink(videos / "out" / ".cache", both / ".cache")
     with_tfds("video_folder", videos / "in", both, settings())
-    with pytest.raises(UserError, match="both holds video_folder, voxceleb2; give the folder"):
+    with pytest.raises(
+        UserError, match="both holds video_folder, voxceleb2; give the folder of one of them"
+    ):
         records.find_dataset(both)
     assert records.list_splits(both / "voxceleb2") == SPLITS["voxceleb2"]
 

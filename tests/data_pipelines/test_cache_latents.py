@@ -1,14 +1,16 @@
 import dataclasses
+import hashlib
 import re
 
 import jax
 import numpy as np
 import pytest
 
+import talkjax.data
 from configs import demo_64
-from data_pipelines import cache_latents
-from talkjax import networks, runs, weights
-from talkjax.conventions import Box, mask_region
+from data_pipelines import cache_latents, encoder
+from talkjax import conventions, networks, runs, weights
+from talkjax.conventions import MOUTH_REGION, Box, mask_region
 from talkjax.data import latents, loader, records, windows
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
@@ -154,7 +156,7 @@ def test_mistakes(data, tmp_path):
     options = loader.LoaderOptions(stage="diffusion", latents=str(directory))
     with pytest.raises(UserError, match="holds no cached latents"):
         loader.train_dataset(data, options, seed=0)
-    with pytest.raises(UserError, match="name it first in --splits"):
+    with pytest.raises(UserError, match="splits lacks train"):
         run(data, Encoder(), splits=("test",))
     run(data, Encoder(), splits=("train",))
     with pytest.raises(UserError, match="no latents of split 'test'"):
@@ -171,33 +173,68 @@ def test_mistakes(data, tmp_path):
 
 def test_published_encoder(repository):
     file = repository / "tests" / "golden" / "taesd_encoder.safetensors"
-    encode, name = cache_latents.load_encoder(file)
-    out = encode(np.zeros((2, 16, 24, 3), np.float32))
-    assert out.shape[:3] == (2, 2, 3) and len(name) == 64
-    assert cache_latents.load_encoder(file)[1] == name
+    loaded = encoder.load_encoder(file)
+    out = loaded.encode(np.zeros((2, 16, 24, 3), np.float32))
+    assert out.shape[:3] == (2, 2, 3) and len(loaded.identity) == 64
+    assert encoder.load_encoder(file).identity == loaded.identity
+    assert (loaded.region, loaded.mask) == (MOUTH_REGION, conventions.MASK)
+
+
+def test_encoder_id_depends_on_the_encoder_alone():
+    rng = np.random.default_rng(0)
+    tree = {
+        "quant_conv": {"kernel": rng.normal(size=(2, 2)).astype(np.float32)},
+        "encoder": {"b": {"bias": np.ones(3, np.float32)}, "a": {"kernel": np.eye(2)}},
+        "decoder": {"kernel": np.eye(3)},
+    }
+    tree["encoder"]["a"]["kernel"] = tree["encoder"]["a"]["kernel"].astype(np.float32)
+    kept = {name: part for name, part in tree.items() if name != "decoder"}
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(kept):
+        digest.update(leaf.tobytes())
+    assert latents.encoder_id(tree) == digest.hexdigest()  # as in existing latents.json
+    assert latents.encoder_id(jax.device_put(kept)) == digest.hexdigest()
+    tree["encoder"]["b"]["bias"] = np.zeros(3, np.float32)
+    assert latents.encoder_id(tree) != digest.hexdigest()
 
 
 def test_encoder_of_a_trained_run(tmp_path):
     """Stage `autoencoder` exports whole configs: the network is built from them."""
     config = demo_64.get_config("autoencoder")
     config.autoencoder.size = "tiny"
+    config.region = (0.25, 0.0, 1.0, 1.0)
     model = networks.make_networks(config).autoencoder
     images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 24, 3)).astype(np.float32)
     params = model.init(jax.random.key(0), images)["params"]
     weights.save_params(tmp_path / "run", {"autoencoder": params}, runs.plain_config(config))
-    encode, _ = cache_latents.load_encoder(tmp_path / "run")
+    loaded = encoder.load_encoder(tmp_path / "run")
     mean, _ = model.apply({"params": params}, images, method="encode")
-    np.testing.assert_allclose(encode(images), mean, atol=1e-5)
-
-
-def test_boxes_are_those_of_the_encoder(tmp_path):
-    config = {"region": [0, 0, 1, 1], "mask": [0.5, 0.25, 1, 0.75]}
-    weights.save_params(tmp_path / "run", {}, config)
-    assert cache_latents._boxes(tmp_path / "run") == (Box(0, 0, 1, 1), Box(0.5, 0.25, 1, 0.75))
-    assert cache_latents._boxes(tmp_path / "encoder.safetensors") == (REGION, MASK)
+    np.testing.assert_allclose(loaded.encode(images), mean, atol=1e-5)
+    assert (loaded.region, loaded.mask) == (config.region, config.mask)
+    assert loaded.region != MOUTH_REGION
+    assert loaded.identity == latents.encoder_id(params)
 
 
 @pytest.mark.parametrize("box", ["0,0,1", "0,0,2,1", "0.5,0,0.5,1", "a,a,a,a"])
 def test_boxes_are_checked(box):
-    with pytest.raises(UserError, match="--region"):
-        cache_latents.main(["--data=none", "--encoder=none", f"--region={box}"])
+    with pytest.raises(UserError, match="argument --region"):
+        cache_latents.main([f"--region={box}", "--data=x", "--encoder=y"])
+
+
+def test_latents_are_written_to_local_folders():
+    with pytest.raises(UserError, match="out=gs://bucket/latents is in a bucket"):
+        cache_latents.check_local("gs://bucket/latents")
+
+
+def test_the_command(data, repository, capsys):
+    file = repository / "tests" / "golden" / "taesd_encoder.safetensors"
+    flags = ["--stride=20", "--splits=train", "--region=0.25,0,1,1"]
+    cache_latents.main([f"--data={data}", f"--encoder={file}", *flags])
+    assert "train 9 frames (9 newly encoded)" in capsys.readouterr().out
+    described = talkjax.data.describe(data, latents.default_directory(data))
+    assert described["crop_size"] == 32 and described["clips"] == {"train": 3, "test": 1}
+    assert described["latents"] | {"mean": None, "std": None} == {
+        "region": (0.25, 0.0, 1.0, 1.0), "mask": tuple(conventions.MASK), "crop_size": 32,
+        "stride": 20, "encoder": encoder.load_encoder(file).identity,
+        "latent_shape": described["latents"]["latent_shape"], "mean": None, "std": None,
+    }  # fmt: skip

@@ -96,13 +96,13 @@ def test_missing_lists_and_footage_say_where_to_get_them(speeches, tmp_path):
     with pytest.raises(UserError, match=r"list WDA_crop_wh\.txt is neither.*github.com/MRzzm/HDTF"):
         read("hdtf", speeches)
     bare = write_hdtf_lists(tmp_path / "bare" / "HDTF_dataset").parent
-    with pytest.raises(UserError, match=r"no video of HDTF's lists .*GROUP_NAME_INDEX\.mp4"):
+    with pytest.raises(UserError, match=r"has no video of HDTF's lists; .*GROUP_NAME_INDEX\.mp4"):
         read("hdtf", bare)
     with pytest.raises(UserError, match=r"vox2_meta\.csv is not in .*robots\.ox\.ac\.uk"):
         read("voxceleb2", bare)
     with pytest.raises(UserError, match="is not a folder"):
         read("hdtf", tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"--dataset=grid is unknown; there are video_folder, hdtf"):
+    with pytest.raises(UserError, match=r"dataset=grid is unknown; use one of video_folder, hdtf"):
         read("grid", bare)
 
 
@@ -153,5 +153,5 @@ def test_lists_are_hashed_and_compared(speeches):
     with pytest.raises(UserError, match=r"RD_crop_wh\.txt has SHA-256 .* fetch the list again"):
         read("hdtf", speeches, lists_sha256=sums)
     sums.write_text("abc  RD_crop_wh.txt")
-    with pytest.raises(UserError, match=r"sums:1: want `HASH  FILE`"):
+    with pytest.raises(UserError, match=r"sums:1: expected `HASH  FILE`"):
         read("hdtf", speeches, lists_sha256=sums)

@@ -20,7 +20,9 @@ OPTIONS = extract.ExtractOptions(crop_size=32)
 def run(source, out, log=None, options=OPTIONS, workers=2, **kwargs):
     work = functools.partial(make_fake_work, log=log)
     kwargs = {"holdout": 1} | kwargs
-    settings = preparation.Settings(extract=options, workers=workers, make_work=work, **kwargs)
+    settings = preparation.PrepareOptions(
+        extract=options, workers=workers, make_work=work, **kwargs
+    )
     return prepare.prepare(source, out, settings)
 
 
@@ -96,7 +98,7 @@ def test_after_sigkill_nothing_finished_is_done_again(tmp_path):
         "if __name__ == '__main__':\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=0.3)\n"
         "    options = extract.ExtractOptions(crop_size=32)\n"
-        "    settings = preparation.Settings(options, workers=1, holdout=1, make_work=work)\n"
+        "    settings = preparation.PrepareOptions(options, workers=1, holdout=1, make_work=work)\n"
         f"    prepare.prepare({str(source)!r}, {str(out)!r}, settings)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
@@ -130,7 +132,7 @@ def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
         "def main(_):\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=30.0)\n"
         f"    prepare.prepare({str(videos)!r}, {str(tmp_path / 'out')!r},\n"
-        "                    preparation.Settings(workers=2, make_work=work))\n"
+        "                    preparation.PrepareOptions(workers=2, make_work=work))\n"
         "if __name__ == '__main__':\n"
         "    sys.exit(run_main(main, []))\n"
     )
@@ -157,7 +159,7 @@ def test_splits():
         return [{"source": n, "parts": [1]} for n in names]
 
     def assign(outcomes, holdout, holdout_fraction):
-        settings = preparation.Settings(holdout=holdout, holdout_fraction=holdout_fraction)
+        settings = preparation.PrepareOptions(holdout=holdout, holdout_fraction=holdout_fraction)
         return preparation.assign_splits(outcomes, {}, settings)
 
     assert assign(kept("test/a", "train/b", "train/c"), None, 0.1) == {
@@ -168,7 +170,7 @@ def test_splits():
     assert assign(kept("a", "train/b"), None, 0.5) == {"a": "train", "train/b": "test"}
     left_out = [{"source": "z", "parts": []}]
     assert assign(kept("a", "b") + left_out, 1, 0.1) == {"a": "train", "b": "test"}
-    with pytest.raises(UserError, match="--holdout=2 leaves nothing to train on"):
+    with pytest.raises(UserError, match="holdout=2 leaves nothing to train on"):
         assign(kept("a", "b"), 2, 0.1)
 
 
@@ -176,7 +178,7 @@ def test_what_users_get_wrong(videos, tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         run(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no video in"):
+    with pytest.raises(UserError, match="empty has no video"):
         run(tmp_path / "empty", tmp_path / "out")
     make_video(tmp_path / "dark" / "a.mkv", black=range(30))
     with pytest.raises(
@@ -184,7 +186,7 @@ def test_what_users_get_wrong(videos, tmp_path):
     ):
         run(tmp_path / "dark", tmp_path / "out")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match="cannot be written"):
         run(videos, tmp_path / "file")
 
 
@@ -201,7 +203,42 @@ def test_the_command_ends_with_code_2_and_one_line(tmp_path):
     assert done.stderr.startswith("error: --source=")
     done = command(f"--source={tmp_path}", "--face=tallest", f"--out={tmp_path}")
     assert done.returncode == 2 and "--face=tallest" in done.stderr
-    assert command().returncode == 2
+    done = command()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "the following arguments are required: --source, --out" in done.stderr
+    done = command(f"--source={tmp_path}", "--out=gs://bucket/shards")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --out=gs://bucket/shards is in a bucket; write to a local folder and copy it\n"
+    )
+
+
+def test_the_console_command_is_the_module(monkeypatch, capsys):
+    from talkjax import prepare as console
+
+    monkeypatch.setattr(sys, "argv", ["talkjax-prepare", "--help"])
+    with pytest.raises(SystemExit) as end:
+        console.run()
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert (
+        said.startswith("usage: python -m data_pipelines.prepare") and "--holdout_fraction" in said
+    )
+
+
+def test_workers_end_if_collecting_fails():
+    """The traceback of an error would keep their iterator open."""
+    closed = []
+
+    def outcomes():
+        try:
+            yield {}, False
+        finally:
+            closed.append(True)
+
+    with pytest.raises(KeyError) as caught:
+        preparation._collect([], outcomes())
+    assert closed and caught.tb
 
 
 def test_the_output_may_lie_inside_of_the_source(tmp_path):

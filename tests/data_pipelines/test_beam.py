@@ -24,7 +24,9 @@ TWO = (*DIRECT, "--direct_running_mode=multi_processing", "--direct_num_workers=
 
 def run(source, out, log=None, **kwargs):
     work = functools.partial(make_fake_work, log=log)
-    how = preparation.Settings(extract=EXTRACT, workers=1, holdout=1, make_work=work, **kwargs)
+    how = preparation.PrepareOptions(
+        extract=EXTRACT, workers=1, holdout=1, make_work=work, **kwargs
+    )
     return prepare.prepare(source, out, how)
 
 
@@ -72,7 +74,7 @@ def make_broken(cache, options):
 
 
 def test_a_pipeline_that_fails_is_one_line(videos, tmp_path):
-    how = preparation.Settings(extract=EXTRACT, make_work=make_broken, beam_options=DIRECT)
+    how = preparation.PrepareOptions(extract=EXTRACT, make_work=make_broken, beam_options=DIRECT)
     with pytest.raises(UserError, match=r"the Beam pipeline failed .*no face finder here"):
         prepare.prepare(videos, tmp_path / "out", how)
     with pytest.raises(UserError, match="the Beam pipeline failed"):
@@ -88,7 +90,7 @@ def test_a_killed_pipeline_goes_on(videos, tmp_path):
         "from tests.data_pipelines.synthetic import make_fake_work\n"
         "if __name__ == '__main__':\n"
         f"    work = functools.partial(make_fake_work, log={str(log)!r}, delay=0.5)\n"
-        "    settings = preparation.Settings(\n"
+        "    settings = preparation.PrepareOptions(\n"
         "        extract.ExtractOptions(crop_size=32), holdout=1, make_work=work,\n"
         f"        beam_options={DIRECT!r})\n"
         f"    prepare.prepare({str(videos)!r}, {str(out)!r}, settings)\n"

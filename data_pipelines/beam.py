@@ -1,10 +1,10 @@
-"""Preparation on Apache Beam, for footage that is too much for one machine (extra `beam`).
+"""Preparation on Apache Beam, for more footage than one machine can process (extra `beam`).
 
-This is the work of `clip_cache.extract_all` and `shards.write` on the workers of a runner. All of
-them must see the source and the output folder under the same paths (a network file system), have
+A runner's workers do what `clip_cache.extract_all` and `shards.write` do on one machine. All
+workers must see the source and the output folder under the same paths (a network file system), have
 talkjax and its dependencies installed, and be able to start the face-landmark environment. Results
-travel through those folders, so a cancelled pipeline resumes where it stopped, with Beam or
-without, and the result does not depend on the runner.
+are exchanged through those folders, so a pipeline that was cancelled can be resumed, on Beam or
+without it, and the result does not depend on the runner.
 """
 
 import functools
@@ -37,7 +37,7 @@ def extract_all(
 
     Args:
       jobs, cache, options, timeout, make: See `clip_cache.extract_all`.
-      beam_options: Pipeline options, for example ["--runner=DirectRunner"].
+      beam_options: Pipeline options, such as ["--runner=DirectRunner"].
 
     Raises:
       UserError: The pipeline failed.
@@ -55,7 +55,7 @@ def extract_all(
 
 
 def write_shards(plan: Sequence[shards.Shard], beam_options: BeamOptions) -> None:
-    """Writes shards in parallel, each on one worker.
+    """Writes shards in parallel, each by one worker.
 
     Raises:
       UserError: The pipeline failed.
@@ -68,28 +68,26 @@ def _run(elements: Sequence, transform: beam.PTransform, options: BeamOptions) -
         options = PipelineOptions(list(options))
     try:
         with beam.Pipeline(options=options) as pipeline:
-            # Without reshuffling, a runner may send all elements through one worker.
+            # Without reshuffling, a runner may give all of them to one worker.
             pipeline | beam.Create(elements, reshuffle=True) | transform
     except Exception as error:  # every runner has exceptions of its own
         logging.getLogger(__name__).debug("the pipeline failed", exc_info=True)
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise UserError(
-            f"the Beam pipeline failed ({last[0].strip()[:300]}); the same command resumes from "
-            "what is done"
+            f"the Beam pipeline failed ({last[0].strip()[:300]}); run the same command again, and "
+            "it resumes"
         ) from error
 
 
 class _Extract(beam.DoFn):
-    """Extracts clips in one process per Beam worker process, whose threads take turns."""
+    """Extracts clips; the threads of a Beam worker process share one FaceMesh worker."""
 
     def __init__(self, make: Callable[[], Callable], timeout: float, cache: str):
         self._make, self._timeout, self._cache = make, timeout, pathlib.Path(cache)
         self._shared, self._pool = Shared(), None
 
     def setup(self):
-        self._pool = self._shared.acquire(
-            functools.partial(JobPool, self._make, workers=1, timeout=self._timeout)
-        )
+        self._pool = self._shared.acquire(lambda: JobPool(self._make, 1, self._timeout))
 
     def process(self, job: clip_cache.Job):
         result = result_of(self._pool.schedule(job))
@@ -97,4 +95,4 @@ class _Extract(beam.DoFn):
             clip_cache.write_failure(self._cache, job, result.kind, result.detail, 0.0)
 
     def teardown(self):
-        self._pool = None  # the last reference closes the pool
+        self._pool = None  # the process ends with the last reference

@@ -1,0 +1,143 @@
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+from etils.epath import backend, gpath
+
+import talkjax.data
+from data_pipelines import cache_latents
+from talkjax.conventions import MASK, MOUTH_REGION
+from talkjax.data import latents, loader, records, remote
+from talkjax.errors import UserError
+from tests.data_pipelines.synthetic import make_record, write_shards
+
+
+class Bucket(type(backend.os_backend)):
+    """A bucket that is a folder; counts what is opened."""
+
+    def __init__(self, folder):
+        self.folder, self.opened, self.truncate = folder, [], False
+
+    def local(self, path):
+        return os.fspath(path).replace("gs://", f"{self.folder}/", 1)
+
+    def open(self, path, mode):
+        self.opened.append(os.path.basename(path))
+        if self.truncate:
+            Path(self.local(path)).write_bytes(b"short")
+        return super().open(self.local(path), mode)
+
+    def exists(self, path):
+        return super().exists(self.local(path))
+
+    def isdir(self, path):
+        return super().isdir(self.local(path))
+
+    def listdir(self, path):
+        return super().listdir(self.local(path))
+
+    def stat(self, path):
+        return super().stat(self.local(path))
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    made = Bucket(tmp_path / "bucket")
+    monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", made)
+    monkeypatch.setenv(remote.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return made
+
+
+@pytest.fixture
+def data(tmp_path, bucket):
+    """The same shards and latents here and at gs://mine/shards."""
+    train = [make_record(f"c{i}", ticks=60) for i in range(3)]
+    local = write_shards(tmp_path, {"train": train, "test": [make_record("t", ticks=70)]})
+    cache_latents.cache_latents(
+        local, lambda images: images[:, ::4, ::4], "fake", ("train", "test"),
+        region=MOUTH_REGION, mask=MASK, batch=4,
+    )  # fmt: skip
+    shutil.copytree(local, bucket.folder / "mine" / "shards")
+    return local
+
+
+def first_batch(data_dir, latents_dir=None):
+    options = loader.LoaderOptions(stage="joint", batch_size=4, latents=latents_dir)
+    return next(iter(loader.train_dataset(data_dir, options, seed=0)))
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], strict=True)
+
+
+def test_shards_and_latents_in_a_bucket_give_the_same_batches(data, bucket):
+    assert_equal(first_batch("gs://mine/shards"), first_batch(data))
+    assert_equal(
+        first_batch("gs://mine/shards", "gs://mine/shards/latents"),
+        first_batch(data, str(latents.default_directory(data))),
+    )
+    fetched = [name for name in bucket.opened if not name.endswith(".json")]
+    assert len(fetched) == len(set(fetched)) == 4  # a shard and three arrays, once each
+    assert records.list_splits("gs://mine/shards") == {"train": 3, "test": 1}
+    described = talkjax.data.describe("gs://mine/shards", "gs://mine/shards/latents")
+    assert described == talkjax.data.describe(data, latents.default_directory(data))
+    reader = records.ShardReader("gs://mine/shards", "train")
+    again = copy.deepcopy(reader)  # by the same methods as pickling for a worker process
+    assert again.read(1).clip_id == reader.read(1).clip_id
+
+
+def test_a_copy_that_differs_is_fetched_again(data, bucket):
+    path = epath.Path("gs://mine/shards/latents/train.frames.npy")
+    (copy,) = remote.local_copies([path])
+    assert copy.read_bytes() == (latents.default_directory(data) / path.name).read_bytes()
+    bucket.opened.clear()
+    assert remote.local_copies([path]) == [copy] and not bucket.opened
+    copy.write_bytes(b"cut off")
+    assert remote.local_copies([path]) == [copy] and bucket.opened == [path.name]
+    original = Path(bucket.local(path))
+    os.utime(original, (1, 1))  # changed in the bucket
+    remote.local_copies([path])
+    assert bucket.opened == [path.name] * 2
+    assert copy.read_bytes() == original.read_bytes()
+    assert [p.name for p in copy.parent.iterdir()] == [path.name]
+
+
+def test_an_incomplete_download_leaves_nothing(data, bucket):
+    bucket.truncate = True
+    path = "gs://mine/shards/latents/train.frames.npy"
+    with pytest.raises(UserError, match=r"train.frames.npy arrived with 5 of \d+ bytes"):
+        remote.local_copies([path])
+    assert not list(remote._place(epath.Path(path)).parent.iterdir())
+
+
+def test_local_paths_are_used_as_they_are(data):
+    paths = [latents.default_directory(data) / "train.frames.npy"]
+    assert remote.local_copies(paths) == paths
+
+
+def test_mistakes_are_one_line(data, bucket, monkeypatch):
+    with pytest.raises(UserError, match="gs://mine/nothing holds no prepared data"):
+        records.find_dataset("gs://mine/nothing")
+    with pytest.raises(UserError, match="gs://mine/shards holds no cached latents"):
+        latents.read_index("gs://mine/shards")
+    monkeypatch.setattr(bucket, "exists", lambda path: (_ for _ in ()).throw(ImportError("gcsfs")))
+    with pytest.raises(UserError, match=r"cannot be read \(ImportError: gcsfs\); check"):
+        records.find_dataset("gs://mine/shards")
+
+
+def test_descriptions_come_from_the_index_or_from_a_picture(data, tmp_path):
+    index = records.find_dataset(data) / "index.json"
+    assert talkjax.data.describe(data) == {
+        "crop_size": 32, "clips": {"train": 3, "test": 1}, "latents": None,
+    }  # fmt: skip
+    index.write_text(json.dumps({"crop_size": 48}))
+    assert talkjax.data.describe(data)["crop_size"] == 48
+    index.write_text(json.dumps({"crop_size": 0}))  # of `synthesize_speech`
+    assert talkjax.data.describe(data)["crop_size"] is None
