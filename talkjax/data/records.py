@@ -76,13 +76,13 @@ class ClipRecord:
         return self.timestamps.astype(np.float64) * TICKS_PER_SECOND
 
 
-def with_steady_pose(record: ClipRecord) -> ClipRecord:
+def with_normalized_pose(record: ClipRecord) -> ClipRecord:
     """Replaces the measured pose points by those that the networks may see.
 
-    Measured pose points move with the mouth, so networks get `talkjax.head_pose.steady_pose`.
+    Measured pose points move with the mouth, so networks get `talkjax.head_pose.normalize_pose`.
     Shards keep what was measured.
     """
-    pose = head_pose.steady_pose(
+    pose = head_pose.normalize_pose(
         record.frame_landmarks, record.transforms, record.timestamps, record.face_found
     )
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND

@@ -154,7 +154,7 @@ class ClipStore:
 
     def _read(self, position: int, frames: bool) -> records.ClipRecord:
         try:
-            return records.with_steady_pose(self._reader.read(position, frames))
+            return records.with_normalized_pose(self._reader.read(position, frames))
         except records.DamagedRecordError as error:
             self.count_damaged(position, error)
             raise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import demo_64, demo_128
-from data_pipelines import cache_latents
+from data_pipelines import cache_latents, encoder
 from talkjax import networks, runs, weights
 from talkjax.conventions import MASK, MOUTH_REGION, to_float
 from talkjax.data import latents, loader, records
@@ -39,10 +39,11 @@ def autoencoder(tmp_path_factory):
 def cached(shards, autoencoder, tmp_path_factory):
     """Latents of the shards, encoded by that autoencoder."""
     out = tmp_path_factory.mktemp("latents")
-    encode, name = cache_latents.load_encoder(autoencoder[0])
+    loaded = encoder.load_encoder(autoencoder[0])
     cache_latents.cache_latents(
-        shards, encode, name, ["train", "test"], out, region=MOUTH_REGION, mask=MASK, stride=2
-    )
+        shards, loaded.encode, loaded.identity, ["train", "test"], out, region=MOUTH_REGION, mask=MASK,
+        stride=2,
+    )  # fmt: skip
     return str(out)
 
 
