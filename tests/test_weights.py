@@ -110,9 +110,9 @@ def test_many_wrong_tensors_are_counted(tmp_path):
 
 
 def test_swapped_taesd_files():
-    with pytest.raises(UserError, match="no TAESD encoder"):
+    with pytest.raises(UserError, match="not a TAESD encoder"):
         weights.taesd_params(DECODER, ENCODER)
-    with pytest.raises(UserError, match="no TAESD decoder"):
+    with pytest.raises(UserError, match="not a TAESD decoder"):
         weights.taesd_params(ENCODER, ENCODER)
 
 
