@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import torch_denoiser
 from benchmarks.torch_step import Draws, TorchStep
 from talkjax import commands, configuration, networks
+from talkjax.conventions import NUM_LANDMARKS
 from talkjax.errors import UserError
 from talkjax.training import metrics, plan, sharding, stages, state
 from talkjax.training.rng import stream
@@ -47,7 +48,7 @@ def make_batch(config: Any, nets: networks.Networks) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     rows, frames = config.batch_size, config.data.frames
     normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
-    points = lambda *shape: rng.random((*shape, networks.NUM_LANDMARKS, 2), np.float32)  # noqa: E731
+    points = lambda *shape: rng.random((*shape, NUM_LANDMARKS, 2), np.float32)  # noqa: E731
     return {
         "target_latent": normal(rows, frames, *nets.latent_shape),
         "masked_latent": normal(rows, frames, *nets.latent_shape),

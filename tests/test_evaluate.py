@@ -11,7 +11,6 @@ from talkjax.commands import run_main
 from talkjax.metrics import command, packages
 from tests.metrics.test_landmarks import record
 from tests.sampling import fakes
-from tests.training import saved
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +104,6 @@ def test_missing_packages_are_named_in_one_line(places, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "scipy, skimage cannot be imported" in error and "pip install 'talkjax[eval]'" in error
     assert error.count("\n") == 1
-
-
-def test_a_training_run_is_exported_into_the_work_folder(tmp_path):
-    run = tmp_path / "run"
-    saved.save_run(run)
-    export = command._export_if_run(str(run), tmp_path / "work")
-    assert export.parent == tmp_path / "work"
-    assert {p.name for p in export.iterdir()} == {"config.json", "model.safetensors"}
-    assert command._export_if_run(str(export), tmp_path / "work") == export
 
 
 def test_given_videos_are_measured_without_a_model(tmp_path, repository):

@@ -1,5 +1,6 @@
 """Rules of the house that no linter knows."""
 
+import ast
 import importlib.metadata
 import re
 import subprocess
@@ -64,20 +65,116 @@ def test_no_large_files():
     assert not large
 
 
+# ---- names in prose ------------------------------------------------------------------------------
+
+OURS = ("talkjax", "data_pipelines", "configs", "benchmarks", "tests")
+BACKTICKED = re.compile(r"`+([^`\n]+)`+")
+DOTTED = re.compile(rf"(?<![\w./-])(?:{'|'.join(OURS)})(?:\.[A-Za-z_]\w*)+(?![\w/])")
+SHORT = re.compile(r"([A-Za-z_]\w*)((?:\.\w+)+)(?=\(|$)")
+FILE_NAME = re.compile(r"\.(?:py|md|jsonl?|toml|safetensors)$")
+
+
+def _defined(tree):
+    """Names that the statements of a module or class define, with the nodes of its classes."""
+    names = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names[node.name] = node
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(a.asname or a.name).split(".")[0]: None for a in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = (n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name))
+            names |= {n.id: None for n in found}
+        elif isinstance(node, ast.If | ast.Try):
+            names |= _defined(node)
+    return names
+
+
+def _resolves(name):
+    """Whether a dotted name is a module of this repository or something defined in one."""
+    path, parts = ROOT, name.split(".")
+    while parts and (path / parts[0]).is_dir():
+        path /= parts.pop(0)
+    if parts and (path / f"{parts[0]}.py").is_file():
+        path /= f"{parts.pop(0)}.py"
+    elif (path / "__init__.py").is_file():
+        path /= "__init__.py"
+    elif parts:
+        return False
+    if not parts:
+        return True
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = _defined(tree)
+    if "__getattr__" in names:  # lazy exports are named in strings
+        strings = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+        names |= {value: None for value in strings if isinstance(value, str)}
+    for part in parts:
+        if part not in names:
+            return False
+        node = names[part]
+        if not isinstance(node, ast.ClassDef):
+            return True  # attributes of an instance or of an imported name are not followed
+        names = _defined(node)
+    return True
+
+
+def _imported(path):
+    """What the names that a file imports from this project stand for."""
+    if path.suffix != ".py":
+        return {}
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    modules = (node for node in nodes if isinstance(node, ast.ImportFrom))
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in modules
+        if (node.module or "").split(".")[0] in OURS
+        for alias in node.names
+    }
+
+
+def _names_in_prose(path):
+    """Yields (line number, name, what it stands for) of dotted names in backticks."""
+    imported = _imported(path)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for span in BACKTICKED.findall(line):
+            yield from ((number, name, name) for name in DOTTED.findall(span))
+            if (short := SHORT.match(span)) and short[1] in imported:
+                yield number, short[0], imported[short[1]] + short[2]
+
+
+def test_names_in_prose_resolve():
+    """Names of this project in backticks, whole, or short where a file imports their module."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {name}"
+        for path in files(".py", ".md", ".toml")
+        for number, name, meaning in _names_in_prose(path)
+        if not FILE_NAME.search(name) and not _resolves(meaning)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 # ---- pins ---------------------------------------------------------------------------------------
 
 
 def pins():
-    lines = PROJECT["tool"]["uv"]["constraint-dependencies"]
-    found = dict(line.split("==") for line in lines)
-    assert len(found) == len(lines)
+    """{package: {version: marker}}; a package may have one version for Python 3.11 alone."""
+    found = {}
+    for line in PROJECT["tool"]["uv"]["constraint-dependencies"]:
+        requirement = Requirement(line)
+        (pin,) = requirement.specifier
+        assert pin.operator == "=="
+        found.setdefault(requirement.name, {})[pin.version] = str(requirement.marker or "")
     return found
 
 
 def test_pins_are_sorted_exact_and_without_addresses():
     names = list(pins())
     assert names == sorted(names) == [canonicalize_name(name) for name in names]
-    assert all(re.fullmatch(r"[0-9][0-9a-z.+]*", version) for version in pins().values())
+    markers = ['python_version < "3.12"', 'python_version >= "3.12"']
+    for name, versions in pins().items():
+        assert all(re.fullmatch(r"[0-9][0-9a-z.+]*", version) for version in versions), name
+        assert list(versions.values()) in ([""], markers), name
     assert not SOURCES.search((ROOT / "pyproject.toml").read_text())
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert "uv.lock" in ignored  # it would carry download addresses
@@ -92,13 +189,13 @@ def test_every_package_we_need_is_pinned():
         *PROJECT["dependency-groups"]["dev"],
     ]
     todo = [(Requirement(text), "") for text in requirements]
-    seen, missing = set(), set()
+    seen, missing, pinned, ours = set(), set(), pins(), project["name"]
     while todo:
         requirement, extra = todo.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
-        if name not in pins():
+        if name not in pinned and name != ours:
             missing.add(name)
         for wanted in ("", *requirement.extras):
             if (name, wanted) in seen:
@@ -117,9 +214,9 @@ def test_the_lock_has_the_pinned_versions():
     path = ROOT / "uv.lock"
     if not path.exists():
         pytest.skip("no uv.lock: not run through uv")
-    locked = {
-        package["name"]: package["version"]
-        for package in tomllib.loads(path.read_text())["package"]
-        if package["name"] != PROJECT["project"]["name"]
-    }
-    assert locked == pins(), "renew constraint-dependencies from uv.lock"
+    locked = {}
+    for package in tomllib.loads(path.read_text())["package"]:
+        if package["name"] != PROJECT["project"]["name"]:
+            locked.setdefault(package["name"], set()).add(package["version"])
+    pinned = {name: set(versions) for name, versions in pins().items()}
+    assert locked == pinned, "renew constraint-dependencies from uv.lock"

@@ -50,7 +50,6 @@ ALLOWED = {
     | WEIGHTS
     | {
         "talkjax.data",
-        "talkjax.export",
         "talkjax.head_pose",
         "talkjax.media",
         "talkjax.pictures",

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,17 @@ def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
     np.testing.assert_array_equal(nets.mask, expected)
 
 
+def test_the_config_of_an_earlier_version_makes_its_networks(repository):
+    """The bundled checkpoint's config lacks fields that later versions added."""
+    config = json.loads((repository / "talkjax/assets/demo_128/config.json").read_text())
+    config["denoiser"].pop("skip_after_attention", None)
+    config["autoencoder"].pop("remat", None)
+    nets = networks.make_networks(config)
+    assert nets.latent_shape == (10, 14, 16) and nets.prediction == "v"
+    # It was trained with skip connections that leave before the attention.
+    assert not nets.denoiser.config.skip_after_attention
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -69,10 +82,20 @@ def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
         ("autoencoder.kind", "vq"),
         ("autoencoder.latent_mean", (0.0, 1.0)),
         ("diffusion.schedule", "sigmoid"),
+        ("diffusion.prediction", "x0"),
+        ("denoiser.remat", "some"),
     ],
 )
 def test_what_does_not_fit_is_refused(field, value):
     config = person_128.get_config()
     config.update_from_flattened_dict({field: value})
-    with pytest.raises(ValueError, match=r"region|autoencoder|channels|schedule"):
+    with pytest.raises(ValueError, match=r"region|autoencoder|channels|schedule|prediction|remat"):
         networks.make_networks(config)
+
+
+def test_latents_are_not_normalised_with_unknown_statistics():
+    """Stable Diffusion's statistics, once the default, are wrong for any other autoencoder."""
+    nets = networks.make_networks(demo_64.get_config())
+    assert nets.latent_mean is None and nets.latent_std is None
+    with pytest.raises(ValueError, match="latent_mean and latent_std are not set"):
+        nets.decode({}, np.zeros((1, *nets.latent_shape), np.float32))

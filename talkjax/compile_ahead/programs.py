@@ -112,6 +112,8 @@ def training_program(config: Any, devices: list[Any], name: str = "train") -> Pr
         program.
       ValueError: The config does not describe a stage.
     """
+    # The values of latent statistics do not matter here.
+    config = updated(config, {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)})
     planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
     if name not in planned.programs:
         raise UserError(

@@ -199,11 +199,13 @@ def _mark_last(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[av.AudioFrame,
 def _stored_length(frame: av.AudioFrame) -> int:
     """Returns the number of samples of a stream's last frame.
 
-    In mp4, the packet's duration says how much of it is the encoder's padding.
+    A frame that lasts less than its samples ends with the encoder's padding. In Matroska, durations
+    are rounded to milliseconds, so small differences are no padding there.
     """
-    samples = Fraction(frame.time_base) * frame.sample_rate * (frame.duration or 0)
-    exact = Fraction(frame.time_base) * frame.sample_rate <= 1
-    return min(frame.samples, round(samples)) if exact and samples >= 1 else frame.samples
+    tick = Fraction(frame.time_base) * frame.sample_rate  # samples per tick
+    samples = round(tick * (frame.duration or 0))
+    rounding = 0 if tick <= 1 else 2 * tick
+    return samples if 1 <= samples < frame.samples - rounding else frame.samples
 
 
 def channel_layout(layout: av.AudioLayout) -> tuple[str, int]:

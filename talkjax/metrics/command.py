@@ -137,8 +137,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> None:
         settings = evaluator.EvaluationSettings(
             args.seconds, args.crop_size, args.seed, tuple(args.rows), more
         )
-        checkpoint = _export_if_run(args.checkpoint, Path(work))
-        generator = SamplerGenerator(checkpoint, pinned, options, detector)
+        generator = SamplerGenerator(args.checkpoint, pinned, options, detector)
         result = evaluator.evaluate_model(clips, generator, detector, work, settings, models)
         _write_results(result, clips, out, args.sheets)
 
@@ -273,19 +272,6 @@ def _prepare_models(
     )
     with FaceMesh(max_faces=4) as detector:  # as in sampling
         yield detector, models, described
-
-
-def _export_if_run(directory: str, work: Path) -> Path:
-    """Returns the checkpoint; a training run is exported into the work folder first."""
-    from talkjax import runs
-    from talkjax.export import export as export_run
-    from talkjax.metrics import workspace
-
-    if not (Path(directory) / runs.DIRECTORY).is_dir():
-        return Path(directory)
-    export = work / f"export-{workspace.hash_checkpoint(directory)[:16]}"
-    export_run(export, run=directory)
-    return export
 
 
 def _write_results(

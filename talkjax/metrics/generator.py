@@ -32,7 +32,7 @@ class SamplerGenerator:
         """Loads a checkpoint.
 
         Args:
-          directory: Exported checkpoint.
+          directory: Exported checkpoint, or directory of a training run.
           identity: Plain data that identifies the weights and the code.
           options: Sampling options; they become part of the identity.
           detector: Face detector for the templates.

@@ -193,7 +193,7 @@ class SyncScorer:
             features = np.pad(
                 audio.log_mel(wave),
                 ((-FIRST_STEP, STEPS), (0, 0)),
-                constant_values=sync_expert.LOG_MEL_FLOOR,
+                constant_values=conventions.MEL_FLOOR,
             )
         if count < 1:
             return np.zeros((0, self._embedding), np.float32)

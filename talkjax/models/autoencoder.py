@@ -1,9 +1,9 @@
 """The KL-regularised convolutional autoencoder, in Stable Diffusion's layout.
 
-The first learned part of the method (arXiv 2408.05416): images <-> latents in which the diffusion
-runs. The layout is that of diffusers' `AutoencoderKL`, so that `stabilityai/sd-vae-ft-mse` loads
-unchanged (`talkjax.weights.autoencoder_kl_params`). Downsampling by f = 2 ** (len(channels) - 1):
-f=4 and f=8 are the same class. The paper's own sizes are not published.
+This is the first learned part of the method (arXiv 2408.05416): it encodes images as the latents in
+which the diffusion runs, and decodes them. The layout is that of diffusers' `AutoencoderKL`, so
+`stabilityai/sd-vae-ft-mse` loads unchanged (`talkjax.weights.autoencoder_kl_params`). One class
+downsamples by any factor f = 2 ** (len(channels) - 1). The paper does not publish its sizes.
 """
 
 import math
@@ -21,19 +21,25 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"channels": (32, 64, 128, 128), "layers": 1, "latent_channels": 4},
     "base": {"channels": (128, 256, 512, 512), "layers": 2, "latent_channels": 4},
 }
-# Stable Diffusion multiplies the latents of its `base` weights by this: a mean of 0 and a standard
-# deviation of 1 / SD_SCALING in every channel, in talkjax's per-channel normalisation.
+# Stable Diffusion multiplies latents of its `base` weights by this factor. As a normalisation per
+# channel, that is a mean of 0 and a standard deviation of 1 / SD_SCALING.
 SD_SCALING = 0.18215
 
 
-def size(name: str, f: int = 8) -> dict[str, Any]:
-    """Constructor arguments of `AutoencoderKL` for a named size and a downsampling factor 4 or 8.
+def size_arguments(name: str, f: int = 8) -> dict[str, Any]:
+    """Returns constructor arguments of `AutoencoderKL` for a named size.
+
+    Args:
+      name: A key of `SIZES`.
+      f: Downsampling factor, 4 or 8.
 
     Raises:
-      ValueError: unknown name or factor.
+      ValueError: The name or the factor is unknown.
     """
     if name not in SIZES or f not in (4, 8):
-        raise ValueError(f"no autoencoder {name!r} with f={f}; sizes {sorted(SIZES)}, f 4 or 8")
+        raise ValueError(
+            f"unknown autoencoder size {name!r} with f={f}; use one of {sorted(SIZES)} and f=4 or 8"
+        )
     channels = SIZES[name]["channels"][: 1 + int(math.log2(f))]
     return {**SIZES[name], "channels": channels}
 
@@ -43,7 +49,7 @@ def _conv3(features: int, name: str, dtype: Any) -> nn.Conv:
 
 
 class ResnetBlock(nn.Module):
-    """Norm-SiLU-conv twice, with a skip (1x1 where the channels change)."""
+    """Twice norm, SiLU and convolution, with a skip (a 1x1 convolution if the channels change)."""
 
     features: int
     groups: int = 32
@@ -51,7 +57,7 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> (B, H, W, features)."""
+        """Maps (B, H, W, C) to (B, H, W, features)."""
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm1")(x))
         h = _conv3(self.features, "conv1", self.dtype)(h)
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm2")(h))
@@ -62,14 +68,14 @@ class ResnetBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over all positions, one head as wide as the features."""
+    """Residual self-attention over all positions, with one head."""
 
     groups: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> the same shape."""
+        """Maps (B, H, W, C) to the same shape."""
         b, h, w, c = x.shape
         tokens = GroupNorm(self.groups, dtype=self.dtype, name="group_norm")(x)
         tokens = tokens.reshape(b, h * w, c)
@@ -83,8 +89,8 @@ class AttentionBlock(nn.Module):
         return x + tokens.reshape(x.shape)
 
 
-class _Half(nn.Module):
-    """What the encoder and the decoder share."""
+class _Coder(nn.Module):
+    """Base class of the encoder and the decoder."""
 
     channels: Sequence[int]
     layers: int
@@ -107,18 +113,18 @@ class _Half(nn.Module):
         return _conv3(self.out_channels, "conv_out", self.dtype)(x)
 
 
-class Encoder(_Half):
-    """`layers` blocks a resolution, then a strided convolution."""
+class Encoder(_Coder):
+    """`layers` ResNet blocks per resolution, with strided convolutions between resolutions."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (B, H, W, 3) -> moments (B, H/f, W/f, 2c)."""
+        """Maps images (B, H, W, 3) to moments (B, H/f, W/f, 2c)."""
         x = _conv3(self.channels[0], "conv_in", self.dtype)(x)
         for i, features in enumerate(self.channels):
             for j in range(self.layers):
                 x = self._resnet(features, f"down_{i}_resnet_{j}")(x)
             if i < len(self.channels) - 1:
-                # One row and column after, none before: where Stable Diffusion's weights expect it.
+                # Stable Diffusion pads one row and one column at the end only.
                 x = nn.Conv(
                     features, (3, 3), (2, 2), padding=((0, 1), (0, 1)), dtype=self.dtype,
                     name=f"down_{i}_downsample",
@@ -126,12 +132,12 @@ class Encoder(_Half):
         return self._head(self._middle(x))
 
 
-class Decoder(_Half):
-    """`layers` + 1 blocks a resolution, then nearest-neighbour upsampling and a convolution."""
+class Decoder(_Coder):
+    """`layers` + 1 ResNet blocks per resolution, with upsampling and a convolution between."""
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Latents (B, h, w, c) -> images (B, f*h, f*w, 3)."""
+        """Maps latents (B, h, w, c) to images (B, f*h, f*w, 3)."""
         x = self._middle(_conv3(self.channels[-1], "conv_in", self.dtype)(z))
         for i, features in enumerate(reversed(self.channels)):
             for j in range(self.layers + 1):
@@ -142,15 +148,15 @@ class Decoder(_Half):
 
 
 class AutoencoderKL(nn.Module):
-    """The autoencoder `E, D`; `AutoencoderKL(**size("tiny", f=8))`.
+    """The autoencoder, for example `AutoencoderKL(**size_arguments("tiny", f=8))`.
 
     Attributes:
-      channels: features at each resolution, finest first; f = 2 ** (len(channels) - 1).
-      layers: ResNet blocks a resolution in the encoder; the decoder has one more.
-      latent_channels: channels of a latent.
-      groups: normalisation groups; must divide every entry of `channels`.
-      dtype: compute type; parameters are float32.
-      remat: recompute block activations in the backward pass instead of storing them.
+      channels: Features at each resolution, finest first; f = 2 ** (len(channels) - 1).
+      layers: Number of ResNet blocks per resolution of the encoder; the decoder has one more.
+      latent_channels: Number of channels of a latent.
+      groups: Number of groups of the group norms, which must divide every entry of `channels`.
+      dtype: Computation type; parameters are float32.
+      remat: Whether the backward pass recomputes the activations of blocks instead of storing them.
     """
 
     channels: Sequence[int] = (128, 256, 512, 512)
@@ -162,11 +168,11 @@ class AutoencoderKL(nn.Module):
 
     @property
     def downsampling(self) -> int:
-        """The factor f."""
+        """Downsampling factor f."""
         return 2 ** (len(self.channels) - 1)
 
     def setup(self) -> None:
-        """Makes the two halves and the 1x1 convolutions between them."""
+        """Makes the encoder, the decoder and the 1x1 convolutions between them."""
         shared = (self.groups, self.dtype, self.remat)
         channels = tuple(self.channels)
         self.encoder = Encoder(channels, self.layers, 2 * self.latent_channels, *shared)
@@ -175,7 +181,13 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv(self.latent_channels, (1, 1), dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images (B, H, W, 3) in [-1, 1] -> mean and log-variance, each (B, H/f, W/f, c) float32.
+        """Encodes images.
+
+        Args:
+          images: (B, H, W, 3) in [-1, 1].
+
+        Returns:
+          Mean and log-variance of the latents, each (B, H/f, W/f, c) float32.
 
         Raises:
           ValueError: H or W is not a multiple of f.
@@ -189,29 +201,29 @@ class AutoencoderKL(nn.Module):
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents (B, h, w, c) -> images (B, f*h, f*w, 3) float32 in about [-1, 1], not clipped."""
+        """Decodes latents (B, h, w, c) to images (B, f*h, f*w, 3), not clipped to [-1, 1]."""
         z = self.post_quant_conv(latents.astype(self.dtype))
         return self.decoder(z).astype(jnp.float32)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """The round trip through the mean; also what `init` is called with."""
+        """Encodes and decodes images. Modules are initialised through this method."""
         return self.decode(self.encode(images)[0])
 
 
 def sample_latent(key: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
-    """A draw from the posterior N(mean, exp(logvar)), of the same shape."""
+    """Samples the posterior N(mean, exp(logvar)), which gives an array of the same shape."""
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     return mean + jnp.exp(0.5 * logvar) * noise
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-    """KL of the posterior from N(0, 1) in nats, summed over each image: (B, h, w, c) -> (B,)."""
+    """Computes the KL divergence of the posterior from N(0, 1), (B,) nats per image."""
     terms = jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar
     return 0.5 * terms.sum(axis=tuple(range(1, mean.ndim)))
 
 
 def layout_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor arguments that a parameter tree was made with (but for `groups`)."""
+    """Returns the constructor arguments, except `groups`, that a parameter tree was made with."""
     encoder = params["encoder"]
     channels = []
     while (block := encoder.get(f"down_{len(channels)}_resnet_0")) is not None:

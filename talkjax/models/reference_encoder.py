@@ -10,12 +10,13 @@ from talkjax.models.autoencoder import ResnetBlock
 
 
 class ReferenceEncoder(nn.Module):
-    """One map of features per U-Net resolution.
+    """Encodes the reference as one map of features per resolution of the U-Net.
 
     Attributes:
-      channels: features per resolution, finest first, as the U-Net's.
-      blocks: ResNet blocks per resolution.
-      groups: of the group norms.
+      channels: Features at each resolution, finest first, as in the U-Net.
+      blocks: Number of ResNet blocks per resolution.
+      groups: Number of groups of the group normalisations.
+      dtype: Computation type; parameters are float32.
     """
 
     channels: tuple[int, ...]
@@ -25,7 +26,7 @@ class ReferenceEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, latent: jax.Array) -> list[jax.Array]:
-        """(B, h, w, c) normalised latent -> [(B, h / 2^s, w / 2^s, channels[s])]."""
+        """Maps a normalised latent (B, h, w, c) to [(B, h / 2^s, w / 2^s, channels[s])]."""
         x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(
             latent.astype(self.dtype)
         )

@@ -1,8 +1,8 @@
-"""SyncNet v2: a few lips and a little sound to two points, close where they belong together.
+"""SyncNet v2: embeds windows of lips and of sound, close to each other where they are in sync.
 
 Chung & Zisserman, *Out of time: automated lip sync in the wild* (ACCV-W 2016), in the layout of
-github.com/joonson/syncnet_python, so that its published weights load unchanged. The published sizes
-are the default; smaller ones are trained here (stage `sync`), on other inputs: see `cepstra`.
+github.com/joonson/syncnet_python, so that its published weights load unchanged. The default sizes
+are the published ones. Stage `sync` trains smaller ones on other inputs; see `cepstra`.
 """
 
 import math
@@ -14,29 +14,31 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-FRAMES = 5  # pictures of a window, at 25 Hz
-STEPS = 20  # cepstra of a window, at 100 Hz
+from talkjax.conventions import MEL_FLOOR
+
+FRAMES = 5  # pictures in a window, at 25 Hz
+STEPS = 20  # cepstra in a window, at 100 Hz
 COEFFICIENTS = 13
 STEPS_PER_FRAME = 4
-# From a window's first picture to its first cepstrum. Log-mel frames are centred at their time, so
-# the 20 of a window lie about its middle picture. (The published MFCCs begin at their time: 0.)
+# Steps from the first picture of a window to its first cepstrum. Log-mel frames are centred at
+# their time, so the 20 of a window are centred at its middle picture. (The published MFCCs begin at
+# their time, which makes this 0.)
 FIRST_STEP = STEPS_PER_FRAME * (FRAMES // 2) - STEPS // 2
-LOG_MEL_FLOOR = math.log(1e-5)  # of `talkjax.media.audio.log_mel`: silence
-# Roughly mean and deviation of the cepstra of speech, with silence at the origin of both.
+# Approximate mean and standard deviation of the cepstra of speech, relative to those of silence.
 _SHIFT = np.array([30.0, 15.0] + [0.0] * 11, np.float32)
 _SCALE = np.array([17, 11, 6, 7, 6, 5, 5, 4, 3.5, 3.5, 3, 3, 2.5], np.float32)
 
-_GROUP = 8  # channels that are normalised together
-_EPS = 1e-5  # torch's
-# Published widths; kernel, stride, padding of each convolution; window, stride, padding of the
-# pooling behind it. Over (coefficients, time) and (height, width).
+_GROUP = 8  # number of channels that are normalised together
+_EPS = 1e-5  # torch's default
+# Published layers over (coefficients, time) and (height, width): width, kernel, stride and padding
+# of a convolution; window, stride and padding of the pooling after it.
 _AUDIO = (
     (64, (3, 3), 1, 1, None),
     (192, (3, 3), 1, 1, ((3, 3), (1, 2), 0)),
     (384, (3, 3), 1, 1, None),
     (256, (3, 3), 1, 1, None),
     (256, (3, 3), 1, 1, ((3, 3), (2, 2), 0)),
-    (512, None, 1, 0, None),  # whatever is left: (5, 4)
+    (512, None, 1, 0, None),  # kernel of the size that is left, (5, 4)
 )
 _LIPS = (
     (96, (7, 7), 2, 0, ((3, 3), (2, 2), 0)),
@@ -44,22 +46,22 @@ _LIPS = (
     (256, (3, 3), 1, 1, None),
     (256, (3, 3), 1, 1, None),
     (256, (3, 3), 1, 1, ((3, 3), (2, 2), 0)),
-    (512, None, 1, 0, None),  # whatever is left: (6, 6) of 224 x 224
+    (512, None, 1, 0, None),  # kernel of the size that is left, (6, 6) for 224 x 224 px
 )
 _HIDDEN = 512
 
 
-# ---- what the networks are given ----------------------------------------------------------------
+# ---- inputs -------------------------------------------------------------------------------------
 
 
 def cepstra(mel: jax.Array) -> jax.Array:
-    """The 13 cepstra that trained experts hear, of about unit size.
+    """Computes the 13 cepstra that the experts trained here are given, of about unit size.
 
-    The orthonormal DCT-II of log-mel frames, as MFCCs are made, but of the 80 bins that prepared
-    data hold anyway.
+    They are the orthonormal DCT-II of log-mel frames, like MFCCs, but of the 80 bins that prepared
+    data contain anyway.
 
     Args:
-      mel: (..., M, 80) float32 of `talkjax.media.audio.log_mel`.
+      mel: (..., M, 80) float32 from `talkjax.media.audio.log_mel`.
 
     Returns:
       (..., M, 13) float32.
@@ -68,15 +70,15 @@ def cepstra(mel: jax.Array) -> jax.Array:
     place = (np.arange(bins) + 0.5)[:, None] * np.arange(COEFFICIENTS)[None]
     basis = np.cos(np.pi * place / bins) * math.sqrt(2 / bins)
     basis[:, 0] /= math.sqrt(2)
-    values = (mel - LOG_MEL_FLOOR) @ jnp.asarray((basis / _SCALE).astype(np.float32))
+    values = (mel - MEL_FLOOR) @ jnp.asarray((basis / _SCALE).astype(np.float32))
     return values - jnp.broadcast_to(_SHIFT / _SCALE, values.shape)
 
 
 def audio_windows(features: jax.Array) -> jax.Array:
-    """Cuts windows of 0.2 s out of features at 100 Hz, one every 40 ms.
+    """Cuts windows of 0.2 s from features at 100 Hz, one every 40 ms.
 
     Args:
-      features: (B, M, 13); what belongs to picture k's window begins at row 4 k.
+      features: (B, M, 13), in which the window of picture k begins at row 4 k.
 
     Returns:
       (B, (M - 20) // 4 + 1, 13, 20, 1).
@@ -89,24 +91,24 @@ def audio_windows(features: jax.Array) -> jax.Array:
 def resampling(
     size: int, wanted: int, zoom: jax.Array, shift: jax.Array, blur: jax.Array
 ) -> jax.Array:
-    """Matrices that shrink, magnify about the middle, move and soften one axis of pictures.
+    """Makes matrices that resize, zoom, shift and blur one axis of pictures.
 
     Args:
-      size: px there are.
-      wanted: px there will be.
-      zoom: (B,) factor; negative ones mirror.
-      shift: (B,) of what is seen, in shares of the picture.
-      blur: (B,) deviation of an additional Gaussian, source px.
+      size: Number of pixels of the source.
+      wanted: Number of pixels of the result.
+      zoom: (B,) factors of magnification about the centre; negative ones mirror.
+      shift: (B,) shifts of the content, as shares of the picture.
+      blur: (B,) standard deviations of an additional Gaussian blur, in source pixels.
 
     Returns:
-      (B, wanted, size) float32, rows of sum 1.
+      (B, wanted, size) float32, whose rows sum to 1.
     """
     place = (np.arange(wanted, dtype=np.float32) + 0.5) / wanted - 0.5
     place = (place[None] / zoom[:, None] + 0.5 - shift[:, None]) * size
     distance = place[..., None] - (np.arange(size, dtype=np.float32) + 0.5)[None, None]
-    # Half a target pixel: enough against aliasing, and where nothing shrinks hardly a softening.
+    # Half a target pixel suffices against aliasing, and hardly blurs where nothing shrinks.
     spread = (0.5 * max(size / wanted, 0.8)) ** 2 + jnp.square(blur)
-    # Beyond the picture's end the nearest pixel counts, not none.
+    # Beyond the edge of the picture, the nearest pixel counts.
     distance = jnp.square(distance)
     distance -= distance.min(-1, keepdims=True)
     weights = jnp.exp(-0.5 * distance / spread[:, None, None])
@@ -120,7 +122,7 @@ def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
 
 
 def network_images(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """What trained experts see: (B, L, H, W, 3), 0 to 255 RGB, as (B, L, *size, 3) in [-1, 1]."""
+    """Resizes RGB pictures (B, L, H, W, 3) in [0, 255] to (B, L, *size, 3) in [-1, 1]."""
     images = images.astype(jnp.float32) / 127.5 - 1.0
     none = jnp.zeros((images.shape[0],))
     axes = [
@@ -131,24 +133,24 @@ def network_images(images: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def distances(lips: jax.Array, audio: jax.Array) -> jax.Array:
-    """Euclidean distance of every lip window to every sound: in the loss as in the metric.
+    """Computes the Euclidean distance of every lip window to every window of sound.
 
     Args:
-      lips: (B, W, D).
-      audio: (B, N, D).
+      lips: (B, W, D) embeddings.
+      audio: (B, N, D) embeddings.
 
     Returns:
       (B, W, N).
     """
     square = jnp.square(lips[:, :, None] - audio[:, None]).sum(-1)
-    return jnp.sqrt(square + 1e-12)  # the root's slope at 0 is infinite
+    return jnp.sqrt(square + 1e-12)  # the slope of the square root is infinite at 0
 
 
-# ---- the networks -------------------------------------------------------------------------------
+# ---- networks -----------------------------------------------------------------------------------
 
 
 class StoredNorm(nn.Module):
-    """Batch normalisation with the statistics of published weights; nothing here updates them."""
+    """Batch normalisation with the statistics of published weights, which are not updated."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -161,10 +163,10 @@ class StoredNorm(nn.Module):
 
 
 def motion_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Kernels (5, k, k, C, features) of which the first two thirds see only what moves.
+    """Initialises kernels (5, k, k, C, features) so that the first two thirds see motion only.
 
-    Neighbouring windows look almost alike to a random network; without this it takes long until
-    their embeddings part, and until then the loss stays at chance.
+    Neighbouring windows look almost alike to a random network. Without this initialisation it takes
+    long until their embeddings differ, and until then the loss stays at chance level.
     """
     kernel = nn.initializers.lecun_normal()(key, shape)
     moving = np.arange(shape[-1]) < 2 * shape[-1] // 3
@@ -173,9 +175,9 @@ def motion_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class FrameConv(nn.Module):
-    """A convolution over 5 pictures and their height and width, (5, k, k): pictures as channels.
+    """A convolution over 5 pictures, their height and their width, with pictures as channels.
 
-    Its kernel keeps the axes (5, k, k, C, features) of the published one.
+    Its kernel has the axes (5, k, k, C, features) of the published one.
     """
 
     features: int
@@ -184,7 +186,7 @@ class FrameConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, L, H, W, C) -> (B * (L - 4), h, w, features), every run of 5 pictures."""
+        """Convolves every run of 5 pictures: (B, L, H, W, C) -> (B * (L - 4), h, w, features)."""
         batch, length, height, width, channels = x.shape
         shape = (FRAMES, *self.kernel, channels, self.features)
         kernel = self.param("kernel", motion_init, shape)
@@ -200,14 +202,14 @@ class FrameConv(nn.Module):
 
 
 class SyncExpert(nn.Module):
-    """Both networks; the published ones by default.
+    """The lip network and the audio network; the published ones by default.
 
     Attributes:
-      width: factor on all published widths.
-      embedding: D, features of an embedding.
-      norm: "stored" for published weights, whose batch statistics are parameters; "group" for
-        training, which needs none (`GroupNorm`; over all channels in the dense layers).
-      unit: embeddings are brought to length 1, so that distances are 0 to 2.
+      width: Factor of all published widths.
+      embedding: Number of features D of an embedding.
+      norm: "stored" for published weights, whose batch statistics are parameters, or "group" for
+        training, which requires no statistics. Group norms of dense layers have one group.
+      unit: Whether embeddings are scaled to length 1, so that distances are between 0 and 2.
     """
 
     width: float = 1.0
@@ -219,7 +221,7 @@ class SyncExpert(nn.Module):
         if self.norm == "stored":
             return StoredNorm(name=name)(x)
         if self.norm != "group":
-            raise ValueError(f"no norm {self.norm!r}; use stored or group")
+            raise ValueError(f"unknown norm {self.norm!r}; use 'stored' or 'group'")
         whole = x.ndim == 2 or x.shape[-1] % _GROUP
         groups = 1 if whole else x.shape[-1] // _GROUP
         return nn.GroupNorm(num_groups=groups, epsilon=_EPS, name=name)(x)
@@ -241,7 +243,7 @@ class SyncExpert(nn.Module):
                 window, strides, pad = pool
                 x = nn.max_pool(x, window, strides, ((pad, pad),) * 2)
             if 0 in x.shape:
-                raise ValueError(f"what the sync expert is given of {part} is too small")
+                raise ValueError(f"the {part} inputs of the sync expert are too small")
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(self._features(_HIDDEN), name=f"{part}_fc_0")(x)
         x = nn.relu(self._normalise(x, f"{part}_fc_norm"))
@@ -257,11 +259,11 @@ class SyncExpert(nn.Module):
         """Embeds runs of pictures, windows of sound, or both.
 
         Args:
-          images: (B, L, H, W, 3), L >= 5.
-          windows: (B, N, 13, 20, 1), see `audio_windows`.
+          images: (B, L, H, W, 3) with L >= 5, or None.
+          windows: (B, N, 13, 20, 1) from `audio_windows`, or None.
 
         Returns:
-          (B, L - 4, D) and (B, N, D); None for what was not given.
+          Embeddings (B, L - 4, D) and (B, N, D), with None for an input that was not given.
         """
         lips = audio = None
         if images is not None:
@@ -275,7 +277,7 @@ class SyncExpert(nn.Module):
 
 
 def from_config(config: Mapping[str, Any]) -> SyncExpert:
-    """The expert that a config of stage `sync` trains."""
+    """Makes the expert that a configuration of stage `sync` trains."""
     sync = config["sync"]
     return SyncExpert(
         width=float(sync["width"]), embedding=int(sync["embedding"]), norm="group", unit=True

@@ -1,14 +1,14 @@
-"""TAESD: a tiny deterministic autoencoder, f=8, a drop-in for the KL autoencoder's interface.
+"""TAESD: a tiny deterministic autoencoder with f=8 and the KL autoencoder's interface.
 
-The architecture of madebyollin/taesd (MIT). Three published layouts differ only in the number of
-latent channels and in an extra branch of the blocks at the lowest resolution:
+This is the architecture of madebyollin/taesd (MIT). Three published layouts differ only in the
+number of latent channels and in an extra branch of the blocks at the lowest resolution:
 
     taesd   4 channels (Stable Diffusion)
     taef1  16 channels (FLUX.1)
     taef2  32 channels and `pool` branches (FLUX.2)
 
-TAESD itself works on images in [0, 1]; this module's interface is talkjax's [-1, 1].
-Not part of the paper (arXiv 2408.05416), whose autoencoder is `talkjax.models.autoencoder`.
+TAESD itself works on images in [0, 1]; the interface of this module is talkjax's [-1, 1]. It is not
+part of the paper (arXiv 2408.05416), whose autoencoder is `talkjax.models.autoencoder`.
 """
 
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "taef1": {"latent_channels": 16, "pool": False},
     "taef2": {"latent_channels": 32, "pool": True},
 }
-# Modules carry their position in the published torch `Sequential` as name (`layer_7`), so that
-# weights map by rule and a wrong key can be named as it stands in the file.
-_ENCODER_STAGES = (2, 6, 10)  # positions of the strided convolutions; three blocks follow each
-_DECODER_STAGES = (3, 8, 13)  # positions of the first of three blocks; upsampling + conv follow
+# Modules are named after their position in the published torch `Sequential` (`layer_7`), so that
+# weights map by a rule and errors can name a key as it stands in the file.
+_ENCODER_STAGES = (2, 6, 10)  # positions of strided convolutions, each followed by three blocks
+_DECODER_STAGES = (3, 8, 13)  # positions of three blocks, followed by upsampling and a convolution
 
 
 def _conv(
     features: int, name: str, dtype: Any, kernel: int = 3, stride: int = 1, bias: bool = True
 ):
-    # Explicit padding: torch pads a strided convolution symmetrically, "SAME" does not.
+    # torch pads a strided convolution symmetrically, and padding="SAME" does not.
     pad = kernel // 2
     return nn.Conv(
         features, (kernel, kernel), (stride, stride), padding=((pad, pad), (pad, pad)),
@@ -43,7 +43,7 @@ def _conv(
 
 
 class Block(nn.Module):
-    """Three 3x3 convolutions with a skip; `pool` adds a normalised 1x1 branch in front."""
+    """Three 3x3 convolutions with a skip; `pool` adds a normalised 1x1 branch before them."""
 
     features: int
     pool: bool = False
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, features) -> the same shape."""
+        """Maps (B, H, W, features) to the same shape."""
         if self.pool:
             h = _conv(4 * self.features, "pool_0", self.dtype, kernel=1, bias=False)(x)
             h = GroupNorm(4, epsilon=1e-5, dtype=self.dtype, name="pool_1")(h)
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A block, then three times a strided convolution and three blocks."""
+    """One block, then three times a strided convolution and three blocks."""
 
     latent_channels: int
     width: int
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (B, H, W, 3) in [0, 1] -> (B, H/8, W/8, latent_channels)."""
+        """Maps images (B, H, W, 3) in [0, 1] to (B, H/8, W/8, latent_channels)."""
         block = nn.remat(Block) if self.remat else Block
         x = _conv(self.width, "layer_0", self.dtype)(x)
         x = block(self.width, dtype=self.dtype, name="layer_1")(x)
@@ -85,7 +85,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three times three blocks, upsampling and a convolution; then a block."""
+    """Three times three blocks, upsampling and a convolution, then one block."""
 
     width: int
     pool: bool
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Latents (B, h, w, latent_channels) -> (B, 8h, 8w, 3), nominally in [0, 1]."""
+        """Maps latents (B, h, w, latent_channels) to (B, 8h, 8w, 3), nominally in [0, 1]."""
         block = nn.remat(Block) if self.remat else Block
         x = jnp.tanh(z / 3.0) * 3.0
         x = nn.relu(_conv(self.width, "layer_1", self.dtype)(x))
@@ -108,14 +108,14 @@ class Decoder(nn.Module):
 
 
 class TAESD(nn.Module):
-    """The tiny autoencoder; `TAESD(**LAYOUTS["taef2"])`, or `TAESD(**layout_of(params))`.
+    """The tiny autoencoder: `TAESD(**LAYOUTS["taef2"])` or `TAESD(**layout_of(params))`.
 
     Attributes:
-      latent_channels: channels of a latent.
-      pool: whether the lowest resolution's blocks carry the `pool` branch.
-      width: channels of every hidden layer (64 in all published weights).
-      dtype: compute type; parameters are float32.
-      remat: recompute block activations in the backward pass instead of storing them.
+      latent_channels: Number of channels of a latent.
+      pool: Whether the blocks at the lowest resolution have the `pool` branch.
+      width: Number of channels of every hidden layer, 64 in all published weights.
+      dtype: Computation type; parameters are float32.
+      remat: Whether the backward pass recomputes the activations of blocks instead of storing them.
     """
 
     latent_channels: int = 4
@@ -127,12 +127,12 @@ class TAESD(nn.Module):
     downsampling = 8
 
     def setup(self) -> None:
-        """Makes the two halves."""
+        """Makes the encoder and the decoder."""
         self.encoder = Encoder(self.latent_channels, self.width, self.pool, self.dtype, self.remat)
         self.decoder = Decoder(self.width, self.pool, self.dtype, self.remat)
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Images (B, H, W, 3) in [-1, 1] -> latents (B, H/8, W/8, c) float32, deterministic.
+        """Encodes images (B, H, W, 3) in [-1, 1] as latents (B, H/8, W/8, c) float32.
 
         Raises:
           ValueError: H or W is not a multiple of 8.
@@ -143,17 +143,17 @@ class TAESD(nn.Module):
         return self.encoder(x).astype(jnp.float32)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents (B, h, w, c) -> images (B, 8h, 8w, 3) float32 in about [-1, 1], not clipped."""
+        """Decodes latents (B, h, w, c) to images (B, 8h, 8w, 3), not clipped to [-1, 1]."""
         x = self.decoder(latents.astype(self.dtype))
         return x.astype(jnp.float32) * 2.0 - 1.0
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """The round trip; also what `init` is called with."""
+        """Encodes and decodes images. Modules are initialised through this method."""
         return self.decode(self.encode(images))
 
 
 def layout_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor arguments (latent_channels, pool, width) that made a parameter tree."""
+    """Returns the constructor arguments that a parameter tree was made with."""
     encoder = params["encoder"]
     width, latent_channels = encoder["layer_14"]["kernel"].shape[-2:]
     return {

@@ -69,7 +69,7 @@ def _adapt(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
     """Changes the type of the computation, and the attention to one that this platform has."""
     if dtype is not None:
         config = {**config, "dtype": dtype}
-    with contextlib.suppress(KeyError, TypeError):  # `build_networks` reports what is wrong
+    with contextlib.suppress(KeyError, TypeError):  # `make_networks` reports what is wrong
         denoiser = config["denoiser"]
         talk = denoiser["talkformer"]
         own = attention.supported_implementation(

@@ -27,13 +27,15 @@ def find_checkpoint(
       revision: Branch, tag or commit of the repository.
 
     Raises:
-      UserError: `name_or_path` is neither a folder nor a repository id, huggingface_hub is not
-        installed, or the download fails.
+      UserError: `name_or_path` is neither a folder nor a repository id, the package that reads the
+        bucket or repository is not installed, or the download fails.
     """
     if name_or_path is None:
         return files.as_path(bundled.checkpoint())
     name = os.fspath(name_or_path)
-    if files.is_remote(name) or os.path.isdir(name):
+    if files.is_remote(name):
+        return _find_in_bucket(name)
+    if os.path.isdir(name):
         return files.as_path(name)
     if isinstance(name_or_path, os.PathLike) or not _REPOSITORY.fullmatch(name):
         raise UserError(
@@ -41,6 +43,21 @@ def find_checkpoint(
             "training run or the id of a Hugging Face repository (owner/name)"
         )
     return _download(name, revision)
+
+
+def _find_in_bucket(name: str) -> epath.Path:
+    try:
+        path = files.as_path(name)
+        found = path.is_dir()
+    # ImportError: the package for this kind of bucket is missing. KeyError: no bucket is meant.
+    except (ImportError, KeyError, OSError, ValueError) as error:
+        raise UserError(
+            f"{name}: cannot be opened ({files.one_line(error)}); give a local folder, or a bucket "
+            "(gs://...) whose package is installed"
+        ) from error
+    if not found:
+        raise UserError(f"{name}: is not a directory; check the path")
+    return path
 
 
 def _download(repository: str, revision: str | None) -> epath.Path:

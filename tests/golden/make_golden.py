@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["torch==2.13.0", "diffusers==0.42.1", "safetensors", "numpy"]
 # ///
-"""Writes the reference data of the parity tests; the only place that imports torch.
+"""Writes the reference data of the parity tests with PyTorch and diffusers.
 
     uv run tests/golden/make_golden.py
 
-Runs in its own environment, on a CPU, in seconds. Weights are random and rounded to float16, the
+It runs in its own environment, on a CPU, in seconds. Weights are random and rounded to float16, the
 precision in which such files are published; outputs are computed from the rounded weights in
-float32. Beside the files it checks itself: that diffusers reads the older attention names as the
-same network, and that the TAESD written here is diffusers' own where that exists.
+float32. The script also checks itself: diffusers must read the older attention names as the same
+network, and the TAESD defined here must equal that of diffusers where diffusers has one.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_
 
 
 def randomise(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Moves every norm and bias off its default and rounds all weights to float16."""
+    """Perturbs every norm and bias and rounds all weights to float16."""
     with torch.no_grad():
         for p in module.parameters():
             if p.ndim == 1:
@@ -128,9 +128,9 @@ def taesd(name: str, latent: int, pool: bool, width: int = 8) -> None:
     encoder, decoder = taesd_encoder(width, latent, pool), taesd_decoder(width, latent, pool)
     for part, module in (("encoder", encoder), ("decoder", decoder)):
         save_file(randomise(module), HERE / f"{name}_{part}.safetensors")
-    images = torch.rand(2, 3, 16, 24)  # [0, 1], as TAESD has them
+    images = torch.rand(2, 3, 16, 24)  # in [0, 1], which TAESD expects
     latents = encoder(images)
-    decoded = decoder(4 * latents)  # far enough out for the clamp to matter
+    decoded = decoder(4 * latents)  # large enough for the clamp to matter
     np.savez_compressed(
         HERE / f"{name}.npz",
         images=nhwc(images),
@@ -146,7 +146,7 @@ def taesd(name: str, latent: int, pool: bool, width: int = 8) -> None:
         latent_channels=latent,
     ).eval()
     theirs.encoder.layers.load_state_dict(encoder.state_dict())
-    shifted = {}  # diffusers clamps outside its list of layers
+    shifted = {}  # diffusers clamps outside of its list of layers
     for key, value in decoder.state_dict().items():
         position, rest = key.split(".", 1)
         shifted[f"{int(position) - 1}.{rest}"] = value
@@ -193,7 +193,7 @@ def ddim() -> None:
             reference.set_timesteps(10)
             state = z
             for step in reference.timesteps:
-                # A stand-in for a network that depends on both arguments.
+                # This takes the place of a network that depends on both arguments.
                 state = reference.step(0.3 * state + step / 1000, step, state).prev_sample
             golden[f"{name}/{short}/trajectory"] = state
     for spacing, offset, steps in (

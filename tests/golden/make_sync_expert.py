@@ -4,13 +4,13 @@
 #   "torch==2.13.0", "python_speech_features==0.6", "scipy", "safetensors", "numpy"
 # ]
 # ///
-"""Writes the reference data of the sync expert's parity tests: SyncNet's layout, small.
+"""Writes the reference data of the sync expert's parity tests: a small SyncNet.
 
     uv run tests/golden/make_sync_expert.py
 
-Runs in its own environment, on a CPU, in seconds. The network is that of SyncNetModel.py
-(github.com/joonson/syncnet_python) with a sixteenth of its widths and pictures of 60 x 84 px;
-weights are random. MFCCs are python_speech_features' of a made-up sound.
+It runs in its own environment, on a CPU, in seconds. The network is that of SyncNetModel.py
+(github.com/joonson/syncnet_python) with a sixteenth of its widths, for pictures of 60 x 84 px.
+Weights are random. MFCCs are computed by python_speech_features from a synthetic sound.
 """
 
 from pathlib import Path
@@ -24,12 +24,12 @@ from torch import nn
 HERE = Path(__file__).parent
 PART = 16
 SIZE = (60, 84)
-LEFT = (1, 2)  # what of such a picture the last convolution sees
+LAST_KERNEL = (1, 2)  # size of the feature map before the last convolution
 EMBEDDING = 24
 
 
 def hidden(*layers: nn.Module) -> list[nn.Module]:
-    """Layers, each with its norm and its ReLU."""
+    """Adds a norm and a ReLU after each layer."""
     out = []
     for layer in layers:
         size = layer.out_channels
@@ -71,7 +71,7 @@ class SyncNet(nn.Module):
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=beside),
             *hidden(*(nn.Conv3d(d, d, (1, 3, 3), padding=beside) for _ in range(3))),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *hidden(nn.Conv3d(d, e, (1, *LEFT))),
+            *hidden(nn.Conv3d(d, e, (1, *LAST_KERNEL))),
         )
         self.netfcaud, self.netfclip = dense(), dense()
 
@@ -83,7 +83,7 @@ class SyncNet(nn.Module):
 
 
 def randomise(model: nn.Module) -> None:
-    """Moves norms, biases and stored statistics off their defaults."""
+    """Perturbs norms, biases and stored statistics."""
     with torch.no_grad():
         for name, p in model.state_dict().items():
             if name.endswith("running_var"):

@@ -282,5 +282,8 @@ def test_real_recordings(shared_data):
         "clips/square_590_25fps.mp4": 5.01551,
     }
     for name, length in seconds.items():
-        assert audio.audio_duration(data / name) == pytest.approx(length, abs=1e-5)
-        assert len(audio.load_audio(data / name)) == pytest.approx(length * 16000, abs=1)
+        # FFmpeg before version 8 plays 22 samples of padding at the end of the mp4.
+        tolerance = 6e-4 if name.endswith(".mp4") else 1e-5
+        assert audio.audio_duration(data / name) == pytest.approx(length, abs=tolerance)
+        samples = len(audio.load_audio(data / name))
+        assert samples == pytest.approx(length * 16000, abs=1 + 16000 * tolerance)

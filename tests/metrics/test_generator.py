@@ -52,7 +52,7 @@ def test_the_round_trip_is_that_of_the_networks(checkpoint):
 
 
 def test_options_that_make_no_sense_are_refused(checkpoint):
-    with pytest.raises(UserError, match="--steps"):
+    with pytest.raises(UserError, match="steps=100000 is out of range"):
         SamplerGenerator(checkpoint, {}, Options(steps=100_000), PatchDetector())
 
 

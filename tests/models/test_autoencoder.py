@@ -35,12 +35,12 @@ def test_matches_diffusers(golden):
     [("base", 8, 83_653_863), ("base", 4, None), ("tiny", 8, 3_884_295), ("tiny", 4, 2_702_087)],
 )
 def test_sizes(name, f, count):
-    model = autoencoder.AutoencoderKL(**autoencoder.size(name, f), dtype=jnp.bfloat16)
+    model = autoencoder.AutoencoderKL(**autoencoder.size_arguments(name, f), dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, 256, 192, 3), jnp.float32)
     params = weights.abstract_params(model, images)
     if count is not None:  # base, f=8: the published size of Stable Diffusion's
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-    assert autoencoder.layout_of(params) == autoencoder.size(name, f)
+    assert autoencoder.layout_of(params) == autoencoder.size_arguments(name, f)
 
     def encode(p, x):
         return model.apply({"params": p}, x, method="encode")
@@ -81,6 +81,6 @@ def test_wrong_sizes_are_refused(golden):
     with pytest.raises(ValueError, match="multiples of 4"):
         model.apply({"params": params}, jnp.zeros((1, 16, 18, 3)), method="encode")
     with pytest.raises(ValueError, match="no autoencoder"):
-        autoencoder.size("huge")
+        autoencoder.size_arguments("huge")
     with pytest.raises(ValueError, match="no autoencoder"):
-        autoencoder.size("tiny", f=16)
+        autoencoder.size_arguments("tiny", f=16)

@@ -17,7 +17,7 @@ def test_unfolding_undoes_folding():
 
 @pytest.mark.parametrize("f", [4, 8])
 def test_shapes_and_compute_type(f):
-    size = light_autoencoder.size("tiny", f)
+    size = light_autoencoder.size_arguments("tiny", f)
     model = light_autoencoder.LightAutoencoder(**size, dtype=jnp.bfloat16)
     assert model.downsampling == f
     images = jax.random.uniform(jax.random.key(0), (2, 16, 24, 3), minval=-1.0)
@@ -33,7 +33,7 @@ def test_shapes_and_compute_type(f):
 
 def test_sees_a_patch_and_not_the_whole_image():
     """No norm and no attention: training on patches is training on images."""
-    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny"))
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size_arguments("tiny"))
     images = jax.random.uniform(jax.random.key(0), (1, 128, 128, 3), minval=-1.0)
     params = random_for(model.init, images)["params"]
     plain = model.apply({"params": params}, images)
@@ -44,7 +44,7 @@ def test_sees_a_patch_and_not_the_whole_image():
 
 def test_an_untrained_posterior_lets_the_means_through():
     """Where its noise drowns them, training never begins (posterior collapse)."""
-    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("small"))
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size_arguments("small"))
     images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3), minval=-1.0)
     params = model.init(jax.random.key(1), images)["params"]
     mean, logvar = model.apply({"params": params}, images, method="encode")
@@ -53,9 +53,9 @@ def test_an_untrained_posterior_lets_the_means_through():
 
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="no light autoencoder"):
-        light_autoencoder.size("large")
+        light_autoencoder.size_arguments("large")
     with pytest.raises(ValueError, match="f=16"):
-        light_autoencoder.size("small", 16)
-    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size("tiny"))
+        light_autoencoder.size_arguments("small", 16)
+    model = light_autoencoder.LightAutoencoder(**light_autoencoder.size_arguments("tiny"))
     with pytest.raises(ValueError, match="multiples of 8"):
         model.init(jax.random.key(0), jnp.zeros((1, 16, 20, 3)))

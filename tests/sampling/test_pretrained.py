@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+from etils.epath import testing
 
 from talkjax import runs
 from talkjax.errors import UserError
@@ -47,8 +48,23 @@ def test_bucket(monkeypatch):
         return fakes.random_params(config), config, []
 
     monkeypatch.setattr(runs, "load_weights", load_weights)
-    Sampler.from_pretrained("gs://bucket/model")
+    with testing.mock_epath(isdir=lambda _, path: str(path) == "gs://bucket/model"):
+        Sampler.from_pretrained("gs://bucket/model")
+        fails("gs://bucket/other", "gs://bucket/other: is not a directory")
     assert paths == ["gs://bucket/model"]
+
+
+def test_address_that_is_not_a_bucket(monkeypatch):
+    use_hub(monkeypatch, None)
+    fails("https://example.com/model", "example.com/model: cannot be opened")
+
+
+def test_bucket_whose_package_is_missing():
+    def isdir(_, path):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    with testing.mock_epath(isdir=isdir):
+        fails("gs://bucket/model", "cannot be opened .*gcsfs")
 
 
 @pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "../up/down", "a/b/c", "-x/y", ""])

@@ -202,7 +202,7 @@ def test_a_resampled_picture_is_the_picture():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match=r"data\.window"):
         stages.make_stage(tiny_config(**{"data.window": 5}))
-    with pytest.raises(ValueError, match="no norm"):
+    with pytest.raises(ValueError, match="unknown norm"):
         sync_expert.SyncExpert(0.125, 8, "batch").init(
             jax.random.key(0), None, jnp.zeros((1, 1, 13, 20, 1))
         )
