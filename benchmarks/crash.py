@@ -1,29 +1,26 @@
-"""Kills a training run at random moments, again and again, and checks that nothing is lost.
+"""Kills a training run at random moments and checks that nothing is lost.
 
-    uv run -m benchmarks.crash [--kills=200] [--seed=0] [--data=SHARDS] [--dir=DIR] [--report=FILE]
+    python -m benchmarks.crash [--kills=200] [--seed=0] [--data=SHARDS] [--dir=DIR] [--report=FILE]
 
-A tiny landmark stage trains on tiny shards: `train.py` itself, on real files, with real
-checkpoints. Every attempt is a process of its own and dies by SIGKILL at a random moment of a
-random phase (opening data, restoring, compiling, a step, a save, ...); the next one goes on from
-what it left. When a run has come to its end, another begins. Checked are
+`train.py` trains a tiny landmark stage on tiny shards, with real files and checkpoints. Every
+attempt is a process that SIGKILL ends at a random moment of a random phase (opening data,
+restoring, compiling, a step, a save, ...); the next attempt resumes from what is left. When a run
+is complete, another one begins. The checks are:
 
-- after every kill: no complete checkpoint was lost, and the next attempt goes on from the newest;
-- at the end of every run: all numbers in metrics.jsonl and the last training state are those of a
-  run that nobody disturbed, to the last bit, and the directory holds the same checkpoints and
-  files and nothing else.
+- After every kill, no complete checkpoint is lost, and the next attempt resumes from the newest.
+- At the end of every run, all numbers in metrics.jsonl and the last training state are
+  bit-identical to those of an undisturbed run, and the directory holds the same files.
 
-The undisturbed run and the end of the last one are `python train.py`. The attempts in between are
-forked from this process, which has imported the same modules but started no device: that saves
-each of them the seconds of importing. In them, the functions that the loop calls tell which phase
-it is in. Prints how many kills hit which phase; exit code 1 if anything was lost, or if no kill hit
-a save.
+The undisturbed run and the last attempt are `python train.py`. The attempts in between are forked
+from this process, which has imported the same modules but started no device; this saves the
+seconds that the imports take. In them, the functions that the loop calls report the current
+phase. Prints how many kills hit each phase. The exit code is 1 if anything was lost, or if no kill
+hit a save.
 """
 
-import argparse
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import select
@@ -40,17 +37,17 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from talkjax import commands, runs
+from talkjax import commands, files, runs
 from talkjax.data import loader
 from talkjax.training import checkpoints, command, loop, metrics, stages
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTED_FOR_THE_ATTEMPTS = (loader, stages)  # train.py imports them when it needs them
-ITEMS = ("data", "state")  # of a complete checkpoint
-# What differs between runs that compute the same: times, and where a process started.
+IMPORTED_FOR_THE_ATTEMPTS = (loader, stages)  # train.py imports them late
+ITEMS = ("data", "state")  # items of a complete checkpoint
+# Differs between runs that compute the same: times, and what depends on the first step.
 TIMES = {"step_s", "data_wait_s", "samples_per_s", "tflops_per_device", "compile_s", "flops",
          "argument_bytes", "temporary_bytes"}  # fmt: skip
-LONGEST = 300.0  # seconds that an attempt may take
+TIME_LIMIT = 300.0  # seconds for an attempt
 CONFIG = [
     "--config=configs/demo_64.py:landmark",
     "--config.dtype=float32",
@@ -64,19 +61,19 @@ CONFIG = [
     "--config.checkpoint.every=5",
     "--config.eval.every=10",
     "--config.eval.batches=1",
-    "--config.data.memory_limit=0",  # every sample is read from the shards: fetching takes time
+    "--config.data.memory_limit=0",  # no caching: fetching a batch takes time
     "--config.data.num_threads=1",
     "--config.data.prefetch=1",
 ]
 
 
 class LostError(Exception):
-    """Something that a killed run should have kept, or left behind."""
+    """A killed run lost something, or did not end like an undisturbed one."""
 
 
 # ---- phases -------------------------------------------------------------------------------------
 
-# What an attempt does, by the byte that it sends when it begins to.
+# The phases of an attempt, by the byte that it sends at their beginning.
 PHASES = {
     b"b": "begin",
     b"d": "open data",
@@ -84,23 +81,23 @@ PHASES = {
     b"c": "compile",
     b"f": "fetch",
     b"s": "step",
-    b"w": "save",  # what the steps wait for; the rest goes on beside them
+    b"w": "save",  # the part that steps wait for; the rest runs in the background
     b"e": "evaluate",
 }
-OFTEN = {"fetch": 20, "step": 20, "save": 4, "evaluate": 2}  # how often an attempt comes to them
+OCCURRENCES = {"fetch": 20, "step": 20, "save": 4, "evaluate": 2}  # upper bounds; 1 for others
 
 
-def tell_phases(send: Callable[[bytes], Any]) -> None:
-    """Makes the functions that begin a phase of the loop say so, in this process for good."""
+def report_phases(send: Callable[[bytes], Any]) -> None:
+    """Patches the functions that begin a phase of the loop to report it, in this process."""
 
-    def telling(function: Callable[..., Any], mark: bytes) -> Callable[..., Any]:
-        def told(*args: Any, **kwargs: Any) -> Any:
+    def reporting(function: Callable[..., Any], mark: bytes) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             send(mark)
             return function(*args, **kwargs)
 
-        return told
+        return wrapped
 
-    class Clock(metrics.Clock):
+    class ReportingClock(metrics.Clock):
         @contextlib.contextmanager
         def waiting(self) -> Iterator[None]:
             send(b"f")
@@ -108,20 +105,20 @@ def tell_phases(send: Callable[[bytes], Any]) -> None:
                 yield
             send(b"s")
 
-    loop._evaluate = telling(loop._evaluate, b"e")
-    metrics.Writer = telling(metrics.Writer, b"c")  # the last thing before
-    checkpoints.open_manager = telling(checkpoints.open_manager, b"r")
-    checkpoints.save = telling(checkpoints.save, b"w")
-    loop.train = telling(loop.train, b"d")
-    metrics.Clock = Clock
+    loop._evaluate = reporting(loop._evaluate, b"e")
+    metrics.Writer = reporting(metrics.Writer, b"c")  # the last call before compilation
+    checkpoints.open_manager = reporting(checkpoints.open_manager, b"r")
+    checkpoints.save = reporting(checkpoints.save, b"w")
+    loop.train = reporting(loop.train, b"d")
+    metrics.Clock = ReportingClock
 
 
 # ---- attempts -----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """When to kill: `delay` seconds after `phase` begins for the `occurrence`-th time."""
+class Kill:
+    """The moment of a kill: `delay` seconds after `phase` begins for the `occurrence`-th time."""
 
     phase: str
     occurrence: int
@@ -130,7 +127,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """How one went: (phase, second at which it began), the exit code, what was printed."""
+    """The result of an attempt: (phase, second of its beginning), exit code and output."""
 
     marks: list[tuple[str, float]]
     code: int
@@ -138,18 +135,18 @@ class Attempt:
 
     @property
     def killed(self) -> bool:
-        """Whether the plan's moment came before the end."""
+        """Whether the kill came before the end."""
         return self.code == -signal.SIGKILL
 
     @property
     def resumed_at(self) -> int | None:
-        """The step it went on from; None if it did not come so far, or began anew."""
+        """The step it resumed from; None if it did not get so far, or started from scratch."""
         found = re.search(r"^resumed .* at step (\d+)$", self.output, re.M)
         return int(found[1]) if found else None
 
 
-def attempt(arguments: Sequence[str], plan: Plan | None) -> Attempt:
-    """Trains in a forked process, which is killed as planned."""
+def run_attempt(arguments: Sequence[str], kill: Kill | None) -> Attempt:
+    """Trains in a forked process and kills it as planned."""
     reading, writing = os.pipe()
     with tempfile.TemporaryFile() as log, open(reading, "rb", buffering=0) as pipe:
         begun = time.perf_counter()
@@ -157,20 +154,20 @@ def attempt(arguments: Sequence[str], plan: Plan | None) -> Attempt:
         if not pid:
             _train_forked(arguments, writing, log.fileno())
         os.close(writing)
-        marks, last = [], begun + LONGEST
+        marks, last = [], begun + TIME_LIMIT
         while True:
             ready = select.select([pipe], [], [], max(last - time.perf_counter(), 0))[0]
             if not ready:
                 os.kill(pid, signal.SIGKILL)
-                last = begun + 2 * LONGEST  # read what is left in the pipe
+                last = begun + 2 * TIME_LIMIT  # read what is left in the pipe
                 continue
             sent = pipe.read(4096)
             if not sent:
                 break
             for index in range(len(sent)):
                 marks.append((PHASES[sent[index : index + 1]], time.perf_counter() - begun))
-                if plan and [name for name, _ in marks].count(plan.phase) == plan.occurrence:
-                    last = min(last, time.perf_counter() + plan.delay)
+                if kill and [name for name, _ in marks].count(kill.phase) == kill.occurrence:
+                    last = min(last, time.perf_counter() + kill.delay)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         log.seek(0)
         return Attempt(marks, code, log.read().decode())
@@ -181,7 +178,7 @@ def _train_forked(arguments: Sequence[str], pipe: int, log: int) -> NoReturn:
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        tell_phases(lambda mark: os.write(pipe, mark))
+        report_phases(lambda mark: os.write(pipe, mark))
         os.write(pipe, b"b")
         code = commands.run_main(command.main, arguments)
     except BaseException:
@@ -194,16 +191,16 @@ def _train_forked(arguments: Sequence[str], pipe: int, log: int) -> NoReturn:
         os._exit(code)
 
 
-def make_plan(rng: np.random.Generator, lengths: dict[str, float]) -> Plan:
-    """A random moment of a random phase; every phase is as likely."""
+def plan_kill(rng: np.random.Generator, lengths: dict[str, float]) -> Kill:
+    """Returns a random moment of a random phase; all phases are equally likely."""
     phase = str(rng.choice(list(PHASES.values())))
-    return Plan(
-        phase, int(rng.integers(1, 1 + OFTEN.get(phase, 1))), rng.uniform(0, lengths[phase])
+    return Kill(
+        phase, int(rng.integers(1, 1 + OCCURRENCES.get(phase, 1))), rng.uniform(0, lengths[phase])
     )
 
 
 def phase_lengths(undisturbed: Attempt) -> dict[str, float]:
-    """The mean length of every phase, seconds; a save's until the next one begins."""
+    """Returns the mean length of every phase in seconds, for saves until the next one begins."""
     times: dict[str, list[float]] = collections.defaultdict(list)
     for (phase, start), (_, end) in zip(undisturbed.marks, undisturbed.marks[1:], strict=False):
         times[phase].append(end - start)
@@ -217,13 +214,13 @@ def phase_lengths(undisturbed: Attempt) -> dict[str, float]:
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
-    """The checkpoints under their final names."""
+    """Returns the steps of the checkpoints that have their final names."""
     found = runs.checkpoint_directory(workdir).glob("*")
     return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
 def interrupted_in(workdir: Path) -> str:
-    """Whether a kill hit a save or the deletion of an old checkpoint, by what it left."""
+    """Returns what was interrupted: "writing" or "deleting" a checkpoint, or "" for neither."""
     directory = runs.checkpoint_directory(workdir)
     if any("tmp" in path.name for path in directory.glob("*")):
         return "writing"
@@ -233,19 +230,19 @@ def interrupted_in(workdir: Path) -> str:
 
 
 def files_of(workdir: Path) -> list[str]:
-    """What a run's directory holds, down to the items of its checkpoints."""
+    """Returns the files of a run's directory, down to the items of its checkpoints."""
     found = (path.relative_to(workdir) for path in workdir.rglob("*"))
     return sorted(str(path) for path in found if len(path.parts) <= 3 or "tmp" in path.name)
 
 
 def numbers_of(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without times."""
+    """Returns the rows of metrics.jsonl without times."""
     rows = metrics.read(workdir / "metrics.jsonl")
     return [{name: x for name, x in row.items() if name not in TIMES} for row in rows]
 
 
 def state_of(workdir: Path) -> list[np.ndarray]:
-    """Every array of the newest checkpoint's training state."""
+    """Returns the arrays of the newest checkpoint's training state."""
     path = runs.checkpoint_directory(workdir) / str(max(checkpoint_steps(workdir))) / "state"
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.metadata(path).item_metadata.tree
@@ -255,21 +252,25 @@ def state_of(workdir: Path) -> list[np.ndarray]:
 
 
 def check_same(workdir: Path, undisturbed: Path) -> None:
-    """Raises `LostError` unless a run that was killed ended like the one that was not."""
+    """Raises `LostError` unless a killed run ended like the undisturbed one."""
     for what, read in (("files", files_of), ("numbers", numbers_of), ("state", state_of)):
         ours, theirs = read(workdir), read(undisturbed)
         if len(ours) != len(theirs):
-            raise LostError(f"{workdir}: other {what}: {ours}, not {theirs}")
+            raise LostError(f"{workdir}: {what} differ: {ours}, not {theirs}")
         for a, b in zip(ours, theirs, strict=True):
             if not np.array_equal(a, b):
-                raise LostError(f"{workdir}: other {what}: {a!r}, not {b!r}")
+                raise LostError(f"{workdir}: {what} differ: {a!r}, not {b!r}")
 
 
 # ---- the whole ----------------------------------------------------------------------------------
 
 
-def kill_again_and_again(root: Path, data: str, kills: int, seed: int) -> dict[str, Any]:
-    """Runs everything; returns the report. Raises `LostError`."""
+def kill_repeatedly(root: Path, data: str, kills: int, seed: int) -> dict[str, Any]:
+    """Runs everything and returns the report.
+
+    Raises:
+      LostError: A check failed.
+    """
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "programs")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", str(root / "programs"))
@@ -277,7 +278,7 @@ def kill_again_and_again(root: Path, data: str, kills: int, seed: int) -> dict[s
     shared = [*CONFIG, f"--config.data.dir={data}"]
     undisturbed, rehearsal = root / "undisturbed", root / "rehearsal"
     run_train(shared, undisturbed)
-    rehearsed = attempt([*shared, f"--workdir={rehearsal}"], None)
+    rehearsed = run_attempt([*shared, f"--workdir={rehearsal}"], None)
     if rehearsed.code:
         raise LostError(f"the rehearsal failed:\n{rehearsed.output}")
     lengths = phase_lengths(rehearsed)
@@ -288,7 +289,7 @@ def kill_again_and_again(root: Path, data: str, kills: int, seed: int) -> dict[s
     workdir = root / "run1"
     while report["kills"] < kills:
         before = checkpoint_steps(workdir)
-        done = attempt([*shared, f"--workdir={workdir}"], make_plan(rng, lengths))
+        done = run_attempt([*shared, f"--workdir={workdir}"], plan_kill(rng, lengths))
         _check_attempt(done, before, checkpoint_steps(workdir), workdir)
         if done.killed:
             report["kills"] += 1
@@ -313,23 +314,23 @@ def _check_attempt(done: Attempt, before: list[int], after: list[int], workdir: 
         raise LostError(f"{workdir}: ended with exit code {done.code}:\n{done.output}")
     newest = max(before, default=None)
     if done.resumed_at not in (None, newest) or "cannot be" in done.output:
-        raise LostError(f"{workdir}: went on from {done.resumed_at}, not {newest}:\n{done.output}")
+        raise LostError(f"{workdir}: resumed from {done.resumed_at}, not {newest}:\n{done.output}")
     if newest is not None and "parameters are trained" in done.output and not done.resumed_at:
-        raise LostError(f"{workdir}: began anew, not from step {newest}:\n{done.output}")
+        raise LostError(f"{workdir}: started from scratch, not step {newest}:\n{done.output}")
     if before and max(after, default=-1) < newest:
-        raise LostError(f"{workdir}: checkpoint {newest} has gone; there are {after}")
+        raise LostError(f"{workdir}: checkpoint {newest} is gone; only {after} are left")
 
 
 def run_train(shared: Sequence[str], workdir: Path) -> None:
-    """`python train.py` as a user starts it."""
+    """Runs `python train.py` as a user does."""
     command = [sys.executable, "train.py", *shared, f"--workdir={workdir}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIME_LIMIT)
     if done.returncode:
         raise LostError(f"{workdir}: train.py failed:\n{done.stdout}{done.stderr}")
 
 
 def make_shards(directory: Path) -> str:
-    """Tiny prepared data, made by another process, so that this one starts nothing."""
+    """Writes tiny shards, in another process so that this one starts no device or thread."""
     code = (
         "import pathlib, sys\n"
         "from tests.data_pipelines.synthetic import make_record, write_shards\n"
@@ -341,33 +342,51 @@ def make_shards(directory: Path) -> str:
     return str(directory / "shards")
 
 
-def main() -> int:
-    """Reads the command line, prints the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help="prepared shards; tiny ones are made otherwise")
-    parser.add_argument("--dir", type=Path, help="keep the runs here, an empty folder")
-    parser.add_argument("--report", type=Path, help="write the report here, as JSON")
-    flags = parser.parse_args()
+def make_parser() -> commands.Parser:
+    """Returns the parser of this command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m benchmarks.crash")
+    add = parser.add_argument
+    add(
+        "--kills",
+        type=commands.bounded(int, 1),
+        default=200,
+        help="number of kills (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="seed of their moments (default: %(default)s)")
+    add("--data", metavar="DIR", help="prepared shards (default: tiny generated ones)")
+    add("--dir", metavar="DIR", type=Path, help="empty folder that keeps the runs")
+    add("--report", metavar="FILE", help="file to write the report to, as JSON")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Kills runs, checks them and prints the report; exits with 1 if anything was lost."""
+    args = make_parser().parse_args(argv)
+    root, report_file = (path and Path(path).absolute() for path in (args.dir, args.report))
+    data = args.data and os.path.abspath(args.data)
     os.chdir(ROOT)
     with contextlib.ExitStack() as stack:
-        root = flags.dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data = flags.data or make_shards(root / "data")
+        root = root or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         try:
-            report = kill_again_and_again(root.absolute(), data, flags.kills, flags.seed)
+            report = kill_repeatedly(
+                root, data or make_shards(root / "data"), args.kills, args.seed
+            )
         except LostError as error:
             print(f"lost: {error}", file=sys.stderr)
-            return 1
-    text = json.dumps(report, indent=1)
-    if flags.report:
-        flags.report.write_text(text + "\n")
-    print(text)
+            sys.exit(1)
+    text = files.json_text(report)
+    if report_file:
+        files.write_text(report_file, text)
+    print(text, end="")
     if not report["interrupted"].get("writing"):
         print("no kill hit a save; use more --kills", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(1)
+
+
+def run() -> None:
+    """Runs the command."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

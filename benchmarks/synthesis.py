@@ -1,16 +1,16 @@
 """Measures the speed of the synthetic corpus, and how well FaceMesh agrees with its ground truth.
 
-    uv run benchmarks/synthesis.py [--identities=50] [--seconds=2] [--keep=DIR]
+    python -m benchmarks.synthesis [--identities=50] [--seconds=2] [--keep=DIR]
 
 Makes one clip of each identity in a single process, detects the faces in the videos and compares
 their landmarks with the sidecars. Prints one JSON line.
 """
 
-import argparse
 import collections
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,13 +18,13 @@ import numpy as np
 
 from data_pipelines.synthetic import clip, sidecar
 from data_pipelines.synthetic.plan import SPLITS, CorpusSettings, plan_corpus
-from talkjax import conventions
+from talkjax import commands, conventions
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.video import VideoReader
 from talkjax.metrics import closures, signals
 
 
-class Clock:
+class StageClock:
     """Sums the processor time of each stage over all threads, in seconds."""
 
     def __init__(self):
@@ -46,7 +46,7 @@ def make_clips(folder: str, identities: int, seconds: float, seed: int) -> tuple
         (Path(folder) / split).mkdir(parents=True, exist_ok=True)
     plans = plan_corpus(identities + 1, 1, seed, identities // 5, settings)
     clip.make_clip(plans.pop(0), settings, folder)  # Compiles the rasterizer.
-    clock, frames, paths = Clock(), 0, []
+    clock, frames, paths = StageClock(), 0, []
     for p in plans:
         frames += clip.make_clip(p, settings, folder, on_stage=clock)["frames"]
         paths.append(Path(folder) / p.split / f"{p.clip_id}.mp4")
@@ -95,19 +95,40 @@ def compare_landmarks(paths: list[Path]) -> dict:
     }
 
 
-def main() -> None:
-    """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--identities", type=int, default=50, help="number of clips")
-    parser.add_argument("--seconds", type=float, default=2.0, help="approximate clip duration")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus")
-    parser.add_argument("--keep", help="folder that keeps the clips; they are deleted otherwise")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = arguments.keep or folder
-        paths, speed = make_clips(folder, arguments.identities, arguments.seconds, arguments.seed)
+def make_parser() -> commands.Parser:
+    """Returns the parser of this command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m benchmarks.synthesis")
+    add = parser.add_argument
+    add(
+        "--identities",
+        type=commands.bounded(int, 5),
+        default=50,
+        help="number of clips (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=commands.bounded(float, 0.5),
+        default=2.0,
+        help="approximate duration of a clip (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="seed of the corpus (default: %(default)s)")
+    add("--keep", metavar="DIR", help="folder that keeps the clips (default: they are deleted)")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes the clips, measures them and prints the result."""
+    args = make_parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or temporary
+        paths, speed = make_clips(folder, args.identities, args.seconds, args.seed)
         print(json.dumps(speed | compare_landmarks(paths)))
 
 
+def run() -> None:
+    """Runs the command."""
+    commands.run(main)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,8 +1,8 @@
-"""The denoiser of `talkjax.models.unet` once more in PyTorch, to compare speeds with.
+"""The denoiser of `talkjax.models.unet` in PyTorch, for comparing speeds.
 
-ResNet blocks, down- and upsampling and the timestep's embedding are those of diffusers; TalkFormer
-is written here on `scaled_dot_product_attention`. Submodules are named so that `load` copies a Flax
-parameter tree, and `named_like_flax` turns weights or gradients back.
+ResNet blocks, down- and upsampling and the timestep embedding come from diffusers; TalkFormer uses
+`scaled_dot_product_attention`. The names of submodules allow `load` to copy a Flax parameter tree,
+and `named_like_flax` to convert weights or gradients back.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from talkjax.errors import UserError
 from talkjax.models.talkformer import TalkFormerConfig
 from talkjax.models.unet import UNetConfig
 
-# Segments of diffusers' names that Flax does not have, or has under another name.
+# Parts of diffusers' names that differ in Flax; None: that are absent there.
 _RENAMED = {"time_emb_proj": "time", "conv": None}
 _RENAMED |= {"time_embedding.linear_1": "time_in", "time_embedding.linear_2": "time_out"}
 
@@ -30,7 +30,7 @@ _RENAMED |= {"time_embedding.linear_1": "time_in", "time_embedding.linear_2": "t
 
 
 def flax_name(name: str, ndim: int) -> str:
-    """Path in Flax's parameter tree of a parameter of `Denoiser`, which has `ndim` axes."""
+    """Returns the path in Flax's parameter tree of a `Denoiser` parameter with `ndim` axes."""
     *path, leaf = name.split(".")
     if path[:1] == ["time_embedding"]:
         path = [_RENAMED[".".join(path)]]
@@ -41,7 +41,7 @@ def flax_name(name: str, ndim: int) -> str:
 
 
 def _swapped(kernel: Any) -> Any:
-    """(..., in, out) of Flax to (out, in, ...) of PyTorch."""
+    """Transposes (..., in, out) of Flax to (out, in, ...) of PyTorch."""
     order = {2: (1, 0), 4: (3, 2, 0, 1)}
     return np.transpose(kernel, order[kernel.ndim])
 
@@ -55,13 +55,13 @@ def load(model: nn.Module, params: dict[str, np.ndarray]) -> None:
     """Copies Flax parameters, {"a/b/kernel": array}, into a `Denoiser`.
 
     Raises:
-      UserError: the two do not have the same parameters.
+      UserError: The two do not have the same parameters.
     """
     left = dict(params)
     for name, parameter in model.named_parameters():
         path = flax_name(name, parameter.ndim)
         if path not in left:
-            raise UserError(f"the network in PyTorch has {path}, which Flax's has not")
+            raise UserError(f"the network in PyTorch has {path}, which the one in Flax lacks")
         value = np.asarray(left.pop(path))
         value = _swapped(value) if path.endswith("/kernel") else value
         if tuple(value.shape) != tuple(parameter.shape):
@@ -73,7 +73,7 @@ def load(model: nn.Module, params: dict[str, np.ndarray]) -> None:
 
 
 def named_like_flax(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarray]:
-    """(name, tensor) pairs of a `Denoiser` as {Flax's path: array in Flax's layout}."""
+    """Converts (name, tensor) pairs of a `Denoiser` to {Flax path: array in Flax's layout}."""
     out = {}
     for name, tensor in tensors:
         path, value = flax_name(name, tensor.ndim), tensor.detach().float().cpu().numpy()
@@ -85,19 +85,19 @@ def named_like_flax(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, np.ndarr
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """(B, N, 2), (B, M, 2) -> (B, N, M)."""
+    """Returns squared distances of points, (B, N, 2), (B, M, 2) -> (B, N, M)."""
     return (a[:, :, None] - b[:, None]).square().sum(-1)
 
 
 def fourier_features(points: Tensor, bands: int) -> Tensor:
-    """As `talkjax.models.positions.fourier_features`."""
+    """Computes `talkjax.models.positions.fourier_features`."""
     frequencies = 2 * torch.pi * 2.0 ** torch.arange(bands, device=points.device)
     phase = (points[..., None] * frequencies).flatten(-2)
     return torch.cat([phase.sin(), phase.cos()], -1)
 
 
 class Attention(nn.Module):
-    """`KernelAttention`: the distance enters as an additive mask."""
+    """`KernelAttention`, with the distance as an additive mask."""
 
     def __init__(self, config: TalkFormerConfig):
         super().__init__()
@@ -107,7 +107,7 @@ class Attention(nn.Module):
             self.log_temperature = nn.Parameter(torch.zeros(config.heads))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, distance: Tensor) -> Tensor:
-        """(B, N, C), (B, M, C), (B, H, M, V), (B, N, M) -> (B, H, N, V)."""
+        """Attends: (B, N, C), (B, M, C), (B, H, M, V), (B, N, M) -> (B, H, N, V)."""
 
         def split(x: Tensor) -> Tensor:
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -119,7 +119,7 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(split(query), split(key), value, attn_mask=mask)
 
     def split_heads(self, value: Tensor) -> Tensor:
-        """(B, M, C) -> (B, H, M, C / H)."""
+        """Splits heads: (B, M, C) -> (B, H, M, C / H)."""
         return value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
@@ -148,7 +148,7 @@ class MotionAlign(nn.Module):
         spots = fourier_features(points, self.bands).expand(x.shape[0], -1, -1)
         query = self.query(torch.cat([self.norm(x), spots.to(x.dtype)], -1))
         value = self.attention.split_heads(self.value(tokens))
-        # The landmarks' own coordinates ride along with the values: one pass gives both means.
+        # Values carry the landmarks' coordinates, so one pass gives both means.
         places = landmarks[:, None].expand(-1, value.shape[1], -1, -1).to(value.dtype)
         out = self.attention(query, self.key(tokens), torch.cat([value, places], -1), distance)
         out, places = out.transpose(1, 2).split([value.shape[-1], 2], -1)
@@ -175,7 +175,7 @@ class ReferenceAlign(nn.Module):
     def context(
         self, reference: Tensor, landmarks: Tensor, points: Tensor, own: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of the reference's features (B, N, C); `own` (B, N, K) distances."""
+        """Returns keys and values of reference features (B, N, C); `own` is (B, N, K) distances."""
         moved = self.reference_motion(reference, landmarks, points, own, None)
         return self.key(self.reference_norm(reference + moved)), self.value(reference)
 
@@ -206,12 +206,12 @@ class TalkFormer(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """`talkjax.models.unet.UNet` without its ablations; images are (B, c, h, w) here."""
+    """`talkjax.models.unet.UNet` without its ablations; images are (B, c, h, w)."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         if not (config.talkformer.motion_align and config.talkformer.reference_align):
-            raise UserError("the network in PyTorch has no ablations; switch them off")
+            raise UserError("PyTorch's network needs motion_align=True and reference_align=True")
         self.config = config
         widths, time = config.channels, 4 * config.channels[0]
 
@@ -257,7 +257,7 @@ class Denoiser(nn.Module):
     def _geometry(
         self, size: tuple[int, int], landmarks: Tensor, reference: Tensor, keep: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `talkjax.models.talkformer.geometry`."""
+        """Computes `talkjax.models.talkformer.geometry`."""
         grid = self._grid(*size, landmarks.device)
         points = grid.expand(landmarks.shape[0], -1, -1)
         distance = squared_distance(points, landmarks)
@@ -267,7 +267,7 @@ class Denoiser(nn.Module):
         return grid, distance, squared_distance(matched, points)
 
     def reference_features(self, latent: Tensor) -> list[Tensor]:
-        """(B, c, h, w) -> one map a level."""
+        """Returns one feature map per level for (B, c, h, w)."""
         encoder, features = self.reference_encoder, []
         x = encoder.conv_in(latent)
         for level in range(len(self.config.channels)):
@@ -289,9 +289,9 @@ class Denoiser(nn.Module):
         keep_landmarks: Tensor,
         keep_reference: Tensor,
     ) -> Tensor:
-        """As `UNet.__call__`, with F frames to each reference.
+        """Computes `UNet.__call__` with F frames per reference.
 
-        The reference's latent and landmarks and the two flags have B rows, the others B * F.
+        Latents and landmarks of references and the two flags have batch size B, the others B * F.
         """
         frames = noisy.shape[0] // reference_latent.shape[0]
 

@@ -1,7 +1,7 @@
 """The train step of stage `diffusion` in PyTorch: loss, AdamW, clipping, moving average.
 
-The same arithmetic as `talkjax.training`, written as one writes it in PyTorch: fused optimiser,
-foreach clipping and averaging, autocast for bfloat16.
+It computes the same as `talkjax.training`, written in PyTorch's usual way: fused optimizer, foreach
+clipping and averaging, autocast for bfloat16.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ LIP_MARGIN = 0.03  # crop units, as in talkjax.training.losses
 
 
 class Draws(NamedTuple):
-    """What a step draws at random: (N,) timesteps, (N, c, h, w) noise, (N, 131, 2) jitter."""
+    """The random numbers of a step: (N,) timesteps, (N, c, h, w) noise, (N, 131, 2) jitter."""
 
     t: Tensor
     noise: Tensor
@@ -27,11 +27,11 @@ class Draws(NamedTuple):
 
 
 class TorchStep:
-    """One network with its optimiser and average.
+    """One network with its optimizer and its moving average.
 
     Attributes:
-      model: the denoiser.
-      metrics: "loss", "x0_l1" and "grad_norm" of the latest step, tensors.
+      model: The denoiser.
+      metrics: Tensors "loss", "x0_l1" and "grad_norm" of the latest step.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TorchStep:
     ):
         self._config, self._nets, self._device = config, nets, device
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
-        # Nothing depends on the mode, but in training mode diffusers' shortcuts copy to NCHW.
+        # No layer depends on the mode, but in training mode diffusers' shortcuts copy to NCHW.
         model = Denoiser(nets.denoiser.config).eval()
         load(model, params)
         self.model = model.to(device).to(memory_format=self._layout)
@@ -71,7 +71,7 @@ class TorchStep:
         self.metrics: dict[str, Tensor] = {}
 
     def place(self, batch: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        """The batch on the device, images as (N, c, h, w) in the layout of this step."""
+        """Places a batch on the device, images as (N, c, h, w) in the layout of this step."""
         out = {name: torch.tensor(x, device=self._device) for name, x in batch.items()}
         for name in ("target_latent", "masked_latent", "reference_latent"):
             out[name] = self.to_layout(out[name].flatten(0, -4))
@@ -83,7 +83,7 @@ class TorchStep:
         return images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
 
     def draw(self, batch: dict[str, Tensor]) -> Draws:
-        """New random numbers."""
+        """Draws new random numbers."""
         x0 = batch["target_latent"]
         return Draws(
             torch.randint(0, len(self._alphas), x0.shape[:1], device=x0.device),
@@ -92,14 +92,14 @@ class TorchStep:
         )
 
     def gradients(self, batch: dict[str, Tensor], draws: Draws) -> None:
-        """Forward and backward; the gradients stay in the parameters."""
+        """Runs forward and backward; the gradients stay in the parameters."""
         self._optimizer.zero_grad(set_to_none=True)
         loss, l1 = self._loss(batch, draws)
         loss.backward()
         self.metrics = {"loss": loss.detach(), "x0_l1": l1}
 
     def step(self, batch: dict[str, Tensor], draws: Draws | None = None) -> None:
-        """One step of training."""
+        """Takes one training step."""
         self.gradients(batch, self.draw(batch) if draws is None else draws)
         clip = self._config.optimizer.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, clip, foreach=True)
@@ -150,7 +150,7 @@ class TorchStep:
         return loss, l1
 
     def _mouth_area(self, lips: Tensor, shape: tuple[int, int]) -> Tensor:
-        """As `talkjax.training.losses.mouth_area`: (N, K, 2) -> (N, h, w)."""
+        """Computes `talkjax.training.losses.mouth_area`: (N, K, 2) -> (N, h, w)."""
         low, high = lips.amin(1), lips.amax(1)
         centre, spread = (low + high) / 2, (high - low) / 2 + LIP_MARGIN
         y0, x0, y1, x1 = self._nets.region

@@ -1,14 +1,14 @@
-"""The diffusion stage's train step against the same network in PyTorch.
+r"""Compares the speed of the diffusion stage's train step with the same network in PyTorch.
 
-    uv run --with torch --with diffusers benchmarks/train_step.py \
+    uv run --with torch --with diffusers -m benchmarks.train_step \
       [--config=configs/demo_128.py:diffusion] [--config.field=value ...] [--rounds=7] [--steps=5]
 
-Both take a whole step (forward, loss, backward, clipping, AdamW, moving average) on one batch of
-random latents. First, in float32, one step of each from the same weights with the same random
-numbers must give the same loss, gradients, update and average; otherwise nothing is timed. Then
-they take turns, so that other load on the machine slows all of them alike. PyTorch runs in every
-variant of --variants, and the fastest one is compared. The result is one JSON line. One device is
-used; on a GPU, give --config.dtype=bfloat16 and --peak_tflops.
+Both take whole steps (forward, loss, backward, clipping, AdamW, moving average) on one batch of
+random latents. First, in float32, one step of each with the same weights and random numbers must
+give the same loss, gradients, update and average; otherwise nothing is timed. Then they take
+turns, so that other load on the machine slows all of them alike. PyTorch runs in every variant of
+--variants, and the fastest one counts. Prints one JSON line. One device is used; on a GPU, set
+--config.dtype=bfloat16 and --peak_tflops.
 """
 
 import json
@@ -44,7 +44,7 @@ UPDATE_SHARE = 0.99  # of the weights: where a gradient is rounding, AdamW steps
 
 
 def make_batch(config: Any, nets: networks.Networks) -> dict[str, np.ndarray]:
-    """A batch as the loader's with cached latents, of random numbers."""
+    """Returns a random batch like those of the loader with cached latents."""
     rng = np.random.default_rng(0)
     rows, frames = config.batch_size, config.data.frames
     normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
@@ -73,16 +73,16 @@ class JaxStep:
         self.metrics: dict[str, jax.Array] = {}
 
     def step(self) -> None:
-        """One step of training."""
+        """Takes one training step."""
         self.state, self.metrics = self.compiled(self.state, self.batch)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The denoiser's, by path."""
+        """Returns the denoiser's weights by path."""
         return _flat(self.state.params["denoiser"])
 
 
 def _noisy(params: Any) -> Any:
-    """Parameters moved a little: fresh ones have zeros that hide most of the network."""
+    """Returns parameters with noise: fresh ones have zeros that hide most of the network."""
     rng = np.random.default_rng(1)
     return jax.tree.map(
         lambda x: x + 0.02 * rng.standard_normal(x.shape, np.float32), jax.device_get(params)
@@ -90,7 +90,7 @@ def _noisy(params: Any) -> Any:
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:
-    # Copies: the buffers are donated to the next step.
+    # Copies, because the buffers are donated to the next step.
     return {k: np.array(v) for k, v in traverse_util.flatten_dict(tree, sep="/").items()}
 
 
@@ -98,13 +98,13 @@ def _flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 def check_agreement(config: Any, nets: networks.Networks, ours: JaxStep, theirs: TorchStep) -> dict:
-    """Takes one step of each and compares them.
+    """Takes one step of each and compares the results.
 
     Returns:
       The largest deviations.
 
     Raises:
-      UserError: the two do not compute the same.
+      UserError: The two do not compute the same.
     """
     before, rate = ours.weights(), float(ours.schedule(0))
     batch = theirs.place({name: np.asarray(x) for name, x in ours.batch.items()})
@@ -125,7 +125,7 @@ def check_agreement(config: Any, nets: networks.Networks, ours: JaxStep, theirs:
     )
     gradients = {k: x / (1 - config.optimizer.b1) for k, x in _flat(moments["denoiser"]).items()}
     named = list(theirs.model.named_parameters())
-    # What has no part in the loss has no gradient in PyTorch, a gradient of zero in JAX.
+    # Unused parameters have no gradient in PyTorch and a gradient of zero in JAX.
     other = torch_denoiser.named_like_flax(
         (name, torch.zeros_like(p) if p.grad is None else p.grad) for name, p in named
     )
@@ -162,7 +162,7 @@ def _is_adam(x: Any) -> bool:
 
 
 def _same_draws(config: Any, nets: networks.Networks, ours: JaxStep, theirs: TorchStep) -> Draws:
-    """What our first step is going to draw."""
+    """Returns the random numbers that our first step will draw."""
     key = stream(jax.random.key(config.seed), "train", 0)
     points, latents = ours.batch["frame_landmarks"], ours.batch["target_latent"]
     rows = latents.shape[0] * latents.shape[1]
@@ -178,9 +178,10 @@ def _same_draws(config: Any, nets: networks.Networks, ours: JaxStep, theirs: Tor
 
 
 def take_turns(runners: dict[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each turn of each runner, by the clock and of processor: (rounds, 2).
+    """Times every runner in turn, reversing the order after every round.
 
-    The order is turned round every time.
+    Returns:
+      {name: (rounds, 2) seconds of wall clock and of processor time}.
     """
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runners}
     for turn in range(rounds):
@@ -192,7 +193,7 @@ def take_turns(runners: dict[str, Callable[[], None]], rounds: int) -> dict[str,
 
 
 def summary(seconds: np.ndarray, steps: int) -> dict[str, Any]:
-    """Milliseconds a step: the quartiles by the clock, the median of processor time."""
+    """Returns milliseconds per step: wall-clock quartiles and the median of processor time."""
     clock, processor = seconds.T / steps * 1e3
     return {
         "ms": np.percentile(clock, [25, 50, 75]).round(1).tolist(),
@@ -201,13 +202,13 @@ def summary(seconds: np.ndarray, steps: int) -> dict[str, Any]:
 
 
 def ratio(one: np.ndarray, other: np.ndarray) -> dict[str, list[float]]:
-    """Quartiles of one's seconds over other's, turn by turn."""
+    """Returns quartiles of the ratio of two runners' seconds, round by round."""
     quartiles = np.percentile(one / other, [25, 50, 75], axis=0).round(3)
     return {"clock": quartiles[:, 0].tolist(), "processor": quartiles[:, 1].tolist()}
 
 
 def measured_peak(device: str, dtype: str) -> dict[str, float]:
-    """TFLOP/s of a large square matrix product in both frameworks, the best of ten."""
+    """Returns TFLOP/s of a large square matrix product in both frameworks, the best of ten."""
     size = 2048 if device == "cpu" else 8192
     ours = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
@@ -220,8 +221,8 @@ def measured_peak(device: str, dtype: str) -> dict[str, float]:
     return {k: 2e-12 * size**3 / v[:, 0].min() for k, v in take_turns(runners, 10).items()}
 
 
-def runners_of(ours: JaxStep, theirs: dict[str, TorchStep], steps: int) -> dict[str, Callable]:
-    """What takes a turn: so many steps, waited for."""
+def make_runners(ours: JaxStep, theirs: dict[str, TorchStep], steps: int) -> dict[str, Callable]:
+    """Returns functions that run `steps` steps and wait for them."""
 
     def jax_turn() -> None:
         for _ in range(steps):
@@ -242,55 +243,56 @@ def runners_of(ours: JaxStep, theirs: dict[str, TorchStep], steps: int) -> dict[
 
 
 def make_parser() -> commands.Parser:
-    """Returns the parser of the command line."""
-    parser = commands.Parser(__doc__, prog="train_step.py")
+    """Returns the parser of this command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m benchmarks.train_step")
     add = parser.add_argument
     add(
         "--config",
+        metavar="FILE[:ARGUMENT]",
         default="configs/demo_128.py:diffusion",
-        metavar="FILE",
-        help="configuration of stage diffusion (default: %(default)s)",
+        help="configuration file of stage diffusion (default: %(default)s); --config.field=value "
+        "changes a field",
     )
     add(
         "--rounds",
         type=commands.bounded(int, 1),
         default=7,
-        help="turns of each framework (default: %(default)s)",
+        help="number of turns of each framework (default: %(default)s)",
     )
     add(
         "--steps",
         type=commands.bounded(int, 1),
         default=5,
-        help="steps in a turn (default: %(default)s)",
+        help="number of steps per turn (default: %(default)s)",
     )
     add(
         "--variants",
         type=commands.comma_separated,
         default=list(VARIANTS),
-        help=f"variants of PyTorch: {', '.join(VARIANTS)} (default: all)",
+        help=f"variants of PyTorch to time (default: {','.join(VARIANTS)})",
     )
     add(
         "--peak_tflops",
-        type=float,
+        type=commands.bounded(float, 0),
         default=0.0,
-        help="peak TFLOP/s of the device; 0 measures it with a large matrix product (default: 0)",
+        help="peak of the device; 0 measures it with a large matrix product (default: %(default)s)",
     )
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compares, times and reports."""
-    given, overrides = make_parser().parse_known_args(argv)
-    if not set(given.variants) <= set(VARIANTS):
-        raise UserError(f"--variants must be some of {', '.join(VARIANTS)}")
-    config = ConfigDict(configuration.load(given.config, overrides))
-    config.denoiser.remat = "none"  # PyTorch here recomputes nothing
+    """Checks the agreement, times the steps and prints the result."""
+    args, overrides = make_parser().parse_known_args(argv)
+    if not set(args.variants) <= set(VARIANTS):
+        raise UserError(f"--variants must be among {','.join(VARIANTS)}")
+    config = configuration.load(args.config, overrides)
+    config.denoiser.remat = "none"  # the step in PyTorch has no rematerialization
     if config.stage != "diffusion":
-        raise UserError(f"this benchmark is for stage diffusion, not {config.stage}")
-    config.optimizer.warmup_steps = 0  # so that the first step moves weights enough to compare
+        raise UserError(f"--config must be of stage diffusion, not {config.stage}")
+    config.optimizer.warmup_steps = 0  # so that the first step moves the weights enough
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("JAX sees a GPU, PyTorch does not; install its CUDA build")
+        raise UserError("JAX finds a GPU but PyTorch does not; install PyTorch's CUDA build")
 
     exact = ConfigDict(config)
     exact.dtype = "float32"
@@ -316,12 +318,12 @@ def main(argv: Sequence[str]) -> None:
         ours = JaxStep(config, batch)
         torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
     theirs, unavailable = {}, {}
-    for variant in given.variants:
+    for variant in args.variants:
         other = torch_step(config, variant)
         try:
             other.step(other.place(batch))  # compiles
             theirs[variant] = other
-        except Exception as error:  # of many kinds, where inductor finds no compiler
+        except Exception as error:  # of many types, for example if inductor finds no compiler
             unavailable[variant] = f"{type(error).__name__}: {error}"[:200]
     counter = FlopCounterMode(display=False)
     with counter:
@@ -329,15 +331,13 @@ def main(argv: Sequence[str]) -> None:
         placed = other.place(batch)
         other.gradients(placed, other.draw(placed))
 
-    runners = runners_of(ours, theirs, given.steps)
+    runners = make_runners(ours, theirs, args.steps)
     take_turns(runners, 2)  # warm up
-    seconds = take_turns(runners, given.rounds)
-    peaks = (
-        {"given": given.peak_tflops} if given.peak_tflops else measured_peak(device, config.dtype)
-    )
+    seconds = take_turns(runners, args.rounds)
+    peaks = {"given": args.peak_tflops} if args.peak_tflops else measured_peak(device, config.dtype)
     tflop, times = counter.get_total_flops() / 1e12, {}
     for name, turns in seconds.items():
-        times[name] = summary(turns, given.steps)
+        times[name] = summary(turns, args.steps)
         times[name]["mfu"] = round(tflop / times[name]["ms"][1] * 1e3 / max(peaks.values()), 3)
     best = min(theirs, key=lambda name: times[name]["ms"][1], default=None)
     print(json.dumps({
@@ -358,5 +358,10 @@ def main(argv: Sequence[str]) -> None:
     }))  # fmt: skip
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command."""
     commands.run(main)
+
+
+if __name__ == "__main__":
+    run()

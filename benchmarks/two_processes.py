@@ -1,15 +1,14 @@
-"""Two processes of one run on this machine: do they agree with one, and how do they end?
+"""Compares a run of two processes with a run of one, and checks how the two end together.
 
-    uv run -m benchmarks.two_processes [--out=DIR] [--heartbeat_timeout=10]
+    python -m benchmarks.two_processes [--out=DIR] [--heartbeat_timeout=10]
 
-Runs train.py on a tiny model and made-up clips, on the CPU with a few pretended devices a process,
-and prints one JSON line for each of: a whole run by two processes against one by one process
-(stage landmark; stage joint with accumulation), SIGTERM to one process, kill -9 of either, a
-mistake in one of them, and going on as two, and as one on another mesh. It takes some minutes.
-`tests/training/test_distributed.py` asserts what is printed here.
+Runs train.py with a tiny model on generated clips, on the CPU with a few simulated devices per
+process. It prints one JSON line for each of: a whole run by two processes against one by a single
+process (stage landmark; stage joint with gradient accumulation), SIGTERM to one process, kill -9 of
+either, a mistake in one of them, and resuming as two processes and as one on another mesh. It
+takes some minutes. `tests/training/test_distributed.py` asserts what is printed here.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -23,10 +22,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from talkjax import commands
+
 ROOT = Path(__file__).resolve().parents[1]
-DEVICES = 4  # of a whole run
+DEVICES = 4  # of a run, divided among its processes
 TINY = {
-    "optimizer.schedule": "constant",  # such a run may be prolonged
+    "optimizer.schedule": "constant",  # such a run can be extended
     "optimizer.warmup_steps": 2,
     "batch_size": 8,
     "log.every": 1,
@@ -43,11 +44,11 @@ TINY = {
     "denoiser.talkformer.heads": 2,
 }
 JOINT = {"stage": "joint", "optimizer.accumulation": 2, "eval.every": 4, "eval.batches": 2}
-LIMIT = 600.0  # seconds after which a run counts as hung
+LIMIT = 600.0  # seconds after which a run counts as hanging
 
 
 def write_data(folder: Path) -> Path:
-    """Shards of a few made-up clips; their directory."""
+    """Writes shards of a few generated clips and returns their directory."""
     sys.path.insert(0, str(ROOT))
     from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -55,16 +56,16 @@ def write_data(folder: Path) -> Path:
     return write_shards(folder, {"train": clips[:6], "test": clips[6:]})
 
 
-class Run:
-    """The processes of one run, started; each writes to a log of its own.
+class LocalRun:
+    """A started run and its processes; each process writes to its own log.
 
     Args:
-      workdir: of the run.
-      data: from `write_data`, or one for each process.
-      processes: how many; they share `DEVICES`.
-      stage: of configs/demo_64.py.
-      flags: for train.py besides.
-      changes: of config fields, besides `TINY`.
+      workdir: Directory of the run.
+      data: Directory from `write_data`, or one for each process.
+      processes: Number of processes; they share `DEVICES`.
+      stage: Stage of configs/demo_64.py.
+      flags: Additional flags of train.py.
+      **changes: Config fields, in addition to `TINY`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Run:
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            # Little optimised: compiling is most of what such a run does.
+            # Little optimization, because compilation takes most of such a run.
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes} "
             "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{_free_port()}",
@@ -106,11 +107,11 @@ class Run:
                 )
 
     def wait_for_step(self, step: int) -> None:
-        """Returns once a step has been taken; raises when a process has ended before."""
+        """Waits until a step has been taken; raises if a process ends before."""
         self._wait(lambda: (losses(self.workdir) or [(0,)])[-1][0] >= step, running=True)
 
     def end(self) -> list[tuple[int, float]]:
-        """(exit code, seconds from now until then) of each process."""
+        """Waits for the end and returns (exit code, seconds from now) of each process."""
         began, ended = time.monotonic(), {}
 
         def all_ended() -> bool:
@@ -123,13 +124,13 @@ class Run:
         return [(process.returncode, ended[process.pid]) for process in self.processes]
 
     def finish(self) -> None:
-        """Waits for success."""
+        """Waits for the end; raises if a process failed."""
         codes = [code for code, _ in self.end()]
         if any(codes):
             raise RuntimeError(f"exit codes {codes}\n{self._tails()}")
 
-    def last_words(self, index: int) -> str:
-        """The last line of a process's log."""
+    def last_line(self, index: int) -> str:
+        """Returns the last line of a process's log."""
         return ["", *self.logs[index].read_text().splitlines()][-1]
 
     def _wait(self, done: Callable[[], bool], running: bool = False) -> None:
@@ -147,7 +148,7 @@ class Run:
 
 
 def losses(workdir: Path, names: Sequence[str] = ("loss", "grad_norm")) -> list[tuple]:
-    """(step, loss, norm of the gradient) of every step that was written down."""
+    """Returns (step, loss, gradient norm) of every logged step."""
     from talkjax.training import metrics
 
     rows = metrics.read(workdir / "metrics.jsonl")
@@ -155,17 +156,17 @@ def losses(workdir: Path, names: Sequence[str] = ("loss", "grad_norm")) -> list[
 
 
 def loss_difference(first: Path, second: Path, name: str = "loss") -> float:
-    """The largest difference of losses of two runs, which must have the same steps."""
+    """Returns the largest difference of losses of two runs, which must have the same steps."""
     pairs = list(zip(losses(first, [name]), losses(second, [name]), strict=True))
     if not pairs or any(a[0] != b[0] for a, b in pairs):
-        raise RuntimeError(f"{first} and {second} have not the same steps")
+        raise RuntimeError(f"{first} and {second} have different steps")
     return max(abs(a[1] - b[1]) for a, b in pairs)
 
 
 def compare(folder: Path, data: Path, steps: int, **options: Any) -> dict[str, Any]:
-    """Whole runs by one process and by two."""
+    """Compares whole runs by one process and by two."""
     for processes, name in ((1, "one"), (2, "two")):
-        Run(folder / name, data, processes, steps=steps, **options).finish()
+        LocalRun(folder / name, data, processes, steps=steps, **options).finish()
     one, two = folder / "one", folder / "two"
     result = {"steps": steps, "loss": losses(two)[-1][1], "difference": loss_difference(one, two)}
     if options.get("eval.every"):
@@ -173,22 +174,22 @@ def compare(folder: Path, data: Path, steps: int, **options: Any) -> dict[str, A
     return result
 
 
-def stop(run: Run, number: int, index: int) -> dict[str, Any]:
-    """Sends a signal to one process: how all end."""
+def stop(run: LocalRun, number: int, index: int) -> dict[str, Any]:
+    """Sends a signal to one process and returns how all of them end."""
     run.processes[index].send_signal(number)
     ends = run.end()
     return {
         "codes": [code for code, _ in ends],
         "seconds": [round(seconds, 1) for _, seconds in ends],
-        "last_words": [run.last_words(i) for i in range(len(ends))],
+        "last_words": [run.last_line(i) for i in range(len(ends))],
         "last_step": losses(run.workdir)[-1][0],
     }
 
 
-def stop_and_go_on(folder: Path, data: Path, steps: int, timeout: int) -> dict[str, dict]:
-    """One run, stopped by SIGTERM, by kill -9 of process 1 and of process 0, and gone on with.
+def stop_and_resume(folder: Path, data: Path, steps: int, timeout: int) -> dict[str, dict]:
+    """Stops a run by SIGTERM, by kill -9 of process 1 and of process 0, and resumes it each time.
 
-    `folder` has a whole run `two` of as many steps; the run here is compared with it.
+    `folder` must hold an undisturbed run `two` of the same number of steps, for comparison.
     """
     run, results = folder / "stopped", {}
     flags = [f"--heartbeat_timeout={timeout}"]
@@ -197,31 +198,33 @@ def stop_and_go_on(folder: Path, data: Path, steps: int, timeout: int) -> dict[s
         ("kill -9 of process 1", signal.SIGKILL, 1),
         ("kill -9 of process 0", signal.SIGKILL, 0),
     ):
-        going = Run(run, data, steps=10_000, flags=flags)
-        # Past a checkpoint, so that all begin with what the one before has left.
+        going = LocalRun(run, data, steps=10_000, flags=flags)
+        # Beyond a checkpoint, so that each begins with what the previous one has left.
         newest = max((step for step, *_ in losses(run)), default=0)
         going.wait_for_step(newest + 5)
         results[name] = stop(going, number, index)
         results[name]["checkpoints"] = sorted(int(p.name) for p in _checkpoints(run))
     shutil.copytree(run, folder / "moved")
-    Run(run, data, steps=steps).finish()
-    Run(folder / "moved", data, 1, steps=steps, **{"mesh.fsdp": 2}).finish()
-    results["gone on with by two"] = {"identical": losses(run) == losses(folder / "two")}
+    LocalRun(run, data, steps=steps).finish()
+    LocalRun(folder / "moved", data, 1, steps=steps, **{"mesh.fsdp": 2}).finish()
+    results["resumed by two"] = {"identical": losses(run) == losses(folder / "two")}
     difference = loss_difference(folder / "moved", folder / "two")
-    results["gone on with by one, data=2 x fsdp=2"] = {"difference": difference}
+    results["resumed by one, data=2 x fsdp=2"] = {"difference": difference}
     return results
 
 
-def mistake(folder: Path, data: Path, index: int, timeout: int) -> dict[str, Any]:
-    """One process does not find its data."""
+def fail_in_one_process(folder: Path, data: Path, index: int, timeout: int) -> dict[str, Any]:
+    """Starts a run of which one process does not find its data."""
     own = [data, data]
     own[index] = folder / "missing"
-    run = Run(folder / f"mistake{index}", own, flags=[f"--heartbeat_timeout={timeout}"], steps=8)
+    run = LocalRun(
+        folder / f"mistake{index}", own, flags=[f"--heartbeat_timeout={timeout}"], steps=8
+    )
     ends = run.end()
     return {
         "codes": [code for code, _ in ends],
         "seconds between": round(ends[1 - index][1] - ends[index][1], 1),
-        "last_words": [run.last_words(i) for i in range(2)],
+        "last_words": [run.last_line(i) for i in range(2)],
     }
 
 
@@ -235,28 +238,46 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def main() -> None:
-    """Measures everything."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", help="keeps the runs and their logs here")
-    parser.add_argument("--heartbeat_timeout", type=int, default=10)
-    arguments = parser.parse_args()
+def make_parser() -> commands.Parser:
+    """Returns the parser of this command's flags."""
+    parser = commands.Parser(__doc__, prog="python -m benchmarks.two_processes")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder that keeps the runs and their logs (default: deleted)"
+    )
+    parser.add_argument(
+        "--heartbeat_timeout",
+        type=commands.bounded(int, 2),
+        default=10,
+        metavar="SECONDS",
+        help="time after which a silent process counts as dead (default: %(default)s)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs everything and prints the results."""
+    args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(arguments.out or temporary)
+        folder = Path(args.out or temporary)
         (folder / "joint").mkdir(parents=True)
         data = write_data(folder)
 
-        def tell(name: str, result: Any) -> None:
+        def report(name: str, result: Any) -> None:
             print(json.dumps({"what": name} | result), flush=True)
 
-        tell("two against one, landmark", compare(folder, data, 40))
-        for name, result in stop_and_go_on(folder, data, 40, arguments.heartbeat_timeout).items():
-            tell(name, result)
+        report("two against one, landmark", compare(folder, data, 40))
+        for name, result in stop_and_resume(folder, data, 40, args.heartbeat_timeout).items():
+            report(name, result)
         for index in range(2):
-            result = mistake(folder, data, index, arguments.heartbeat_timeout)
-            tell(f"a mistake in process {index}", result)
-        tell("two against one, joint", compare(folder / "joint", data, 4, **JOINT))
+            result = fail_in_one_process(folder, data, index, args.heartbeat_timeout)
+            report(f"a mistake in process {index}", result)
+        report("two against one, joint", compare(folder / "joint", data, 4, **JOINT))
+
+
+def run() -> None:
+    """Runs the command."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -181,13 +181,14 @@ def _describe(path: Path) -> str:
 def make_parser() -> commands.Parser:
     """Returns the parser of this command's flags."""
     parser = commands.Parser(__doc__, prog="python -m talkjax.convert_weights")
-    parser.add_argument("kind", choices=KINDS, help="What the files are.")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Published files, in any order.")
-    parser.add_argument("--out", required=True, help="Safetensors file to write.")
+    parser.add_argument("kind", choices=KINDS, help="what the files are")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="published files, in any order")
+    parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
     parser.add_argument(
         "--python",
-        help="Python interpreter that has torch 2.6 or later, numpy and safetensors. By default "
-        "uv builds an environment with PyTorch for CPUs.",
+        metavar="PATH",
+        help="Python interpreter that has torch 2.6 or later, numpy and safetensors (default: uv "
+        "builds an environment with PyTorch for CPUs)",
     )
     return parser
 

@@ -1,7 +1,7 @@
-"""Weight files: safetensors in and out, and other projects' weights mapped to ours.
+"""Weight files: reading and writing safetensors, and mapping other projects' weights to ours.
 
-The rim between files and models: models know no file, and everything that a bad file can do wrong
-ends here in a `UserError` that names the file and the tensors. Nothing is ever unpickled.
+Models do not know about files. Whatever is wrong with a file ends here in a `UserError` that names
+the file and the tensors. Nothing is ever unpickled. Paths may be in a bucket (gs://).
 """
 
 import os
@@ -24,14 +24,14 @@ from talkjax.models import autoencoder, taesd
 Params = dict[str, Any]
 PARAMS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-_NAMED = 3  # how many wrong tensors an error names before it counts the rest
+_MAX_NAMED = 3  # wrong tensors that an error names; it counts the rest
 
 
 def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads every tensor of a safetensors file, floating-point ones as float32.
+    """Reads the tensors of a safetensors file, floating-point ones as float32.
 
     Raises:
-      UserError: the file is missing, truncated, not safetensors, or holds NaN or infinity.
+      UserError: The file is missing, truncated, not safetensors, or holds NaN or infinity.
     """
     path = files.as_path(path)
     if not path.is_file():
@@ -41,17 +41,17 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except safetensors.SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise UserError(
-            f"{path} is truncated or not a safetensors file ({reason}); fetch it again"
+            f"{path} is truncated or not a safetensors file ({reason}); download it again"
         ) from error
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path}: {error}; check the file") from error
     tensors = {}
     for name, value in raw.items():
-        # `jnp.issubdtype`, because numpy does not count bfloat16 as floating.
+        # Not `np.issubdtype`: NumPy does not count bfloat16 as floating.
         if jnp.issubdtype(value.dtype, jnp.floating):
             value = value.astype(np.float32)
             if not np.isfinite(value).all():
-                raise UserError(f"{path}: {name} holds NaN or infinity; fetch the file again")
+                raise UserError(f"{path}: {name} holds NaN or infinity; download the file again")
         tensors[name] = value
     return tensors
 
@@ -68,24 +68,29 @@ def _load(path: epath.Path) -> dict[str, np.ndarray]:
 def taesd_params(encoder_file: str | os.PathLike, decoder_file: str | os.PathLike) -> Params:
     """Loads a pair of TAESD files (taesd, taef1, taef2, ...) for `talkjax.models.taesd.TAESD`.
 
-    The layout is read off the tensors; `taesd.layout_of(params)` gives it back.
+    The layout follows from the tensors; `taesd.layout_of(params)` returns it.
 
     Args:
-      encoder_file, decoder_file: published `*_encoder.safetensors` and `*_decoder.safetensors`.
+      encoder_file: Published `*_encoder.safetensors`.
+      decoder_file: Published `*_decoder.safetensors`.
 
     Returns:
       {"encoder": ..., "decoder": ...}, float32 numpy.
 
     Raises:
-      UserError: as `load_safetensors`; a tensor is missing, unexpected or mis-shaped.
+      UserError: See `load_safetensors`; or a tensor is missing, unexpected or of another shape.
     """
-    files = {"encoder": encoder_file, "decoder": decoder_file}
-    tensors = {part: load_safetensors(path) for part, path in files.items()}
+    paths = {"encoder": encoder_file, "decoder": decoder_file}
+    tensors = {part: load_safetensors(path) for part, path in paths.items()}
     head = tensors["encoder"].get("14.weight")
     if head is None or head.ndim != 4 or not head.size:
-        raise UserError(f"{encoder_file} is no TAESD encoder (no 14.weight); give *_encoder")
+        raise UserError(
+            f"{encoder_file} is not a TAESD encoder (14.weight is missing); give *_encoder"
+        )
     if "19.weight" not in tensors["decoder"]:
-        raise UserError(f"{decoder_file} is no TAESD decoder (no 19.weight); give *_decoder")
+        raise UserError(
+            f"{decoder_file} is not a TAESD decoder (19.weight is missing); give *_decoder"
+        )
     model = taesd.TAESD(
         latent_channels=head.shape[0],
         pool=any(".pool." in name for name in tensors["encoder"]),
@@ -94,12 +99,12 @@ def taesd_params(encoder_file: str | os.PathLike, decoder_file: str | os.PathLik
     expected = abstract_params(model, jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
     return {
         part: _from_torch(tensors[part], expected[part], _taesd_name, path)
-        for part, path in files.items()
+        for part, path in paths.items()
     }
 
 
 def _taesd_name(path: tuple[str, ...]) -> str:
-    """("layer_11", "pool_1", "scale") -> "11.pool.1.weight"."""
+    """Returns the published name: ("layer_11", "pool_1", "scale") -> "11.pool.1.weight"."""
     modules = [name.removeprefix("layer_").replace("_", ".") for name in path[:-1]]
     return ".".join([*modules, _torch_leaf(path[-1])])
 
@@ -107,18 +112,18 @@ def _taesd_name(path: tuple[str, ...]) -> str:
 def autoencoder_kl_params(path: str | os.PathLike, groups: int = 32) -> Params:
     """Loads a diffusers `AutoencoderKL` file for `talkjax.models.autoencoder.AutoencoderKL`.
 
-    Both generations of attention names are read (`query` ... `proj_attn`; `to_q` ... `to_out.0`).
-    The layout is read off the tensors; `autoencoder.layout_of(params)` gives it back.
+    Old and new names of attention layers are read (`query` ... `proj_attn`; `to_q` ... `to_out.0`).
+    The layout follows from the tensors; `autoencoder.layout_of(params)` returns it.
 
     Args:
-      path: e.g. `diffusion_pytorch_model.safetensors` of stabilityai/sd-vae-ft-mse.
-      groups: the model's normalisation groups (`norm_num_groups` in the file's config).
+      path: For example `diffusion_pytorch_model.safetensors` of stabilityai/sd-vae-ft-mse.
+      groups: Number of normalisation groups (`norm_num_groups` in the file's config).
 
     Returns:
       The parameter tree, float32 numpy.
 
     Raises:
-      UserError: as `load_safetensors`; a tensor is missing, unexpected or mis-shaped.
+      UserError: See `load_safetensors`; or a tensor is missing, unexpected or of another shape.
     """
     tensors = {_new_attention_name(k): v for k, v in load_safetensors(path).items()}
     channels, layers = [], 0
@@ -150,7 +155,11 @@ def _new_attention_name(name: str) -> str:
 
 
 def _autoencoder_kl_name(path: tuple[str, ...]) -> str:
-    """("encoder", "down_0_resnet_1", "norm1", "scale") -> "encoder.down_blocks.0...weight"."""
+    """Returns the name in a diffusers file.
+
+    ("encoder", "down_0_resnet_1", "norm1", "scale") gives
+    "encoder.down_blocks.0.resnets.1.norm1.weight".
+    """
     name = ".".join([*path[:-1], _torch_leaf(path[-1])])
     for pattern, torch_name in (
         (r"\b(down|up)_(\d+)_resnet_(\d+)", r"\1_blocks.\2.resnets.\3"),
@@ -173,7 +182,10 @@ def _from_torch(
     torch_name: Callable[[tuple[str, ...]], str],
     path: str | os.PathLike,
 ) -> Params:
-    """Torch tensors (convolutions OIHW, dense layers OI) as the parameter tree `expected`."""
+    """Arranges PyTorch tensors as the parameter tree `expected`, kernels transposed for Flax.
+
+    Convolutions are OIHW in PyTorch and HWIO in Flax, dense layers OI and IO.
+    """
     flat = traverse_util.flatten_dict(expected)
     names = {key: torch_name(key) for key in flat}
     shapes = {names[key]: _torch_shape(leaf.shape) for key, leaf in flat.items()}
@@ -204,17 +216,18 @@ def save_params(
 ) -> None:
     """Writes `DIR/model.safetensors` (flat names "a/b/c") and `DIR/config.json`.
 
-    Each file appears complete or not at all; the config comes last, so a directory with a config
-    has its weights.
+    Each file appears complete or not at all. The config is written last, so that a directory with
+    a config has its weights.
 
     Args:
-      directory: made if missing.
-      params: nested mapping of arrays.
-      config: plain data for JSON.
-      dtype: storage type for floating-point tensors (e.g. `jnp.float16`); None keeps theirs.
+      directory: Directory to write to; it is created if it does not exist.
+      params: Nested mapping of arrays.
+      config: Plain data for JSON.
+      dtype: Type in which floating-point tensors are stored, such as `jnp.float16`; None keeps
+        theirs.
 
     Raises:
-      UserError: the directory cannot be written, the disk is full, or a value does not fit into
+      UserError: The directory cannot be written, the disk is full, or a value does not fit into
         `dtype`.
     """
     flat = {}
@@ -226,7 +239,7 @@ def save_params(
             if np.isfinite(value).all() and not np.isfinite(stored).all():
                 raise UserError(f"{name} does not fit into {jnp.dtype(dtype).name}; keep float32")
             value = stored
-        # safetensors writes the memory of a transposed array as it lies, silently wrong.
+        # safetensors writes the memory of a transposed array as it lies, which would be wrong.
         flat[name] = np.ascontiguousarray(value).reshape(value.shape)
     text = files.json_text(dict(config), sort_keys=True)
     directory = files.as_path(directory)
@@ -244,15 +257,15 @@ def load_params(
     """Reads what `save_params` wrote.
 
     Args:
-      directory: holds `model.safetensors` and `config.json`.
-      expected: nested tree of arrays or `jax.ShapeDtypeStruct`; names and shapes must match.
+      directory: Directory with `model.safetensors` and `config.json`.
+      expected: Nested tree of arrays or `jax.ShapeDtypeStruct` whose names and shapes must match.
 
     Returns:
-      The parameters (nested, floating point as float32 numpy) and the config.
+      The parameters (nested NumPy arrays, floating-point ones as float32) and the config.
 
     Raises:
-      UserError: as `load_safetensors`; the config is missing or no JSON object; a tensor is
-        missing, unexpected or mis-shaped.
+      UserError: See `load_safetensors`; or the config is missing or not a JSON object; or a tensor
+        is missing, unexpected or of another shape.
     """
     directory = files.as_path(directory)
     remedy = "give a directory of released talkjax weights"
@@ -269,7 +282,9 @@ def load_params(
     for name in flat:
         parents = name.split("/")[:-1]
         if any("/".join(parents[: i + 1]) in flat for i in range(len(parents))):
-            raise UserError(f"{path}: {name} lies inside another tensor; not talkjax weights")
+            raise UserError(
+                f"{path}: {name} lies inside another tensor; these are not talkjax weights"
+            )
     return traverse_util.unflatten_dict(flat, sep="/"), config
 
 
@@ -277,7 +292,7 @@ def load_params(
 
 
 def abstract_params(model: Any, *inputs: jax.ShapeDtypeStruct) -> Params:
-    """The shapes of a Linen module's parameters, without computing anything."""
+    """Returns the shapes of a Linen module's parameters without computing anything."""
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
 
 
@@ -289,7 +304,7 @@ def check_tensors(
     """Compares names and shapes.
 
     Raises:
-      UserError: one line that names the missing, unexpected and mis-shaped tensors.
+      UserError: They differ; the message names missing, unexpected and mis-shaped tensors.
     """
     missing = sorted(expected.keys() - found.keys(), key=_natural)
     unexpected = sorted(found.keys() - expected.keys(), key=_natural)
@@ -313,11 +328,11 @@ def check_tensors(
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts "2.x" before "10.x"."""
+    """Returns a sort key that puts "2.x" before "10.x"."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -110,9 +110,9 @@ def test_many_wrong_tensors_are_counted(tmp_path):
 
 
 def test_swapped_taesd_files():
-    with pytest.raises(UserError, match="no TAESD encoder"):
+    with pytest.raises(UserError, match="not a TAESD encoder"):
         weights.taesd_params(DECODER, ENCODER)
-    with pytest.raises(UserError, match="no TAESD decoder"):
+    with pytest.raises(UserError, match="not a TAESD decoder"):
         weights.taesd_params(ENCODER, ENCODER)
 
 
@@ -299,3 +299,10 @@ def test_unserialisable_config_writes_nothing(tmp_path, tree):
     with pytest.raises(TypeError):
         weights.save_params(tmp_path / "d", tree, {"x": object()})
     assert not (tmp_path / "d").exists()
+
+
+def test_buckets_are_read_without_file_descriptors(tmp_path, tree, monkeypatch):
+    weights.save_params(tmp_path, tree, {})
+    monkeypatch.setattr(weights.files, "is_remote", lambda path: True)
+    monkeypatch.setattr(safetensors.numpy, "load_file", lambda path: pytest.fail("not local"))
+    assert_trees_equal(weights.load_params(tmp_path, expected=tree)[0], tree)

@@ -83,33 +83,35 @@ def make_parser() -> commands.Parser:
     parser = commands.Parser(__doc__, prog="talkjax-compile")
     parser.add_argument(
         "--config",
+        metavar="FILE[:ARGUMENT]",
         required=True,
-        help="Configuration file, for example configs/base_256.py. Any field can be changed with "
-        "--config.FIELD=VALUE.",
+        help="configuration file, such as configs/base_256.py; --config.field=value changes a "
+        "field",
     )
     parser.add_argument(
         "--slice",
+        metavar="NAME",
         required=True,
-        help="Accelerator type: v4-8 to v4-8192 and v5p-8 to v5p-8192 (these count two cores per "
-        "chip), v5e-1 and v6e-1 to -256; 2xv5e-256 for two slices.",
+        help="accelerator type: v4-8 to v4-8192 and v5p-8 to v5p-8192 (these count two cores per "
+        "chip), v5e-1 to v5e-256, v6e-1 to v6e-256, or 2xv5e-256 for two slices",
     )
     parser.add_argument(
         "--step",
         choices=programs.PROGRAMS,
         default="train",
-        help="Program to compile: the train step, or the sampling of batch_size frames "
-        "(default: %(default)s).",
+        help="program to compile: the train step, the eval step or the preview pictures of a "
+        "training run, or the sampling of batch_size frames (default: %(default)s)",
     )
     parser.add_argument(
         "--search",
         action="store_true",
-        help="Search for the best batch size, starting from that of the configuration.",
+        help="search for the best batch size, starting from that of the configuration",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="Let the compiler optimize less: minutes instead of half an hour for a large network, "
-        "with the same memory but too much HBM traffic.",
+        help="let the compiler optimize less: minutes instead of half an hour for a large network, "
+        "with the same memory but an upper bound of the HBM traffic",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""The programs that can be compiled: the train step of any stage, and the sampling of frames."""
+"""The programs that can be compiled: those of a training run, and the sampling of frames."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from talkjax import networks
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_LIPS, NUM_MELS, NUM_POSE, Box
+from talkjax.errors import UserError
 from talkjax.models import sync_expert
 from talkjax.models.unet import Conditions
 from talkjax.sampling import program as sampling_program
@@ -97,21 +98,34 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return sample
 
 
-def train_program(config: Any, devices: list[Any]) -> Program:
-    """Lowers the train step of `config.stage`.
+def training_program(config: Any, devices: list[Any], name: str = "train") -> Program:
+    """Lowers one of the programs of a training run.
+
+    Args:
+      config: See `talkjax.configuration`.
+      devices: Devices of the mesh.
+      name: A key of `talkjax.training.plan.PROGRAMS`. Of "preview", costs are incomplete: its
+        sampling loop counts one iteration.
 
     Raises:
-      UserError: Mesh, batch size, rules or optimizer do not fit together.
+      UserError: Mesh, batch size, rules or optimizer do not fit together, or the stage has no such
+        program.
       ValueError: The config does not describe a stage.
     """
     # The values of latent statistics do not matter here.
     config = updated(config, {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)})
     planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
+    if name not in planned.programs:
+        raise UserError(
+            f"stage {config.stage} has no {name} program with eval.pictures={config.eval.pictures}"
+        )
+    _, (_, batch, *_) = planned.programs[name]
+    samples = next(iter(batch.values())).shape[0]
     return Program(
-        lowered=planned.lower("train"),
-        samples=config.batch_size,
-        model_flops=_train_flops(_one_sample(config)) * config.batch_size,
-        repeats=config.optimizer.accumulation,
+        lowered=planned.lower(name),
+        samples=samples,
+        model_flops=_training_flops(_one_sample(config), name) * samples,
+        repeats=config.optimizer.accumulation if name == "train" else 1,
     )
 
 
@@ -130,12 +144,12 @@ def _one_sample(config: Any) -> FrozenConfigDict:
 
 
 @functools.lru_cache(maxsize=4)  # a search needs it for every batch size
-def _train_flops(one_sample: FrozenConfigDict) -> float:
-    """Returns the FLOPs of one sample's train step."""
+def _training_flops(one_sample: FrozenConfigDict, name: str) -> float:
+    """Returns the FLOPs of a training run's program for one sample."""
     devices = jax.devices("cpu")[:1]
     stage = stages.make_stage(one_sample)
     planned = plan.make_plan(one_sample, stage, batch_shapes(one_sample), devices)
-    return planned.lower("train").cost_analysis()["flops"]
+    return planned.lower(name).cost_analysis()["flops"]
 
 
 def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS) -> Program:
@@ -170,9 +184,8 @@ def _lower_sampling(
     nets = networks.make_networks(config)
     mesh = sharding.make_mesh(-1, 1, devices)
     sharding.check_batch_size(frames, mesh)
-    batch_sharding, replicated = (
-        sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    )  # fmt: skip
+    batch_sharding = sharding.batch_sharding(mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())
 
     def placed(tree: Any, where: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
@@ -225,6 +238,6 @@ def updated(config: Any, changes: Mapping[str, Any]) -> FrozenConfigDict:
 
 # (config, devices) -> Program, by the value of --step.
 PROGRAMS: dict[str, Callable[[Any, list[Any]], Program]] = {
-    "train": train_program,
+    **{name: functools.partial(training_program, name=name) for name in plan.PROGRAMS},
     "sample": sample_program,
 }

@@ -136,7 +136,7 @@ def _supervise() -> int:
         print(f"error: another process of the run {why}; {again}", file=sys.stderr)
         return LOST
     name = signal.Signals(-code).name
-    why = " (perhaps for want of memory)" if code == -signal.SIGKILL else ""
+    why = " (perhaps because memory ran out)" if code == -signal.SIGKILL else ""
     print(f"error: this process of the run was killed by {name}{why}; {again}", file=sys.stderr)
     return 128 - code
 

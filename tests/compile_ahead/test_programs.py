@@ -7,6 +7,7 @@ from ml_collections import FrozenConfigDict
 from configs import base_256, demo_64, demo_128, sync
 from talkjax.compile_ahead import programs, report, slices
 from talkjax.data import loader
+from talkjax.errors import UserError
 from talkjax.sampling.sampler import Options
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -74,7 +75,7 @@ def tiny(stage="diffusion", **changes):
 def test_train_step_costs(accumulation):
     where = slices.parse_slice("v5e-8")
     config = tiny("landmark", **{"mesh.fsdp": 4, "optimizer.accumulation": accumulation})
-    program = programs.train_program(config, jax.devices())
+    program = programs.training_program(config, jax.devices())
     found = report.compile_program(program, where, 8)
     assert found.fits and found.samples == 16
     # The same work whether the compiler counts it per chip or we do for one sample.
@@ -85,8 +86,8 @@ def test_train_step_costs(accumulation):
 
 @pytest.mark.slow
 def test_recomputation_is_not_the_models():
-    plain = programs.train_program(tiny(), jax.devices())
-    again = programs.train_program(tiny(**{"denoiser.remat": "full"}), jax.devices())
+    plain = programs.training_program(tiny(), jax.devices())
+    again = programs.training_program(tiny(**{"denoiser.remat": "full"}), jax.devices())
     assert again.model_flops == plain.model_flops
     costs = [p.lowered.cost_analysis()["flops"] for p in (plain, again)]
     assert costs[1] > 1.15 * costs[0]
@@ -99,3 +100,19 @@ def test_a_samplers_loop_counts_every_evaluation(steps):
     found = report.compile_program(program, where, 8)
     assert found.samples == 16 and found.fits
     assert found.flops == pytest.approx(found.model_flops, rel=0.03)  # an evaluation: a ninth
+
+
+@pytest.mark.parametrize("name", ["eval", "preview"])
+def test_evaluation_programs(name):
+    config = tiny("landmark", **{"mesh.fsdp": 4, "eval.pictures": 3})
+    program = programs.PROGRAMS[name](config, jax.devices())
+    found = report.compile_program(program, slices.parse_slice("v5e-8"), 8)
+    assert found.fits and found.samples == {"eval": 16, "preview": 8}[name]
+    assert 0 < found.model_flops < programs.training_program(config, jax.devices()).model_flops
+
+
+def test_a_program_that_a_run_does_not_have():
+    with pytest.raises(UserError, match="has no preview program"):
+        programs.training_program(
+            tiny("landmark", **{"eval.pictures": 0}), jax.devices(), "preview"
+        )

@@ -40,8 +40,8 @@ def test_microbatches_and_evaluation_agree_too(data, tmp_path):
 @pytest.mark.slow
 def test_stopped_runs_end_together_and_go_on(data, tmp_path):
     steps = 40
-    two_processes.Run(tmp_path / "two", data, steps=steps).finish()
-    results = two_processes.stop_and_go_on(tmp_path, data, steps, TIMEOUT)
+    two_processes.LocalRun(tmp_path / "two", data, steps=steps).finish()
+    results = two_processes.stop_and_resume(tmp_path, data, steps, TIMEOUT)
 
     stopped = results["SIGTERM to process 1"]
     assert stopped["codes"] == [143, 143]
@@ -56,14 +56,14 @@ def test_stopped_runs_end_together_and_go_on(data, tmp_path):
         assert killed["last_words"][other].startswith("error: another process of the run died")
         assert killed["seconds"][other] < TIMEOUT + SLACK
 
-    assert results["gone on with by two"]["identical"]
-    assert results["gone on with by one, data=2 x fsdp=2"]["difference"] < 1e-5
+    assert results["resumed by two"]["identical"]
+    assert results["resumed by one, data=2 x fsdp=2"]["difference"] < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_mistake_in_one_process_ends_the_other(data, tmp_path, index):
-    result = two_processes.mistake(tmp_path, data, index, TIMEOUT)
+    result = two_processes.fail_in_one_process(tmp_path, data, index, TIMEOUT)
     assert result["codes"][index] == 2
     assert "missing" in result["last_words"][index]
     assert result["codes"][1 - index] == processes.LOST
