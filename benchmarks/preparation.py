@@ -1,18 +1,9 @@
-<<<<<<< HEAD
-"""Measures how many frames per second `data_pipelines.prepare` processes on this machine.
-=======
 """Measures the speed of `data_pipelines.prepare` on this machine, in frames per second.
->>>>>>> d221cae3d76d751c004157afedc4fa3ed4b2606b
 
     python -m benchmarks.preparation --source=VIDEOS [--limit=100] [--workers=2]
 
-<<<<<<< HEAD
-Prepares into a temporary folder and prints one JSON line. The time includes the start of the worker
-processes and packing.
-=======
 Prepares into a temporary folder, start of the worker processes and packing included, and prints
 one JSON line.
->>>>>>> d221cae3d76d751c004157afedc4fa3ed4b2606b
 """
 
 import json
@@ -25,19 +16,6 @@ from pathlib import Path
 
 from talkjax import commands
 
-<<<<<<< HEAD
-def main() -> None:
-    """Runs the command once and prints the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", required=True, help="folder of videos")
-    parser.add_argument(
-        "--limit", type=int, default=100, help="number of videos (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=0, help="number of processes (default: 0, one per core)"
-    )
-    arguments = parser.parse_args()
-=======
 
 def make_parser() -> commands.Parser:
     """Returns the parser of this command's flags."""
@@ -62,7 +40,6 @@ def make_parser() -> commands.Parser:
 def main(argv: Sequence[str]) -> None:
     """Prepares the videos once and prints the speed."""
     args = make_parser().parse_args(argv)
->>>>>>> d221cae3d76d751c004157afedc4fa3ed4b2606b
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "data_pipelines.prepare"),

@@ -41,8 +41,8 @@ def cached(shards, autoencoder, tmp_path_factory):
     out = tmp_path_factory.mktemp("latents")
     loaded = encoder.load_encoder(autoencoder[0])
     cache_latents.cache_latents(
-        shards, loaded.encode, loaded.identity, ["train", "test"], out, region=MOUTH_REGION, mask=MASK,
-        stride=2,
+        shards, loaded.encode, loaded.identity, ["train", "test"], out,
+        region=MOUTH_REGION, mask=MASK, stride=2,
     )  # fmt: skip
     return str(out)
 
