@@ -1,7 +1,7 @@
-"""How much of the gradient that end-to-end training sends into the landmark network is signal.
+"""Measures how much of the gradient that reaches the landmark network end to end is signal.
 
-A gradient can be large and say nothing: its direction may be that of the noise and the timesteps
-that happened to be drawn. Signal is what independent batches agree on.
+A gradient can be large and carry no information, if its direction is that of the noise and the
+timesteps that happened to be drawn. Signal is what independent batches have in common.
 """
 
 import json
@@ -18,12 +18,12 @@ from talkjax.training.stage import Batch, Params
 
 
 def agreement(gradients: np.ndarray) -> dict[str, float]:
-    """What (N, P) gradients of N independent batches have in common.
+    """Measures what (N, P) gradients of N independent batches have in common.
 
     Returns:
-      "norm": of one, on average; "norm_of_mean": of their mean (`norm` over the root of N if there
-      is nothing but noise); "cosine_of_halves": of the means of the even and of the odd batches
-      (1 if there is no noise, about 0 if there is nothing else).
+      "norm": mean norm of a gradient; "norm_of_mean": norm of their mean (`norm` over the square
+      root of N for pure noise); "cosine_of_halves": cosine between the means of the even and the
+      odd batches (1 without noise, about 0 for pure noise).
     """
     halves = gradients[::2].mean(0), gradients[1::2].mean(0)
     return {
@@ -34,7 +34,7 @@ def agreement(gradients: np.ndarray) -> dict[str, float]:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Cosine of the angle between two vectors; 0 if one has no length."""
+    """Returns the cosine of the angle between two vectors, 0 if one of them is zero."""
     lengths = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / lengths) if lengths > 0 else 0.0
 
@@ -42,16 +42,17 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def landmark_gradients(
     config: Mapping[str, Any], params: Params, batches: Iterable[Batch], seed: int = 0
 ) -> dict[str, Any]:
-    """Compares what the two losses of stage `joint` want of the landmark network.
+    """Compares the gradients of the two losses of stage `joint` in the landmark network.
 
     Args:
-      config: of a joint run.
-      params: its parameters.
-      batches: independent ones, as for training.
-      seed: of timesteps, noise and dropout.
+      config: Configuration of a joint run.
+      params: Parameters of that run.
+      batches: Independent training batches.
+      seed: Seed of timesteps, noise and dropout.
 
     Returns:
-      {"diffusion", "landmark": see `agreement`, "cosine": of the two means, "batches": N}.
+      {"diffusion" and "landmark": see `agreement`, "cosine": cosine between the two means,
+      "batches": N}.
     """
     parts = {"diffusion": (0.0, True), "landmark": (config["joint"]["landmark_weight"], False)}
     functions = {name: _gradient(config, *part) for name, part in parts.items()}
@@ -70,7 +71,7 @@ def landmark_gradients(
 def _gradient(
     config: Mapping[str, Any], landmark_weight: float, end_to_end: bool
 ) -> Callable[..., Params]:
-    """(landmark, params, batch, key) -> the gradient of one part of the joint loss."""
+    """Returns (landmark, params, batch, key) -> gradient of one part of the joint loss."""
     changed = json.loads(json.dumps(dict(config)))
     changed["joint"] |= {"landmark_weight": landmark_weight, "end_to_end": end_to_end}
     stage = stages.make_stage(changed)

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
     "autoencoder.weights", "autoencoder.remat", "denoiser.remat",
     "denoiser.talkformer.implementation", "data.dir", "data.latents",
+    "data.drop_landmarks",  # of earlier versions
     "data.max_damaged", "data.memory_limit", "data.num_threads", "data.prefetch",
 )  # fmt: skip
 

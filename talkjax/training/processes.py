@@ -1,10 +1,10 @@
-"""One run in several processes: how they find each other, and how they end together.
+"""A run in several processes: how they find each other, and how they end together.
 
-A process that dies leaves the others waiting in a collective operation, or in a barrier of a
-checkpoint, for ever, unless that notices and raises. JAX's coordination service notices (at once if
-it was process 0, which holds the service; else when its heartbeats have been missing for
-`--heartbeat_timeout`) and aborts the others, from a thread that no Python code can catch. So the
-training runs in a child process, and its parent says in one line what happened.
+When a process dies, the others would wait forever in a collective operation or in the barrier of a
+checkpoint. JAX's coordination service notices (at once if it was process 0, which hosts the
+service; otherwise when its heartbeats have been missing for `--heartbeat_timeout`) and aborts the
+others, from a thread that no Python code can catch. So the training runs in a child process, and
+its parent reports in one line what happened.
 """
 
 import os
@@ -20,14 +20,14 @@ from typing import Any
 from talkjax import commands
 from talkjax.errors import UserError
 
-# Seconds. JAX's own default is 100; heartbeats come from a thread of their own every half of it,
-# so a long compilation does not miss them, and a host that is moved or throttled may pause a while.
+# Seconds; JAX's own default is 100. A separate thread sends heartbeats twice in this time, so a
+# long compilation does not miss any, and a migrated or throttled host may pause for a while.
 HEARTBEAT_TIMEOUT = 60
-# Exit code of a process that ended because another one did: start all of them again. (A mistake,
-# which would only be made again, has 2.)
+# Exit code of a process that ended because another one did: all should be started again. (The code
+# of a mistake, which a restart would only repeat, is 2.)
 LOST = 75  # EX_TEMPFAIL of sysexits.h
 _CHILD = "TALKJAX_SUPERVISED"
-# What a collective operation (gloo, NCCL) or a barrier says when who was at its other end is gone.
+# Messages of collective operations (gloo, NCCL) and barriers whose other end is gone.
 _GONE = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|Socket closed"
     r"|Failed to send RPC|ncclRemoteError|coordination service",
@@ -36,13 +36,12 @@ _GONE = re.compile(
 
 
 def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
-    """`commands.run_main` for one of several processes of a run, in a child process.
+    """Runs `commands.run_main` for one of several processes of a run, in a child process.
 
-    Whatever goes wrong in `main` ends the process without waiting for the others, which then
-    end too.
+    Any failure in `main` ends the process without waiting for the others, which then end too.
 
     Returns:
-      The exit code: main's, `LOST`, or 128 + a signal's number.
+      The exit code of `main`, `LOST`, or 128 + the number of a signal.
     """
     if _CHILD not in os.environ:
         return _supervise()
@@ -57,7 +56,7 @@ def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
             traceback.print_exc()
             code = 1
     if code:
-        # Not through the interpreter's exit: there JAX would wait for all processes to come.
+        # Not through the interpreter's exit, where JAX would wait for all processes.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -65,26 +64,29 @@ def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
 
 
 def another_is_gone(error: BaseException) -> str:
-    """The line in which an error, or one that led to it, says that another process has gone, or "".
+    """Returns the message by which an error, or its cause, reports a lost process, or "".
 
-    Where a collective operation notices sooner than the coordination service, it raises.
+    A collective operation that notices before the coordination service raises such errors.
     """
     while error is not None:
-        if isinstance(error, RuntimeError) and _GONE.search(str(error)):  # JAX's are such, too
+        if isinstance(error, RuntimeError) and _GONE.search(
+            str(error)
+        ):  # which JAX's errors are too
             return " ".join(str(error).split())[:300]
         error = error.__cause__ or error.__context__
     return ""
 
 
 def join(heartbeat_timeout: int = HEARTBEAT_TIMEOUT, initialization_timeout: int = 300) -> None:
-    """Joins the run's other processes; before anything asks for devices.
+    """Joins the other processes of the run. Call it before anything asks for devices.
 
     Args:
-      heartbeat_timeout: seconds without a sign of life after which a process counts as dead.
-      initialization_timeout: seconds to wait for all of them at the start; then JAX aborts, too.
+      heartbeat_timeout: Seconds without a heartbeat after which a process counts as dead.
+      initialization_timeout: Seconds to wait for all processes at the start.
 
     Raises:
-      UserError: the environment does not tell who they are; the coordinator's port is taken.
+      UserError: The environment does not describe the processes, or the coordinator's port is in
+        use.
     """
     import jax  # not needed by a parent
 
@@ -99,18 +101,18 @@ def join(heartbeat_timeout: int = HEARTBEAT_TIMEOUT, initialization_timeout: int
         )
     except ValueError as error:
         raise UserError(
-            f"--distributed: {error} Nothing here (TPU, Slurm, Open MPI, Kubernetes) tells; set "
+            f"--distributed: {error} No cluster (TPU, Slurm, Open MPI, Kubernetes) was detected; set "
             "JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--distributed: process 0 cannot serve the others ({reason}); take a port that is free"
+            f"--distributed: process 0 cannot serve the others ({reason}); use a free port"
         ) from error
 
 
 def _number(name: str) -> int | None:
-    """An integer from the environment; JAX itself reads but the coordinator's address there."""
+    """Reads an integer from the environment, of which JAX itself reads the address alone."""
     text = os.environ.get(name)
     if text is None:
         return None
@@ -121,7 +123,7 @@ def _number(name: str) -> int | None:
 
 def _supervise() -> int:
     command = [sys.executable, *sys.orig_argv[1:]]
-    # A session of its own: a signal to the group reaches it through us, and once only.
+    # In a session of its own, so that a signal to the group reaches it once, through this process.
     child = subprocess.Popen(
         command, env={**os.environ, _CHILD: "1"}, stdin=subprocess.PIPE, start_new_session=True
     )
@@ -130,9 +132,9 @@ def _supervise() -> int:
     code = child.wait()
     if code >= 0 and code != LOST:
         return code
-    again = "start all of them again: a run goes on from its newest checkpoint"
+    again = "start all of them again: a run resumes from its newest checkpoint"
     if code in (LOST, -signal.SIGABRT):
-        why = "died, was cut off or never came"
+        why = "died, was cut off or never started"
         print(f"error: another process of the run {why}; {again}", file=sys.stderr)
         return LOST
     name = signal.Signals(-code).name
@@ -142,6 +144,6 @@ def _supervise() -> int:
 
 
 def _end_with_parent() -> None:
-    """Ends the child when its parent is killed, which closes the pipe that is its input."""
+    """Ends the child when its parent is killed, which closes the child's standard input."""
     os.read(0, 1)
     os._exit(128 + signal.SIGKILL)

@@ -1,9 +1,9 @@
-"""The device mesh, and which parameter lies where on it.
+"""The device mesh and the sharding of parameters.
 
-Mesh axes are ("data", "fsdp"). A batch is split over both; parameters, optimiser state and moving
-averages are split over "fsdp" or copied, as ordered rules say: the first pattern found in
-a parameter's path decides. A parameter that no rule matches, or that its rule cannot split, is an
-error that names it: a guess would cost memory or time unseen.
+Mesh axes are ("data", "fsdp"). A batch is sharded over both. Parameters, optimizer state and moving
+averages are sharded over "fsdp" or replicated, as ordered rules say: the first pattern that a
+parameter's path contains decides. A parameter that no rule matches, or that its rule cannot
+shard, is an error that names it, because a guess would cost memory or time unnoticed.
 """
 
 import functools
@@ -26,15 +26,15 @@ Rules = Sequence[tuple[str, str]]
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A ("data", "fsdp") mesh over all devices.
+    """Makes a ("data", "fsdp") mesh over all devices.
 
     Args:
-      data: devices along "data"; -1 takes what "fsdp" leaves.
-      fsdp: devices along "fsdp"; -1 takes what "data" leaves.
-      devices: default all, in an order that suits the interconnect.
+      data: Number of devices along "data"; -1 takes those that "fsdp" leaves.
+      fsdp: Number of devices along "fsdp"; -1 takes those that "data" leaves.
+      devices: Devices; all of them by default, in an order that suits the interconnect.
 
     Raises:
-      UserError: the two do not multiply to the number of devices.
+      UserError: The two do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
@@ -44,28 +44,28 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: Sequence[Any] | None = Non
         fsdp = count // data
     if data < 1 or fsdp < 1 or data * fsdp != count:
         raise UserError(
-            f"mesh.data x mesh.fsdp must give the {count} devices there are; "
+            f"mesh.data x mesh.fsdp must equal the number of devices, {count} devices; "
             f"set --config.mesh.data=-1 and --config.mesh.fsdp to a divisor of {count}"
         )
-    # Auto axes: explicit ones, jax.make_mesh's default, refuse convolutions.
+    # Auto axes, because convolutions do not support explicit ones, the default of jax.make_mesh.
     return Mesh(device_grid(data, fsdp, devices), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def device_grid(data: int, fsdp: int, devices: Sequence[Any]) -> np.ndarray:
-    """(data, fsdp) devices in an order that suits the interconnect.
+    """Arranges devices as (data, fsdp), in an order that suits the interconnect.
 
-    Slices are joined by a slower network than the one inside of them: "data", whose traffic is one
-    sum of gradients a step, goes across them, "fsdp" never does.
+    The network between slices is slower than the one inside them. So "data", whose traffic is one
+    sum of gradients per step, spans slices, and "fsdp" never does.
 
     Raises:
-      UserError: the slices do not divide "data".
+      UserError: The number of slices does not divide "data".
     """
     slices = len({getattr(device, "slice_index", 0) or 0 for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=True)
     if data % slices:
         raise UserError(
-            f"mesh.data={data} does not go over {slices} slices; it must be a multiple of them, "
+            f"mesh.data={data} cannot span {slices} slices; it must be a multiple of their number, "
             "and mesh.fsdp a divisor of one slice's devices"
         )
     return mesh_utils.create_hybrid_device_mesh(
@@ -74,22 +74,22 @@ def device_grid(data: int, fsdp: int, devices: Sequence[Any]) -> np.ndarray:
 
 
 def param_specs(params: Any, mesh: Mesh, rules: Rules, min_size: int = 2**16) -> Any:
-    """PartitionSpecs for a tree of parameters.
+    """Returns the PartitionSpecs of a tree of parameters.
 
     Args:
-      params: tree of arrays or `jax.ShapeDtypeStruct`.
-      mesh: from `make_mesh`.
-      rules: ordered (pattern, tactic) pairs. "replicate" copies; "fsdp" splits the longest axis
-        that "fsdp" divides (of equal ones the last).
-      min_size: parameters with fewer elements are copied under "fsdp": moving them costs more
-        than they take.
+      params: Tree of arrays or `jax.ShapeDtypeStruct`.
+      mesh: Mesh from `make_mesh`.
+      rules: Ordered pairs (pattern, tactic). "replicate" replicates; "fsdp" shards the longest axis
+        that "fsdp" divides (the last one of several).
+      min_size: Parameters with fewer elements are replicated under "fsdp" too, because moving them
+        costs more than storing them.
 
     Returns:
       The same tree of PartitionSpecs.
 
     Raises:
-      UserError: a parameter matches no rule, or none of its axes can be divided; a rule names
-        an unknown tactic.
+      UserError: A parameter matches no rule or has no axis that can be divided, or a rule names an
+        unknown tactic.
     """
     for pattern, tactic in rules:
         if tactic not in TACTICS:
@@ -118,7 +118,7 @@ def param_specs(params: Any, mesh: Mesh, rules: Rules, min_size: int = 2**16) ->
 
 
 def named(mesh: Mesh, specs: Any) -> Any:
-    """A tree of PartitionSpecs as NamedShardings."""
+    """Converts a tree of PartitionSpecs to NamedShardings."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),
         specs,
@@ -127,17 +127,17 @@ def named(mesh: Mesh, specs: Any) -> Any:
 
 
 def path_name(path: Any) -> str:
-    """A jax key path as "denoiser/down_0/kernel"."""
+    """Formats a JAX key path as "denoiser/down_0/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array of a batch."""
+    """Returns the sharding of every array of a batch."""
     return NamedSharding(mesh, BATCH)
 
 
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` for `jax.jit`, traced under `mesh`: what kernels split their rows over."""
+    """Wraps a function for `jax.jit` so that it is traced under `mesh`, which kernels look up."""
 
     @functools.wraps(function)
     def traced(*args: Any) -> Any:
@@ -151,7 +151,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulation: int = 1) -> None
     """Checks that a global batch splits evenly.
 
     Raises:
-      UserError: it does not split over the devices, the processes or the microbatches.
+      UserError: It does not split over the devices and the microbatches.
     """
     parts = mesh.size * accumulation
     if batch_size < 1 or batch_size % parts:
@@ -162,7 +162,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulation: int = 1) -> None
 
 
 def place_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This process's rows of a batch as global arrays, each row on its device."""
+    """Places this process's part of a batch on its devices, as global arrays."""
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
         for name, value in batch.items()

@@ -2,7 +2,7 @@
 
 `autoencoder`; `landmark`; `diffusion` (true landmarks, condition dropout); `joint` (predicted
 landmarks: the diffusion loss flows into the landmark network, its own loss stays as an anchor).
-The judge of lip sync, stage `sync`, is in `talkjax.training.sync_stage`. `build(config)` gives a
+The sync expert, stage `sync`, is in `talkjax.training.sync_stage`. `make_stage(config)` returns a
 `Stage`, which is all that the training loop knows.
 """
 

@@ -1,7 +1,7 @@
-"""Distortions of a run of mouth pictures, alike in all of its pictures but for noise.
+"""Augments runs of mouth images; apart from noise, all images of a run change alike.
 
-A judge of lip sync must look at motion. Generated videos are softer than real ones, were encoded
-twice, and sit a little differently in their crop; none of that may pass for bad sync.
+A sync expert must look at motion. Generated videos are softer than real ones, were encoded twice,
+and are placed a little differently in their crop; none of that may count as bad sync.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ _BLOCK = 8  # px, of JPEG and most video codecs
 def distort(
     key: jax.Array, images: jax.Array, size: tuple[int, int], amounts: Mapping[str, Any]
 ) -> jax.Array:
-    """Random pictures of the same motion.
+    """Returns randomly distorted images of the same motion.
 
     Args:
-      key: another key, another distortion.
+      key: Random key.
       images: (B, L, H, W, 3), 0 to 255.
-      size: (h, w) px that the network wants.
+      size: (h, w) px of the network's input.
       amounts: `config.sync.augment`.
 
     Returns:
@@ -42,7 +42,7 @@ def distort(
 def _move_and_soften(
     key: jax.Array, images: jax.Array, size: tuple[int, int], amounts: Mapping[str, Any]
 ) -> jax.Array:
-    """Zoom, shift, mirror, and the blur of a camera, an autoencoder or a smaller picture."""
+    """Zooms, shifts, mirrors and blurs, as cameras, autoencoders and smaller images do."""
     rows = (len(images),)
     zoom = jnp.exp(amounts["zoom"] * jax.random.normal(stream(key, "zoom"), rows))
     shift = amounts["shift"] * jax.random.normal(stream(key, "shift"), (2, *rows))
@@ -58,7 +58,7 @@ def _move_and_soften(
 
 
 def _recolour(key: jax.Array, images: jax.Array, amounts: Mapping[str, Any]) -> jax.Array:
-    """Saturation (down to grey), contrast, brightness and a cast."""
+    """Changes saturation (down to grey), contrast, brightness and colour cast."""
     rows = (len(images), 1, 1, 1)
     grey = images.mean(-1, keepdims=True)
     keep = jax.random.uniform(stream(key, "saturation"), (*rows, 1), minval=0.0, maxval=1.3)
@@ -69,7 +69,7 @@ def _recolour(key: jax.Array, images: jax.Array, amounts: Mapping[str, Any]) -> 
 
 
 def _quantise(key: jax.Array, images: jax.Array, amount: float) -> jax.Array:
-    """What a codec leaves: 8 x 8 cosine coefficients, the finer ones coarser; half of the runs."""
+    """Quantises 8 x 8 cosine coefficients, high frequencies more, as codecs do, in half the runs."""
     batch, length, high, wide, channels = images.shape
     pads = [(0, 0), (0, 0), (0, -high % _BLOCK), (0, -wide % _BLOCK), (0, 0)]
     padded = jnp.pad(images, pads, mode="edge")

@@ -1,10 +1,11 @@
-"""Stage `sync`: an expert that tells whether lips and sound belong together.
+"""Stage `sync`: an expert that recognises whether lips and sound belong together.
 
-Multi-way matching (Chung et al., *Perfect match*, ICASSP 2019): of the sounds around a lip window,
-which is its own, and of the lips around a sound? The softmax is over the very distances that
-`talkjax.metrics.sync` measures with. Windows of one run serve each other as the wrong answers.
-Besides, both embeddings must tell the shape of the lips (`shape_loss`), which gets them going.
-Matching can sit at chance for ever, and silently; `find_problem` says so, and why.
+It is trained by multi-way matching (Chung et al., *Perfect match*, ICASSP 2019): find a lip
+window's own sound among the sounds around it, and a sound's lips among the lips around it. The
+softmax is over the distances that `talkjax.metrics.sync` measures. Windows of one run are each
+other's negatives. In addition, the shape of the lips must be readable from both embeddings
+(`shape_loss`), which starts the learning. Matching can stay at chance forever without an error;
+`find_problem` reports that and why.
 """
 
 import math
@@ -40,7 +41,7 @@ def make_sync_stage(config: Mapping[str, Any]) -> Stage:
     shape_weight = config["sync"]["shape_weight"]
     windows = config["data"]["window"] - sync_expert.FRAMES + 1
     if windows < 1 or lags < 1 or windows + margin < 2:
-        raise ValueError("stage sync wants data.window of at least 6 ticks and sync.lags of 1")
+        raise ValueError("stage sync needs data.window of at least 6 ticks and sync.lags of 1")
 
     def init(key: jax.Array, batch: Batch) -> Params:
         lips = sync_expert.network_images(batch["lips"], size)
