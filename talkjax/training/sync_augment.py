@@ -69,7 +69,7 @@ def _recolour(key: jax.Array, images: jax.Array, amounts: Mapping[str, Any]) -> 
 
 
 def _quantise(key: jax.Array, images: jax.Array, amount: float) -> jax.Array:
-    """Quantises 8 x 8 cosine coefficients, high frequencies more, as codecs do, in half the runs."""
+    """Quantises 8 x 8 cosine coefficients in half of the runs, high frequencies more."""
     batch, length, high, wide, channels = images.shape
     pads = [(0, 0), (0, 0), (0, -high % _BLOCK), (0, -wide % _BLOCK), (0, 0)]
     padded = jnp.pad(images, pads, mode="edge")
