@@ -102,7 +102,8 @@ def join(heartbeat_timeout: int = HEARTBEAT_TIMEOUT, initialization_timeout: int
     except ValueError as error:
         raise UserError(
             f"--distributed: {error} No cluster (TPU, Slurm, Open MPI, Kubernetes) was detected; "
-            "set JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            "set JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and "
+            "JAX_PROCESS_ID"
         ) from error
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:200]
