@@ -144,7 +144,7 @@ def _names_in_prose(path):
 
 
 def test_names_in_prose_resolve():
-    """Names of this project in backticks: `talkjax.a.b`, and `a.b` where a file imports a."""
+    """Names of this project in backticks resolve, with or without the package before them."""
     wrong = [
         f"{path.relative_to(ROOT)}:{number}: {name}"
         for path in files(".py", ".md", ".toml")
