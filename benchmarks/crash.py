@@ -40,10 +40,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-import train
 from talkjax import commands, runs
 from talkjax.data import loader
-from talkjax.training import checkpoints, loop, metrics, stages, step
+from talkjax.training import checkpoints, command, loop, metrics, stages
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_FOR_THE_ATTEMPTS = (loader, stages)  # train.py imports them when it needs them
@@ -109,8 +108,7 @@ def tell_phases(send: Callable[[bytes], Any]) -> None:
                 yield
             send(b"s")
 
-    make_eval_step = step.make_eval_step
-    step.make_eval_step = lambda *args, **kwargs: telling(make_eval_step(*args, **kwargs), b"e")
+    loop._evaluate = telling(loop._evaluate, b"e")
     metrics.Writer = telling(metrics.Writer, b"c")  # the last thing before
     checkpoints.open_manager = telling(checkpoints.open_manager, b"r")
     checkpoints.save = telling(checkpoints.save, b"w")
@@ -185,8 +183,7 @@ def _train_forked(arguments: Sequence[str], pipe: int, log: int) -> NoReturn:
         os.dup2(log, 2)
         tell_phases(lambda mark: os.write(pipe, mark))
         os.write(pipe, b"b")
-        sys.argv = ["train.py", *arguments]  # ml_collections looks there
-        code = commands.run_main(train.main, train.parse_flags(sys.argv))
+        code = commands.run_main(command.main, arguments)
     except BaseException:
         import traceback
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.sampling_memory --checkpoint=DIR --video=V --audio=A [--minutes 1 10]
 
-Each length runs `sample.py` in a process of its own, on a template and a speech track that are the
-given ones repeated to that length, and reports the largest resident memory of it (the workers for
-face landmarks apart, whose memory does not depend on the clip).
+For each length, the given template and speech track are repeated to that length, and `sample.py`
+runs on them in its own process. One JSON line reports the largest resident memory of that process.
+The face detector's process is not included, because its memory does not depend on the clip.
 """
 
 import argparse
@@ -22,24 +22,27 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def repeat_video(source: str, seconds: float, out: Path) -> None:
-    """The template to and fro for that long, so that no ping-pong is needed."""
-    from talkjax.media.pingpong import iterate_pingpong, with_output_times
-    from talkjax.media.video import probe
+    """Writes the template's ping-pong for so many seconds, so that sampling needs none."""
+    from talkjax.media.pingpong import iterate_pingpong, pingpong_clock
+    from talkjax.media.video import VideoReader
     from talkjax.media.video_writer import VideoWriter
 
-    info = probe(source)
-    with VideoWriter.like(out, info, preset="ultrafast", crf=23) as writer:
-        for at, frame in with_output_times(iterate_pingpong(source), info.fps, 0.0):
-            if at >= seconds:
-                return
+    reader = VideoReader(source)
+    times = [time for time, _ in reader.decoded()]
+    clock = pingpong_clock(
+        lambda i: times[i] if i < len(times) else None, interval=1 / reader.info.fps, end=seconds
+    )
+    with VideoWriter.like(out, reader.info, preset="ultrafast", crf=23) as writer:
+        for (at, _), frame in zip(clock, iterate_pingpong(source), strict=False):
             writer.write(frame.rgb, at)
 
 
 def repeat_audio(source: str, seconds: float, out: Path) -> None:
-    """The speech over and over, as 16 kHz mono WAV."""
+    """Writes the speech, repeated to so many seconds, as 16 kHz mono WAV."""
     import numpy as np
 
-    from talkjax.media.audio import SAMPLE_RATE, load_audio
+    from talkjax.conventions import SAMPLE_RATE
+    from talkjax.media.audio import load_audio
 
     samples = np.resize(load_audio(source), round(seconds * SAMPLE_RATE))
     with wave.open(str(out), "wb") as file:
@@ -50,7 +53,7 @@ def repeat_audio(source: str, seconds: float, out: Path) -> None:
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of one process, 0 when it has gone (Linux)."""
+    """Returns the resident memory of a process in MiB, or 0 if it has ended (on Linux)."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -61,17 +64,17 @@ def resident_mib(pid: int) -> float:
 
 
 def measure(command: list[str]) -> tuple[float, float, list[float]]:
-    """Runs a command: (peak MiB, seconds, MiB at each tenth of the run)."""
+    """Runs a command and returns (peak MiB, seconds, MiB at each tenth of the run)."""
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT)
     samples: list[float] = []
 
-    def watch() -> None:
+    def record() -> None:
         while process.poll() is None:
             samples.append(resident_mib(process.pid))
             time.sleep(0.2)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=record)
     thread.start()
     code = process.wait()
     thread.join()
@@ -82,14 +85,21 @@ def measure(command: list[str]) -> tuple[float, float, list[float]]:
 
 
 def main() -> None:
-    """Measures and prints one JSON line a length."""
+    """Measures every length and prints one JSON line for each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     for name in ("checkpoint", "video", "audio"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
-    parser.add_argument("--steps", type=int, default=1, help="1 is enough: memory is the same")
     parser.add_argument(
-        "--pingpong", action="store_true", help="let a short template run to and fro"
+        "--steps",
+        type=int,
+        default=1,
+        help="denoising steps; memory does not depend on them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pingpong",
+        action="store_true",
+        help="use the given template, which sampling plays back and forth",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +119,8 @@ def main() -> None:
             }
             named = [f"--{name}={value}" for name, value in flags.items()]
             peak, seconds, tenths = measure([sys.executable, "sample.py", "--quiet", *named])
-            told = {"minutes": minutes, "peak_mib": round(peak), "seconds": round(seconds, 1)}
-            print(json.dumps(told | {"mib_over_time": [round(m) for m in tenths]}), flush=True)
+            result = {"minutes": minutes, "peak_mib": round(peak), "seconds": round(seconds, 1)}
+            print(json.dumps(result | {"mib_over_time": [round(m) for m in tenths]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -77,11 +77,13 @@ def compare_landmarks(paths: list[Path]) -> dict:
             worst = min(worst, (float(good.mean()), path.stem))
             if not good.any():
                 continue
-            distance = np.linalg.norm(signals.lips(seen) - signals.lips(truth), axis=-1)
+            distance = np.linalg.norm(
+                signals.select_lips(seen) - signals.select_lips(truth), axis=-1
+            )
             errors.append(np.nanmean(distance / conventions.interocular(truth)[:, None]))
             opening, true = conventions.mouth_opening(seen), conventions.mouth_opening(truth)
             correlations.append(signals.correlation(opening, true))
-            due = closures.read(path)
+            due = closures.read_closures(path)
             shares.append(closures.closed_share(opening, opening, due))
     return {
         "found": round(float(found / frames), 4),

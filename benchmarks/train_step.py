@@ -4,16 +4,15 @@
       [--config=configs/demo_128.py:diffusion] [--config.field=value ...] [--rounds=7] [--steps=5]
 
 Both take a whole step (forward, loss, backward, clipping, AdamW, moving average) on one batch of
-made-up latents. First, in float32, one step of each from the same weights with the same random
+random latents. First, in float32, one step of each from the same weights with the same random
 numbers must give the same loss, gradients, update and average; otherwise nothing is timed. Then
-they take turns, so that whoever shares the machine slows all of them; PyTorch in every variant
-of --variants, of which the fastest is what we compare with. Prints one JSON line. One device; on
-a GPU use `--config.dtype=bfloat16` and --peak_tflops.
+they take turns, so that other load on the machine slows all of them alike. PyTorch runs in every
+variant of --variants, and the fastest one is compared. The result is one JSON line. One device is
+used; on a GPU, give --config.dtype=bfloat16 and --peak_tflops.
 """
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,26 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from absl import app, flags
 from flax import traverse_util
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import torch_denoiser
 from benchmarks.torch_step import Draws, TorchStep
-from talkjax import commands, networks
+from talkjax import commands, configuration, networks
+from talkjax.conventions import NUM_LANDMARKS
 from talkjax.errors import UserError
 from talkjax.training import metrics, plan, sharding, stages, state
 from talkjax.training.rng import stream
 
 VARIANTS = ("eager", "eager_channels_last", "compile", "compile_channels_last")
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/demo_128.py:diffusion", "What to run.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of each.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 5, "Steps a turn.", lower_bound=1)
-_VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), f"Of PyTorch: {', '.join(VARIANTS)}.")
-_PEAK = flags.DEFINE_float(
-    "peak_tflops", 0.0, "The device's peak; 0 measures it with a large matrix product."
-)
 
 LOSS_TOLERANCE = 1e-5  # relative
 GRADIENT_TOLERANCE = 1e-4  # of each parameter's gradient, relative in the Euclidean norm
@@ -56,7 +48,7 @@ def make_batch(config: Any, nets: networks.Networks) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     rows, frames = config.batch_size, config.data.frames
     normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
-    points = lambda *shape: rng.random((*shape, networks.NUM_LANDMARKS, 2), np.float32)  # noqa: E731
+    points = lambda *shape: rng.random((*shape, NUM_LANDMARKS, 2), np.float32)  # noqa: E731
     return {
         "target_latent": normal(rows, frames, *nets.latent_shape),
         "masked_latent": normal(rows, frames, *nets.latent_shape),
@@ -249,14 +241,52 @@ def runners_of(ours: JaxStep, theirs: dict[str, TorchStep], steps: int) -> dict[
     return {"jax": jax_turn} | {name: torch_turn(other) for name, other in theirs.items()}
 
 
+def make_parser() -> commands.Parser:
+    """Returns the parser of the command line."""
+    parser = commands.Parser(__doc__, prog="train_step.py")
+    add = parser.add_argument
+    add(
+        "--config",
+        default="configs/demo_128.py:diffusion",
+        metavar="FILE",
+        help="configuration of stage diffusion (default: %(default)s)",
+    )
+    add(
+        "--rounds",
+        type=commands.bounded(int, 1),
+        default=7,
+        help="turns of each framework (default: %(default)s)",
+    )
+    add(
+        "--steps",
+        type=commands.bounded(int, 1),
+        default=5,
+        help="steps in a turn (default: %(default)s)",
+    )
+    add(
+        "--variants",
+        type=commands.comma_separated,
+        default=list(VARIANTS),
+        help=f"variants of PyTorch: {', '.join(VARIANTS)} (default: all)",
+    )
+    add(
+        "--peak_tflops",
+        type=float,
+        default=0.0,
+        help="peak TFLOP/s of the device; 0 measures it with a large matrix product (default: 0)",
+    )
+    return parser
+
+
 def main(argv: Sequence[str]) -> None:
-    """Checks, times and reports."""
-    if len(argv) > 1 or not set(_VARIANTS.value) <= set(VARIANTS):
-        raise UserError(f"variants are {', '.join(VARIANTS)}; other flags are written --name=value")
-    config = ConfigDict(_CONFIG.value)
-    config.denoiser.remat = "none"  # PyTorch here computes nothing twice
+    """Compares, times and reports."""
+    given, overrides = make_parser().parse_known_args(argv)
+    if not set(given.variants) <= set(VARIANTS):
+        raise UserError(f"--variants must be some of {', '.join(VARIANTS)}")
+    config = ConfigDict(configuration.load(given.config, overrides))
+    config.denoiser.remat = "none"  # PyTorch here recomputes nothing
     if config.stage != "diffusion":
-        raise UserError(f"this is for stage diffusion, not {config.stage}")
+        raise UserError(f"this benchmark is for stage diffusion, not {config.stage}")
     config.optimizer.warmup_steps = 0  # so that the first step moves weights enough to compare
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -286,7 +316,7 @@ def main(argv: Sequence[str]) -> None:
         ours = JaxStep(config, batch)
         torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
     theirs, unavailable = {}, {}
-    for variant in _VARIANTS.value:
+    for variant in given.variants:
         other = torch_step(config, variant)
         try:
             other.step(other.place(batch))  # compiles
@@ -299,13 +329,15 @@ def main(argv: Sequence[str]) -> None:
         placed = other.place(batch)
         other.gradients(placed, other.draw(placed))
 
-    runners = runners_of(ours, theirs, _STEPS.value)
+    runners = runners_of(ours, theirs, given.steps)
     take_turns(runners, 2)  # warm up
-    seconds = take_turns(runners, _ROUNDS.value)
-    peaks = {"given": _PEAK.value} if _PEAK.value else measured_peak(device, config.dtype)
+    seconds = take_turns(runners, given.rounds)
+    peaks = (
+        {"given": given.peak_tflops} if given.peak_tflops else measured_peak(device, config.dtype)
+    )
     tflop, times = counter.get_total_flops() / 1e12, {}
     for name, turns in seconds.items():
-        times[name] = summary(turns, _STEPS.value)
+        times[name] = summary(turns, given.steps)
         times[name]["mfu"] = round(tflop / times[name]["ms"][1] * 1e3 / max(peaks.values()), 3)
     best = min(theirs, key=lambda name: times[name]["ms"][1], default=None)
     print(json.dumps({
@@ -327,4 +359,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(commands.run_main(main, argv)), flags_parser=commands.parse_flags)
+    commands.run(main)

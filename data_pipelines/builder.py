@@ -20,10 +20,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import datasets, preparation, shards
-from data_pipelines.datasets import hdtf, video_folder, voxceleb2
 from talkjax import files
 from talkjax.errors import UserError
+
+from . import datasets, preparation, shards
+from .datasets import hdtf, video_folder, voxceleb2
 
 _RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mel."
 
@@ -80,8 +81,8 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
     def _generate_splits(self, dl_manager, download_config) -> list[tfds.core.SplitInfo]:
         """Writes shards, in order.
 
-        TFDS's own writer sorts all records first: in memory up to 1 GB, beyond that through files
-        for which it wants TensorFlow.
+        TFDS's own writer sorts all records first, in memory up to 1 GB and beyond that through
+        files for which it needs TensorFlow.
         """
         del dl_manager, download_config
         return self._write(self._packing, self._lists, self._beam_options)
@@ -94,7 +95,14 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
             name: shards.plan(clips, templates[name].sharded_filepath)
             for name, clips in packing.clips.items()
         }
-        shards.write_all([shard for plan in plans.values() for shard in plan], beam_options)
+        planned = [shard for plan in plans.values() for shard in plan]
+        if beam_options:
+            from . import beam_runner  # needs the extra `beam`
+
+            beam_runner.write_shards(planned, beam_options)
+        else:
+            for shard in planned:
+                shards.write(shard)
         if packing.index:
             files.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
         self.info.metadata["lists_sha256"] = dict(lists)
@@ -113,8 +121,8 @@ class _Footage(TalkjaxClips, skip_registration=True):
     """Footage in TFDS's `manual_dir`, which is prepared first unless its clips are given.
 
     Args:
-      settings: how to prepare; `beam_options` may as well stand in the `DownloadConfig`.
-      **kwargs: as of `TalkjaxClips`.
+      settings: How to prepare; `beam_options` may also come from the `DownloadConfig`.
+      **kwargs: See `TalkjaxClips`.
     """
 
     def __init__(self, *, settings: preparation.Settings | None = None, **kwargs):

@@ -2,36 +2,35 @@
 
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=taef2_encoder.safetensors
 
-writes what `talkjax.data.latents` describes, beside the shards. Every kept frame is encoded
-twice: as it is, and with the mask's rectangle set to mid-grey *before* encoding, so that nothing of
-the mouth reaches the masked latent. Progress is kept a chunk at a time: a run that was killed goes
-on where it stopped, and what is complete is not done again.
+writes the files that `talkjax.data.latents` describes, by default beside the shards. Every kept
+frame is encoded twice: as it is, and with the mask's rectangle set to mid-grey *before* encoding,
+so that nothing of the mouth reaches the masked latent. Progress is saved in chunks: a run that was
+killed resumes where it stopped, and nothing is encoded twice.
 """
 
-import functools
+import argparse
 import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from talkjax import files
-from talkjax.commands import run_main
-from talkjax.conventions import Box, mask_region, to_float
+from talkjax import commands, files
+from talkjax.conventions import MASK, MOUTH_REGION, Box, mask_region, to_float
 from talkjax.data import latents, records, windows
 from talkjax.errors import UserError
 
 Encode = Callable[[np.ndarray], np.ndarray]
-_CHUNK_BATCHES = 4  # batches between two notes of progress
+_CHUNK_BATCHES = 4  # batches between two saves of the progress
 
 
 def select_frames(record: records.ClipRecord, stride: int) -> np.ndarray:
-    """Every `stride`-th of the frames with a face, (n,) int32."""
+    """Returns every `stride`-th of the frames with a face, (n,) int32."""
     return np.flatnonzero(record.face_found)[::stride].astype(np.int32)
 
 
@@ -46,20 +45,20 @@ def cache_split(
     stride: int = 1,
     batch: int = 32,
 ) -> dict:
-    """Encodes one split, or what is left of it.
+    """Encodes one split, or what remains of it.
 
     Args:
-      reader: the split's shards.
+      reader: Shards of the split.
       encode: (batch, H, W, 3) float32 in [-1, 1] -> (batch, h, w, c); every call has this shape.
-      encoder_id: tells one encoder from another; part of what decides whether old work counts.
-      directory: the cache.
-      region, mask: unit-square boxes (y0, x0, y1, x1).
-      stride: keeps every so-manieth frame that has a face.
-      batch: images a call.
+      encoder_id: Identifies the encoder. Latents of another one are encoded again.
+      directory: Folder of the latents.
+      region, mask: Boxes in the unit square.
+      stride: Every `stride`-th frame with a face is kept.
+      batch: Images per call.
 
     Returns:
-      The split's entry for `latents.json`: clips [(id, rows)], fingerprint, crop_size, shape,
-      and `encoded`, the number of rows that this call did.
+      The split's entry for `latents.json`: clips [(id, rows)], fingerprint, crop_size, shape, and
+      `encoded`, the number of rows that this call encoded.
     """
     directory, split = pathlib.Path(directory), reader.split
     kept, clip_ids, digest = [], [], hashlib.sha256()
@@ -112,7 +111,7 @@ def cache_split(
     with open(parts[2], "wb") as file:
         np.save(file, frames)
     shape = list(arrays[0].shape[1:])
-    del arrays  # closes the maps before their files are renamed
+    del arrays  # closes the memory maps before their files are renamed
     for part, final in zip(parts, finals, strict=True):
         os.replace(part, final)
     progress_path.unlink()
@@ -130,7 +129,7 @@ def _new_memmap(path: pathlib.Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows: int):
-    """(rows done, open maps) of an interrupted run with the same settings, or (0, None)."""
+    """Returns (rows done, memory maps) of an interrupted run with these settings, or (0, None)."""
     try:
         progress = json.loads(progress_path.read_text())
         if progress["fingerprint"] != fingerprint:
@@ -154,7 +153,7 @@ def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -
 
 
 def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
-    """Encodes any number of images in calls of one size; the last is filled up with zeros."""
+    """Encodes any number of images in calls of one size; the last one is padded with zeros."""
     out = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
@@ -162,12 +161,12 @@ def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
         out.append(np.asarray(encode(filled))[: len(part)])
     out = np.concatenate(out).astype(np.float32)
     if not np.isfinite(out).all() or np.abs(out).max() > np.finfo(np.float16).max:
-        raise UserError("the encoder gave latents that are not finite; check its weights")
+        raise UserError("the encoder returned latents that are not finite; check its weights")
     return out
 
 
 def channel_statistics(path: str | os.PathLike) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of a cached (rows, h, w, c) file."""
+    """Computes mean and standard deviation per channel of a cached (rows, h, w, c) file."""
     values = np.load(path, mmap_mode="r")
     total = np.zeros(values.shape[-1])
     squares = np.zeros(values.shape[-1])
@@ -195,13 +194,13 @@ def cache_latents(
 ) -> dict:
     """Encodes splits and writes `latents.json`; see `cache_split` for the arguments.
 
-    The statistics are those of split `train`, which is encoded first.
+    The statistics are those of the split `train`, which is encoded first.
 
     Returns:
-      The contents of `latents.json` plus `encoded`: rows encoded by this call.
+      The contents of `latents.json` plus `encoded`, the number of rows that this call encoded.
 
     Raises:
-      UserError: unknown split, no `train` yet, or the directory cannot be written.
+      UserError: A split is unknown, `train` is missing, or the directory cannot be written.
     """
     directory = pathlib.Path(directory or latents.default_directory(data_dir))
     try:
@@ -218,7 +217,7 @@ def cache_latents(
     if {k: index.get(k) for k in settings} != settings:
         index = {}
     if "train" not in splits and "train" not in index.get("splits", {}):
-        raise UserError("the train split gives the normalisation; name it first in --splits")
+        raise UserError("the split train is needed for the statistics; name it first in --splits")
     encoded = 0
     for split in sorted(splits, key=lambda name: name != "train"):
         entry = cache_split(
@@ -239,32 +238,28 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> tuple[E
     """Makes an encode function from weights.
 
     Args:
-      path: a run of `train.py` or its export, a diffusers AutoencoderKL file, or a TAESD encoder
-        file.
-      decoder: the TAESD decoder that belongs to it; by default the same name with "decoder".
+      path: A training run or an export, a diffusers AutoencoderKL file, or a TAESD encoder file.
+      decoder: The TAESD decoder file; by default the encoder's name with "decoder".
 
     Returns:
-      encode ((B, H, W, 3) in [-1, 1] -> (B, h, w, c) numpy; the mean where there is a
-      distribution) and an id made from the weights.
+      The function (B, H, W, 3) in [-1, 1] -> (B, h, w, c), NumPy, which gives the mean where the
+      encoder predicts a distribution; and the encoder's id (`latents.encoder_id`).
     """
     import jax
 
     model, params = _load_autoencoder(pathlib.Path(path), decoder)
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves({k: v for k, v in params.items() if "decoder" not in k}):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
 
     @jax.jit
     def apply(params, images):
         out = model.apply({"params": params}, images, method=type(model).encode)
         return out[0] if isinstance(out, tuple) else out
 
-    params = jax.device_put(params)
-    return lambda images: np.asarray(apply(params, images)), digest.hexdigest()
+    placed = jax.device_put(params)
+    return lambda images: np.asarray(apply(placed, images)), latents.encoder_id(params)
 
 
 def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any]:
-    """The Flax module that the weights in `path` belong to, and its parameters."""
+    """Returns the Flax module of the weights in `path`, and its parameters."""
     from talkjax import networks, runs, weights
     from talkjax.models import autoencoder, taesd
 
@@ -282,59 +277,105 @@ def _load_autoencoder(path: pathlib.Path, decoder: str | None) -> tuple[Any, Any
     if "quant_conv" in params:
         groups = config.get("groups", 32)
         return autoencoder.AutoencoderKL(**autoencoder.layout_of(params), groups=groups), params
-    raise UserError(f"{path} holds no autoencoder that is known here; give one that is")
+    raise UserError(
+        f"{path} holds no autoencoder that talkjax knows; give one of the kinds light, kl or taesd"
+    )
 
 
-def _floats(name: str, values: Sequence[str]) -> Box:
+def _boxes(path: str | os.PathLike) -> tuple[Box, Box]:
+    """Region and mask that an encoder's folder was trained for; for files, the defaults."""
+    path = files.as_path(path)
+    if not path.is_dir():
+        return MOUTH_REGION, MASK
+    config = files.read_json_object(path / "config.json", "give a talkjax run or export")
+    return Box(*config.get("region", MOUTH_REGION)), Box(*config.get("mask", MASK))
+
+
+def _box(text: str) -> Box:
+    """Reads y0,x0,y1,x1 of a box in the unit square."""
     try:
-        y0, x0, y1, x1 = map(float, values)
+        y0, x0, y1, x1 = map(float, text.split(","))
     except ValueError:
-        raise UserError(f"--{name} wants four numbers y0,x0,y1,x1") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers y0,x0,y1,x1") from None
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
-        raise UserError(f"--{name}={','.join(values)} is no box inside of the unit square")
+        raise argparse.ArgumentTypeError(f"{text} is not a box inside the unit square")
     return Box(y0, x0, y1, x1)
 
 
-def main(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """The command; `values` are the flags of `define_flags`."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
-    if not values.data or not values.encoder:
-        raise UserError("say what to encode and with what: --data=SHARDS --encoder=FILE")
-    if values.stride < 1 or values.batch < 1:
-        raise UserError("--stride and --batch must be at least 1")
-    region, mask = _floats("region", values.region), _floats("mask", values.mask)
-    records.find_dataset(values.data)  # before seconds go into loading weights
-    logging.set_verbosity(logging.WARNING)  # JAX tells of every accelerator that is not there
-    splits = values.splits or list(records.list_splits(values.data))
-    encode, encoder_id = load_encoder(values.encoder, values.decoder)
+def make_parser() -> commands.Parser:
+    """Returns the parser of the command line."""
+    parser = commands.Parser(__doc__, prog="python -m data_pipelines.cache_latents")
+    add = parser.add_argument
+    add("--data", required=True, metavar="SHARDS", help="folder that data_pipelines.prepare wrote")
+    add(
+        "--encoder",
+        required=True,
+        metavar="PATH",
+        help="autoencoder: a training run or an export, a diffusers AutoencoderKL file, or a TAESD "
+        "encoder file",
+    )
+    add("--decoder", metavar="FILE", help="TAESD decoder file, if it is not beside the encoder")
+    add("--out", metavar="DIR", help="folder of the latents (default: SHARDS/latents)")
+    add(
+        "--splits",
+        type=commands.comma_separated,
+        metavar="NAMES",
+        help="comma-separated splits to encode (default: all)",
+    )
+    add(
+        "--stride",
+        type=commands.bounded(int, 1),
+        default=1,
+        metavar="N",
+        help="encode every N-th frame with a face (default: %(default)s)",
+    )
+    add(
+        "--batch",
+        type=commands.bounded(int, 1),
+        default=32,
+        metavar="N",
+        help="images per call of the encoder (default: %(default)s)",
+    )
+    for name, what in (("region", "that the image models see"), ("mask", "that they fill in")):
+        add(
+            f"--{name}",
+            type=_box,
+            metavar="Y0,X0,Y1,X1",
+            help=f"part of the crop {what}, in the unit square (default: that of the encoder's "
+            "configuration, else that of configs/demo_128.py)",
+        )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line `argv`, without the program's name."""
+    given = make_parser().parse_args(argv)
+    out = given.out or latents.default_directory(given.data)
+    for path in (given.data, out):
+        if files.is_remote(path):
+            raise UserError(f"{path} is in a bucket; write to a local folder and copy it there")
+    records.find_dataset(given.data)  # before seconds are spent on loading weights
+    logging.set_verbosity(logging.WARNING)  # JAX reports every accelerator that is absent
+    region, mask = _boxes(given.encoder)
+    splits = given.splits or list(records.list_splits(given.data))
+    encode, encoder = load_encoder(given.encoder, given.decoder)
     index = cache_latents(
-        values.data, encode, encoder_id, splits, values.out,
-        region=region, mask=mask, stride=values.stride, batch=values.batch,
+        given.data, encode, encoder, splits, out,
+        region=given.region or region, mask=given.mask or mask,
+        stride=given.stride, batch=given.batch,
     )  # fmt: skip
     rows = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
     print(
-        f"latents {tuple(index['latent_shape'])} in "
-        f"{values.out or latents.default_directory(values.data)}: "
+        f"latents {tuple(index['latent_shape'])} in {out}: "
         + ", ".join(f"{name} {count}" for name, count in rows.items())
         + f" frames ({index['encoded']} newly encoded)"
     )
 
 
-def define_flags() -> flags.FlagValues:
-    """The command's flags, which exist only when it runs: other commands have some alike."""
-    flags.DEFINE_string("data", None, "Folder that data_pipelines.prepare wrote.")
-    flags.DEFINE_string("encoder", None, "Autoencoder weights: a file or a talkjax folder.")
-    flags.DEFINE_string("decoder", None, "TAESD decoder file, if not beside the encoder.")
-    flags.DEFINE_string("out", None, "Folder of the latents; beside the shards by default.")
-    flags.DEFINE_list("splits", None, "Splits to encode; all by default.")
-    flags.DEFINE_integer("stride", 1, "Encode every so-manieth frame.")
-    flags.DEFINE_integer("batch", 32, "Images a call of the encoder.")
-    flags.DEFINE_list("region", ["0.375", "0.0625", "1", "0.9375"], "Unit-square y0,x0,y1,x1.")
-    flags.DEFINE_list("mask", ["0.4375", "0.125", "0.9375", "0.875"], "Unit-square y0,x0,y1,x1.")
-    return flags.FLAGS
+def run() -> NoReturn:
+    """Runs the command."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    flag_values = define_flags()
-    app.run(functools.partial(run_main, functools.partial(main, values=flag_values)))
+    run()

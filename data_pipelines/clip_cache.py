@@ -18,11 +18,12 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from data_pipelines import extract
-from data_pipelines.datasets.catalog import Clip
 from talkjax import files
 from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.data import records
+
+from . import extract
+from .datasets.catalog import Clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ def extract_all(
 
     `make` is called as `make_work` in every process; tests give one without a real face finder.
     """
-    from data_pipelines.workers import JobError, run_jobs
+    from .workers import JobError, run_jobs
 
     pending = []
     for job in jobs:

@@ -11,7 +11,7 @@ from talkjax.media.video import VideoFrame, VideoReader
 
 
 @dataclasses.dataclass(frozen=True)
-class Box:
+class PixelBox:
     """A rectangle of a picture.
 
     Attributes:
@@ -56,7 +56,7 @@ class CutReader:
     """
 
     def __init__(
-        self, reader: VideoReader, interval: tuple[float, float] | None, box: Box | None
+        self, reader: VideoReader, interval: tuple[float, float] | None, box: PixelBox | None
     ) -> None:
         self._reader, self._interval, self._box = reader, interval, box
         self.info = reader.info

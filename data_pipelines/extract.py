@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from data_pipelines.cut import Box, CutReader, cut_wave
 from talkjax import conventions, head_pose
 from talkjax.conventions import (
     MEL_FLOOR,
@@ -23,6 +22,8 @@ from talkjax.data import records
 from talkjax.errors import UserError
 from talkjax.media import audio, crop, tracking
 from talkjax.media.video import VideoReader
+
+from .cut import CutReader, PixelBox, cut_wave
 
 VERSION = 1  # part of every cache key: raise it when records change
 _MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
@@ -89,7 +90,7 @@ def extract_video(
     *,
     audio_path: str | os.PathLike | None = None,
     interval: tuple[float, float] | None = None,
-    box: Box | None = None,
+    box: PixelBox | None = None,
 ) -> Extraction:
     """Extracts the clips of one video.
 
@@ -194,7 +195,7 @@ def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
             max_gap=max(1, round(options.max_gap_seconds * reader.info.fps)),
         )  # fmt: skip
     except UserError as error:
-        reason = "face_choice" if str(error).startswith("--face") else "unreadable"
+        reason = "face_choice" if isinstance(error, tracking.FaceChoiceError) else "unreadable"
         raise LeftOutError(reason, str(error)) from error
     return times, points, found, cuts, buffered if len(buffered) == len(times) else None
 

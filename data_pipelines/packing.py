@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from data_pipelines.preparation import Packing
 from talkjax.data import records
 from talkjax.errors import UserError
+
+from .preparation import Packing
 
 _NAMELESS = "talkjax_clips"  # clips that are of no data set
 
@@ -69,7 +70,7 @@ def pack(
 def _build(data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_options) -> None:
     import tensorflow_datasets as tfds
 
-    from data_pipelines.builder import BUILDERS
+    from .builder import BUILDERS
 
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()

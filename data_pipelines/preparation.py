@@ -15,12 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines import clip_cache
-from data_pipelines.datasets.catalog import Catalog
-from data_pipelines.extract import ExtractOptions
-from data_pipelines.workers import cores
 from talkjax import files
 from talkjax.errors import UserError
+
+from . import clip_cache
+from .datasets.catalog import Catalog
+from .extract import ExtractOptions
+from .workers import cores
 
 SPLITS = ("train", "validation", "test")
 
@@ -39,7 +40,7 @@ class Settings:
       holdout_fraction: share of the kept videos.
       lists_sha256: see `datasets.read_catalog`.
       beam_options: if there are any, Apache Beam extracts and packs with them, on as many workers
-        as they say; see `fleet`.
+        as they say; see `beam_runner`.
       make_work: prepares a worker process, see `clip_cache.make_work`.
     """
 
@@ -129,10 +130,10 @@ def _extraction(jobs, cache: pathlib.Path, settings: Settings) -> Iterator:
         workers = settings.workers or cores()
         return clip_cache.extract_all(jobs, cache, options, workers, timeout, make)
     try:
-        from data_pipelines import fleet
+        from . import beam_runner
     except ImportError as error:
         raise UserError("Apache Beam is not installed; `pip install talkjax[beam]`") from error
-    return fleet.extract_all(jobs, cache, options, timeout, settings.beam_options, make)
+    return beam_runner.extract_all(jobs, cache, options, timeout, settings.beam_options, make)
 
 
 def _collect(jobs, found: Iterator) -> tuple[list[dict], dict]:

@@ -3,36 +3,34 @@
     python -m data_pipelines.prepare --source=VIDEOS --out=SHARDS --holdout=60
     python -m data_pipelines.prepare --dataset=hdtf --source=HDTF --out=SHARDS
 
-Finds and follows a face in every video, cuts leak-safe crops, computes log-mels and packs all of it
-into ArrayRecord shards. A run that was stopped, by whatever, is started again with the same
-command and goes on. Afterwards SHARDS holds
+The command finds and tracks a face in every video, cuts leak-safe crops, computes log-mel
+spectrograms and packs everything into ArrayRecord shards. A run that was interrupted resumes when
+the same command is started again. Afterwards SHARDS holds
 
     DATASET/VERSION/         the shards, a TFDS data set
-    manifest.jsonl           one line per video: kept or left out, and why
+    manifest.jsonl           one line per video: whether it was kept, or why it was left out
     summary.json             the counts
     .cache/                  extracted clips; may be deleted when no more videos will be added
 
-Splits of a folder: if every video lies under a folder `train`, `validation` or `test` of SOURCE,
-those are the splits; else the last `--holdout` of the kept videos by name are `test`. Named data
-sets have splits of their own; docs/data.md has them, and how SOURCE is to look.
+If every video lies under a folder `train`, `validation` or `test` of the source, those are the
+splits; otherwise the last `--holdout` of the kept videos by name are the split `test`. Named data
+sets have their own splits; docs/data.md lists them and the layout of their folders.
 """
 
-import functools
 import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
-from absl import app, flags
-
-from data_pipelines import datasets, packing, preparation
-from data_pipelines.extract import ExtractOptions
-from data_pipelines.preparation import Settings
-from data_pipelines.workers import cores
-from talkjax import files
-from talkjax.commands import run_main
+from talkjax import commands, files
 from talkjax.errors import UserError
 from talkjax.media import tracking
+
+from . import datasets, packing, preparation
+from .extract import ExtractOptions
+from .preparation import Settings
+from .workers import cores
 
 
 def prepare(
@@ -41,19 +39,19 @@ def prepare(
     settings: Settings,
     dataset: str = "video_folder",
 ) -> dict:
-    """Extracts and packs a folder; see the module's docstring for the files.
+    """Extracts and packs a folder; the module's docstring lists the files.
 
     Args:
-      source: folder of the footage.
-      out: folder of the shards.
-      settings: see `preparation.Settings`.
-      dataset: one of `datasets.CATALOGS`.
+      source: Folder of the footage.
+      out: Folder of the shards.
+      settings: See `preparation.Settings`.
+      dataset: A key of `datasets.CATALOGS`.
 
     Returns:
       The contents of `summary.json`.
 
     Raises:
-      UserError: nothing to prepare, nothing kept, or `out` cannot be written.
+      UserError: There is nothing to prepare, nothing was kept, or `out` cannot be written.
     """
     started = time.monotonic()
     catalog = datasets.read_catalog(dataset, source, out, settings.lists_sha256)
@@ -71,71 +69,144 @@ def prepare(
     except OSError as error:
         raise UserError(
             f"cannot write to {out}: {error.strerror or error}; make room there or choose "
-            "another --out (what is done is kept)"
+            "another --out (finished work is kept)"
         ) from error
     return summary
 
 
-def main(argv: Sequence[str], values: flags.FlagValues) -> None:
-    """The command; `values` are the flags of `define_flags`."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; options are written --name=value")
-    if not values.source or not values.out:
-        raise UserError("say what to prepare and where to: --source=VIDEOS --out=SHARDS")
-    face = tracking.parse_face(values.face)
-    if face != "largest":
-        values.max_faces = max(values.max_faces, int(face) + 1)
+def make_parser() -> commands.Parser:
+    """Returns the parser of the command line."""
+    parser = commands.Parser(__doc__, prog="python -m data_pipelines.prepare")
+    add, names = parser.add_argument, list(datasets.CATALOGS)
+    add("--source", required=True, metavar="DIR", help="folder of videos, searched recursively")
+    add("--out", required=True, metavar="DIR", help="folder for shards, manifest and cache")
+    add(
+        "--dataset",
+        choices=names,
+        default=names[0],
+        help="layout of the source folder, see docs/data.md (default: %(default)s)",
+    )
+    add("--lists_sha256", metavar="FILE", help="`sha256sum` file to verify a data set's lists with")
+    add(
+        "--crop_size",
+        type=commands.bounded(int, 16),
+        default=128,
+        metavar="PX",
+        help="side of the face crops in pixels (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=commands.bounded(int, 0),
+        default=0,
+        metavar="N",
+        help="number of processes; 0 uses all cores (default: %(default)s)",
+    )
+    add(
+        "--holdout",
+        type=commands.bounded(int, 0),
+        metavar="N",
+        help="number of videos for the test split, the last ones by name",
+    )
+    add(
+        "--holdout_fraction",
+        type=commands.bounded(float, 0.0, 0.9),
+        default=0.1,
+        metavar="X",
+        help="share of the videos for the test split if --holdout is not given (default: "
+        "%(default)s)",
+    )
+    add(
+        "--min_seconds",
+        type=commands.bounded(float, 0.1),
+        default=1.0,
+        metavar="S",
+        help="shorter parts are left out (default: %(default)s)",
+    )
+    add(
+        "--max_seconds",
+        type=commands.bounded(float, 0.2),
+        default=20.0,
+        metavar="S",
+        help="longer parts are split (default: %(default)s)",
+    )
+    add(
+        "--face",
+        default="largest",
+        metavar="WHICH",
+        help="`largest`, or the index of the face from left to right, from 0 (default: "
+        "%(default)s)",
+    )
+    add(
+        "--max_faces",
+        type=commands.bounded(int, 1),
+        default=3,
+        metavar="N",
+        help="how many faces are detected in a frame (default: %(default)s)",
+    )
+    add(
+        "--timeout",
+        type=commands.bounded(float, 1.0),
+        default=1800.0,
+        metavar="S",
+        help="seconds after which a video is given up (default: %(default)s)",
+    )
+    add(
+        "--beam_option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="use Apache Beam with this pipeline option, for example "
+        "--beam_option=--runner=DirectRunner; may be repeated",
+    )
+    add(
+        "--limit",
+        type=commands.bounded(int, 1),
+        metavar="N",
+        help="prepare only the first N videos by name",
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line `argv`, without the program's name."""
+    given = make_parser().parse_args(argv)
+    for name in ("source", "out"):
+        if files.is_remote(path := getattr(given, name)):
+            raise UserError(f"--{name}={path} is in a bucket; use a local folder and copy it")
+    face = tracking.parse_face(given.face)
+    max_faces = given.max_faces if face == "largest" else max(given.max_faces, int(face) + 1)
     options = ExtractOptions(
-        crop_size=values.crop_size,
-        min_seconds=values.min_seconds,
-        max_seconds=values.max_seconds,
+        crop_size=given.crop_size,
+        min_seconds=given.min_seconds,
+        max_seconds=given.max_seconds,
         face=str(face),
-        max_faces=values.max_faces,
+        max_faces=max_faces,
     )
     if options.max_seconds < options.min_seconds:
-        raise UserError("--max_seconds is less than --min_seconds; give a larger one")
-    workers = values.workers or cores()
+        raise UserError("--max_seconds must not be less than --min_seconds")
+    workers = given.workers or cores()
     settings = Settings(
-        extract=options, workers=workers, timeout=values.timeout, limit=values.limit,
-        holdout=values.holdout, holdout_fraction=values.holdout_fraction,
-        lists_sha256=values.lists_sha256, beam_options=values.beam_option,
+        extract=options, workers=workers, timeout=given.timeout, limit=given.limit,
+        holdout=given.holdout, holdout_fraction=given.holdout_fraction,
+        lists_sha256=given.lists_sha256, beam_options=given.beam_option,
     )  # fmt: skip
-    summary = prepare(values.source, values.out, settings, values.dataset)
+    summary = prepare(given.source, given.out, settings, given.dataset)
     for name, total in summary["splits"].items():
         print(f"{name}: {total['clips']} clips, {total['frames']} frames, {total['seconds']:.0f} s")
     left_out = preparation.list_counts(summary["left_out"])
-    print(f"left out: {left_out}; see {values.out}/manifest.jsonl")
+    print(f"left out: {left_out}; see {given.out}/manifest.jsonl")
     if summary["frames_per_second"]:
-        where = "Apache Beam" if values.beam_option else f"{workers} processes"
+        where = "Apache Beam" if given.beam_option else f"{workers} processes"
         print(
             f"{summary['frames_extracted_now']} frames extracted at "
-            f"{summary['frames_per_second']} frames/s on {where}"
+            f"{summary['frames_per_second']} frames/s with {where}"
         )
 
 
-def define_flags() -> flags.FlagValues:
-    """The command's flags, which exist only when it runs: other commands have some alike."""
-    names = list(datasets.CATALOGS)
-    flags.DEFINE_enum("dataset", names[0], names, "What SOURCE holds; see docs/data.md.")
-    flags.DEFINE_string("lists_sha256", None, "A file of `sha256sum` to check the lists with.")
-    flags.DEFINE_string("source", None, "Folder of videos, searched recursively.")
-    flags.DEFINE_string("out", None, "Folder for the shards, the manifest and the cache.")
-    flags.DEFINE_integer("crop_size", 128, "Side of the face crops, px.", lower_bound=16)
-    flags.DEFINE_integer("workers", 0, "Processes; 0 for one per core.", lower_bound=0)
-    flags.DEFINE_integer("holdout", None, "Videos for the test split, the last ones by name.")
-    flags.DEFINE_float("holdout_fraction", 0.1, "Their share, if --holdout is not given.", 0.0, 0.9)
-    flags.DEFINE_float("min_seconds", 1.0, "Shorter parts are left out.", lower_bound=0.1)
-    flags.DEFINE_float("max_seconds", 20.0, "Longer parts are split.", lower_bound=0.2)
-    flags.DEFINE_string("face", "largest", "`largest`, or a number from 0, left to right.")
-    flags.DEFINE_integer("max_faces", 3, "Faces looked for in a frame.", lower_bound=1)
-    flags.DEFINE_float("timeout", 1800.0, "Seconds after which a video is given up.", 1.0)
-    flags.DEFINE_multi_string(
-        "beam_option", [], "Use Apache Beam, with this pipeline option: --beam_option=--runner=..."
-    )
-    flags.DEFINE_integer("limit", None, "Only the first so many videos by name.", lower_bound=1)
-    return flags.FLAGS
+def run() -> NoReturn:
+    """Runs the command."""
+    commands.run(main)
 
 
 if __name__ == "__main__":
-    flag_values = define_flags()
-    app.run(functools.partial(run_main, functools.partial(main, values=flag_values)))
+    run()

@@ -1,7 +1,7 @@
 """Writes the ArrayRecord shards that `records.ShardReader` reads: in order, without TensorFlow.
 
 Which clips lie in which shard follows from the clips alone, so the files are the same bytes whoever
-writes them: this process or the workers of a Beam runner (`fleet.write_shards`).
+writes them: this process or the workers of a Beam runner (`beam_runner.write_shards`).
 """
 
 import dataclasses
@@ -105,14 +105,3 @@ def _serializer() -> Callable[[dict[str, Any]], bytes]:
         return message.SerializeToString(deterministic=True)
 
     return serialize
-
-
-def write_all(shards: Sequence[Shard], beam_options=()) -> None:
-    """Writes shards one after the other, or on Apache Beam if there are options for it."""
-    if beam_options:
-        from data_pipelines import fleet
-
-        fleet.write_shards(shards, beam_options)
-        return
-    for shard in shards:
-        write(shard)

@@ -37,7 +37,6 @@ FORMAT = "talkjax-corpus"
 VERSION = 1  # Raise it whenever the same plan gives other images or sounds.
 _SECONDS_PER_CLIP = 600.0  # Time limit of a clip; a slow machine needs a tenth of it.
 _STALE = 600.0  # Seconds after which an unfinished file belongs to a process that was killed.
-_SHEET_CLIPS = 40
 
 
 def synthesize(
@@ -270,38 +269,6 @@ def _installed_version() -> str:
         return "unknown"
 
 
-def write_contact_sheet(
-    out: str | os.PathLike, path: str | os.PathLike, count: int = _SHEET_CLIPS
-) -> None:
-    """Writes a PNG with a frame of each of `count` clips, spread evenly over a corpus.
-
-    Raises:
-      UserError: The corpus holds no clip, or the file cannot be written.
-    """
-    import cv2
-    import numpy as np
-
-    from talkjax.media.video import VideoReader
-
-    videos = sorted(pathlib.Path(out).glob("t*/*.mp4"))
-    if not videos:
-        raise UserError(f"{out} holds no clips")
-    chosen = np.unique(np.linspace(0, len(videos) - 1, min(count, len(videos))).round().astype(int))
-    tiles = []
-    for number, video in enumerate(videos[i] for i in chosen):
-        last = 20 + 7 * (number % 5)
-        for frame in VideoReader(video):
-            image = frame.rgb
-            if frame.index == last:
-                break
-        tiles.append(image)
-    columns = min(8, len(tiles))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
-    files.write_bytes(path, encoded.tobytes())
-
-
 def _even(text: str) -> int:
     """A flag type for frame sizes."""
     value = commands.bounded(int, 64, 2048)(text)
@@ -401,6 +368,8 @@ def main(argv: Sequence[str]) -> None:
     if made["clips"]:
         print(f"{made['frames']} frames at {_frame_rate(made):.1f} frames/s by {workers} processes")
     if flags.sheet:
+        from .synthetic.contact_sheet import write_contact_sheet
+
         write_contact_sheet(flags.out, flags.sheet)
         print(f"wrote {flags.sheet}")
 

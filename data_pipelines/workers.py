@@ -1,101 +1,89 @@
-"""Processes that survive their jobs: a crash, a kill or a hang costs one job, never the run.
+"""Worker processes that survive their jobs: a crash or a hang costs one job, never the run.
 
-`concurrent.futures` gives up on everything once one process dies, and a damaged video can crash a
-decoder. Here each process has a pipe of its own, so it is known which job it died of.
+A damaged video can crash a decoder, after which `concurrent.futures` gives up on all jobs. Pebble
+replaces the process instead, and ends those that take too long.
 """
 
+import concurrent.futures
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import sys
-import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import pebble
+from pebble.common import ProcessExpired
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # what a container or a scheduler left to this process
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # respects the limits of containers and schedulers
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class JobError(Exception):
-    """What a job's result is when there is none: `kind` is "crash", "timeout" or "error"."""
+    """Takes the place of a failed job's result; `kind` is "crash", "timeout" or "error"."""
 
     def __init__(self, kind: str, detail: str):
         super().__init__(f"{kind}: {detail}")
         self.kind, self.detail = kind, detail
 
 
-def _serve(pipe, make_work: Callable[[], Callable[[Any], Any]]) -> None:
-    # ^C is for the parent, which then ends its children; and a parent that was killed closes the
-    # pipe, which ends the loop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError):
-        try:
-            work = make_work()
-        except BaseException as error:
-            # What stops a worker from starting will stop the next one as well: the run must end.
-            pipe.send(("start", error if isinstance(error, Exception) else RuntimeError(error)))
-            return
-        pipe.send(("ready", None))
-        while True:
-            job = pipe.recv()
-            try:
-                pipe.send(("done", work(job)))
-            except OSError as error:
-                if isinstance(error, BrokenPipeError):
-                    return
-                pipe.send(("raised", error))
-            except Exception as error:
-                text = "".join(traceback.format_exception_only(error)).strip()
-                pipe.send(("error", f"{text} at {_place(error)}"))
+class JobPool:
+    """Fresh processes that run jobs, each with single-threaded numerics.
+
+    Threads may share a pool. If the parent is killed, a process ends when its job does.
+
+    Args:
+      make_work: Called once in each process; returns the function that does a job. It must be
+        picklable by name. If it raises, so does every job, since no process could do better.
+      workers: Number of processes.
+      timeout: Seconds after which a job is given up.
+    """
+
+    def __init__(self, make_work: Callable[[], Callable[[Any], Any]], workers: int, timeout: float):
+        self._timeout = timeout
+        self._pool = pebble.ProcessPool(
+            workers,
+            initializer=_start,
+            initargs=(make_work,),
+            context=multiprocessing.get_context("spawn"),
+        )
+        saved = {name: os.environ.get(name) for name in _ONE_THREAD}
+        # Until the pool is closed, because it starts processes at any time.
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        self._end = weakref.finalize(self, _stop, self._pool, saved)
+
+    def schedule(self, job: Any) -> concurrent.futures.Future:
+        """Hands in a job, which is plain data; `result_of` waits for its result."""
+        return self._pool.schedule(_do, (job,), timeout=self._timeout)
+
+    def close(self) -> None:
+        """Ends the processes, whatever they are doing."""
+        self._end()
 
 
-def _place(error: Exception) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{os.path.basename(last.filename)}:{last.lineno}"
+def result_of(future: concurrent.futures.Future) -> Any:
+    """Waits for a job's result; a `JobError` if the job raised, crashed its process or hung.
 
-
-@contextlib.contextmanager
-def _single_threaded():
-    saved = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ |= dict.fromkeys(_ONE_THREAD, "1")  # read when a child imports numpy
+    Raises:
+      Exception: What `make_work` raised, or any OSError of a job (the disk is full, a folder is
+        gone), because such errors would fail every further job as well.
+    """
     try:
-        yield
-    finally:
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-class _Process:
-    def __init__(self, make_work):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, make_work), daemon=True)
-        with _single_threaded():
-            self.process.start()
-        theirs.close()
-        self.job, self.deadline, self.ready = None, None, False
-
-    def give(self, job: Any, timeout: float) -> None:
-        self.job, self.deadline = (job,), time.monotonic() + timeout
-        with contextlib.suppress(OSError):  # a dead process is noticed when it is looked at
-            self.pipe.send(job)
-
-    def end(self) -> None:
-        self.pipe.close()
-        self.process.terminate()
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        ok, value = future.result()
+    except ProcessExpired as error:
+        return JobError("crash", f"its process died (exit code {error.exitcode})")
+    except TimeoutError:
+        return JobError("timeout", "it took too long")
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise RuntimeError("a worker process died at its start") from error
+    return value if ok else JobError("error", value)
 
 
 def run_jobs(
@@ -104,103 +92,66 @@ def run_jobs(
     workers: int,
     timeout: float,
 ) -> Iterator[tuple[Any, Any]]:
-    """Runs jobs on fresh processes, each with single-threaded numerics.
+    """Runs jobs on the processes of a `JobPool`, which close with this iterator.
 
     Args:
-      jobs: plain data, handed out in order.
-      make_work: called once in each process; gives the function of a job. Both must be picklable
-        by name.
-      workers: number of processes.
-      timeout: seconds after which a job counts as hung.
+      jobs: Plain data, handed in in order.
+      make_work, workers, timeout: See `JobPool`.
 
     Yields:
-      (job, result) in the order of completion, results never None; a `JobError` for a job that
-      raised, crashed its process or hung.
-
-    Raises:
-      Exception: what `make_work` raised, and any OSError of a job (the disk is full, the folder is
-        gone): such things would fail every further job as well.
+      (job, result) in the order of completion; see `result_of`, also for what it raises.
     """
-    queue, pool = list(reversed(jobs)), []
-    try:
-        while queue or any(worker.job for worker in pool):
-            # One for every job in hand or to come, so that a lost one is replaced if it is missed.
-            wanted = min(workers, len(queue) + sum(worker.job is not None for worker in pool))
-            pool += [_Process(make_work) for _ in range(wanted - len(pool))]
-            for worker in pool:
-                if worker.ready and worker.job is None and queue:
-                    worker.give(queue.pop(), timeout)
-            waiting = [end for w in pool for end in (w.pipe, w.process.sentinel)]
-            signalled = multiprocessing.connection.wait(waiting, timeout=1.0)
-            for worker in list(pool):
-                result = _look_at(worker, signalled)
-                if isinstance(result, JobError) and result.kind != "error":
-                    worker.end()
-                    pool.remove(worker)
-                if result is not None and worker.job is not None:
-                    (job,), worker.job = worker.job, None
-                    yield job, result
-    finally:
-        for worker in pool:
-            worker.end()
-
-
-class Worker:
-    """One process for one job after the other, for callers that are handed jobs singly.
-
-    Args:
-      make_work, timeout: as of `run_jobs`.
-    """
-
-    def __init__(self, make_work: Callable[[], Callable[[Any], Any]], timeout: float):
-        self._make_work, self._timeout, self._process = make_work, timeout, None
-
-    def run(self, job: Any) -> Any:
-        """Does a job; its result or a `JobError`, and raises, as in `run_jobs`."""
-        if self._process is None:
-            self._process = _Process(self._make_work)
-        process = self._process
+    if not jobs:
+        return
+    workers = min(workers, len(jobs))
+    queue, running = iter(jobs), {}
+    with contextlib.closing(JobPool(make_work, workers, timeout)) as pool:
         while True:
-            if process.ready and process.job is None:
-                process.give(job, self._timeout)
-            ends = [process.pipe, process.process.sentinel]
-            result = _look_at(process, multiprocessing.connection.wait(ends, timeout=1.0))
-            if isinstance(result, JobError) and result.kind != "error":
-                self.close()
-            if result is not None:
-                process.job = None
-                return result
-
-    def close(self) -> None:
-        """Ends the process; a further job starts a new one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.end()
-
-    def __del__(self):
-        if not sys.is_finalizing():  # else its end of the pipe closes by itself, and it ends
-            self.close()
+            # A few ahead, so that no process waits; not all, since there may be a million.
+            for job in queue:
+                running[pool.schedule(job)] = job
+                if len(running) >= 2 * workers:
+                    break
+            if not running:
+                return
+            first = concurrent.futures.FIRST_COMPLETED
+            for future in concurrent.futures.wait(running, return_when=first).done:
+                yield running.pop(future), result_of(future)
 
 
-def _look_at(worker: _Process, signalled: list) -> Any:
-    """The result of a worker's job or its failure, or None if there is no news."""
-    message = None
-    with contextlib.suppress(EOFError, OSError):
-        if worker.pipe in signalled or worker.pipe.poll():
-            message = worker.pipe.recv()
-    if message is not None:
-        kind, value = message
-        if kind in ("start", "raised"):
-            raise value
-        if kind == "ready":
-            worker.ready = True
-            return None
-        return JobError("error", value) if kind == "error" else value
-    if not worker.process.is_alive():
-        code = worker.process.exitcode
-        if not worker.ready:
-            raise RuntimeError(f"a worker process died at its start (exit code {code})")
-        return JobError("crash", f"its process died (exit code {code})")
-    if worker.job is not None and time.monotonic() > worker.deadline:
-        return JobError("timeout", "it took too long")
-    return None
+# ---- in the worker process ----------------------------------------------------------------------
+
+_work: Callable[[Any], Any] | None = None
+_start_error: Exception | None = None
+
+
+def _start(make_work: Callable[[], Callable[[Any], Any]]) -> None:
+    global _work, _start_error
+    try:
+        _work = make_work()
+    except Exception as error:  # the first job reports it: pebble would only log it
+        _start_error = error
+
+
+def _do(job: Any) -> tuple[bool, Any]:
+    """Returns (True, result) or (False, description of the error)."""
+    if _start_error is not None:
+        raise _start_error
+    try:
+        return True, _work(job)
+    except OSError:
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return False, f"{text} at {os.path.basename(last.filename)}:{last.lineno}"
+
+
+# ---- in the parent ------------------------------------------------------------------------------
+
+
+def _stop(pool: pebble.ProcessPool, environment: dict[str, str | None]) -> None:
+    pool.stop()
+    pool.join()
+    for name, value in environment.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)

@@ -1,0 +1,46 @@
+"""Audio-driven talking-face synthesis in JAX.
+
+    import talkjax
+
+    sampler = talkjax.Sampler.from_pretrained()
+    sampler.generate(video="person.mp4", audio="speech.wav", out="talking.mp4")
+
+This module is the public API. Its names are imported when they are first used, so that
+`import talkjax` is fast and needs neither JAX nor a video library.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from talkjax.errors import UserError
+    from talkjax.sampling.options import Options
+    from talkjax.sampling.sampler import Sampler
+    from talkjax.sampling.summary import Summary
+
+    __version__: str
+
+__all__ = ["Options", "Sampler", "Summary", "UserError", "__version__"]
+
+_MODULES = {
+    "Options": "talkjax.sampling.options",
+    "Sampler": "talkjax.sampling.sampler",
+    "Summary": "talkjax.sampling.summary",
+    "UserError": "talkjax.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        try:
+            return importlib.metadata.version("talkjax")
+        except importlib.metadata.PackageNotFoundError:
+            return "0+unknown"
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -99,14 +99,3 @@ def exit_on_sigterm() -> None:
         sys.exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end)
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses absl's flags; a mistake there ends the program with one line and exit code 2."""
-    from absl import flags
-
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)

@@ -99,7 +99,8 @@ def default_config() -> ConfigDict:
     c.data.audio_masks = 2
     c.data.audio_warp = 0.1
     c.data.audio_equalizer = 0.5
-    c.data.drop_landmarks = 0.1
+    # Chances for classifier-free guidance: landmarks and reference together, the reference alone.
+    c.data.drop_all = 0.1
     c.data.drop_reference = 0.1
     c.data.max_damaged = 0.01  # share of records that may be damaged; one always may be
     c.data.memory_limit = 4 << 30

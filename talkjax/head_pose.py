@@ -1,33 +1,39 @@
-"""How the head moves: similarity and affine fits to the points that speech does not move.
+"""Head pose: similarity and affine fits to the landmarks that speech does not move.
 
-A *transform* is a (2, 3) matrix that takes frame coordinates to crop coordinates. Both are
-continuous: frame coordinates are pixels with the centre of the first pixel at (0.5, 0.5); crop
-coordinates are the unit square, (0, 0) its top left corner. It is a similarity (rotation, one
-scale, shift), fitted to `conventions.RIGID` alone and smoothed over time, so nothing that speech
-moves can be read off a crop, its mask or its normalised pose (arXiv 2408.05416 gives pose and
-hides content; this is what keeps that honest).
+A *transform* is a (2, 3) matrix that maps frame coordinates to crop coordinates. Both are
+continuous. Frame coordinates are pixels, and the centre of the first pixel is at (0.5, 0.5). Crop
+coordinates are the unit square, and (0, 0) is its top left corner. A transform is a similarity
+(rotation, one scale, shift) that is fitted to `conventions.RIGID` alone and smoothed over time, so
+nothing that speech moves can be read off a crop, its mask or its normalized pose. The method
+(arXiv 2408.05416) gives the networks the pose and hides the content; this module keeps the two
+apart.
 
-That the *points* given as pose exclude jaw and lips is not enough: a landmark detector regresses
-all of them together, and its tiny errors in eyes and nose follow the mouth so well that a linear
-readout of raw pose points recovers its opening (correlation 0.96 on one speaker's held-out clips).
-So the networks never see them. They see `steady_pose`: one fixed shape per clip, moved by a
-smoothed affine fit.
+Leaving jaw and lips out of the pose *points* is not enough. A landmark detector regresses all
+points together, and its small errors in the eyes and nose follow the mouth: a linear readout of raw
+pose points recovers the mouth's opening with a correlation of 0.96 on held-out clips of one
+speaker. The networks therefore never see raw pose points. They see the output of `normalize_pose`:
+one fixed shape per clip, moved by a smoothed affine fit.
+
+`StreamingSmoother` and `StreamingHeadPose` process footage as it arrives. `smooth` and
+`fit_transforms` push a whole clip through them.
 """
 
 import numpy as np
 
 from talkjax import conventions
 
-# Where the template's eyes land in the crop: the chin of a wide open mouth stays inside.
-EYE_CENTRE = (0.5, 0.22)
+EYE_CENTRE = (0.5, 0.22)  # leaves room in the crop for the chin of a wide open mouth
 INTEROCULAR = 0.30
-SMOOTHING_SECONDS = 0.12  # of the crop
-# Of the pose's motion: the shortest at which a linear readout of it (and of half a second around)
-# tells no more about the mouth's opening than the place in the sentence does.
+SMOOTHING_SECONDS = 0.12  # sigma for the crop's transform
+# Sigma for the motion of the pose. It is the shortest at which a linear readout of the motion (and
+# of half a second around it) predicts the mouth's opening no better than the time within the
+# sentence does.
 MOTION_SECONDS = 0.3
+_ROUNDING = 1e-9  # seconds by which two equal times may differ
+LOOK_AHEAD = 3 * MOTION_SECONDS  # seconds by which `StreamingHeadPose` lags behind its input
 
-# A generic frontal face: left half in interocular units around the point between the eyes
-# (x right, y down); the right half is its mirror image. In the order of `conventions.LEFT_EYE`, ...
+# The left half of a generic frontal face, in interocular units around the point between the eyes
+# (x right, y down), ordered as `conventions.LEFT_EYE` etc. The right half is its mirror image.
 # fmt: off
 _LEFT_EYE = (
     (-0.705, -0.002), (-0.683, -0.016), (-0.655, -0.033), (-0.606, -0.055), (-0.527, -0.07),
@@ -58,14 +64,14 @@ TEMPLATE, WEIGHTS = _template()
 
 
 def fit_similarity(rigid: np.ndarray) -> np.ndarray:
-    """Weighted least-squares similarity from rigid points to the template.
+    """Fits similarities from rigid points to the template by weighted least squares.
 
     Args:
       rigid: (N, 57, 2) frame coordinates of `conventions.RIGID`.
 
     Returns:
-      (N, 4) parameters (log scale, angle, x, y): the last two are the frame point that lands on
-      `EYE_CENTRE`. Chosen so that averaging them over time is meaningful.
+      (N, 4) parameters (log scale, angle, x, y), which can be averaged over time. (x, y) is the
+      frame point that the transform maps to `EYE_CENTRE`.
     """
     weights = WEIGHTS / WEIGHTS.sum()
     source = rigid[..., 0].astype(np.float64) + 1j * rigid[..., 1]
@@ -81,7 +87,7 @@ def fit_similarity(rigid: np.ndarray) -> np.ndarray:
 
 
 def transforms_from_parameters(parameters: np.ndarray) -> np.ndarray:
-    """(N, 4) parameters of `fit_similarity` to (N, 2, 3) transforms."""
+    """Converts (N, 4) parameters from `fit_similarity` to (N, 2, 3) transforms."""
     log_scale, angle, x, y = np.moveaxis(parameters, -1, 0)
     a, b = np.exp(log_scale) * np.cos(angle), np.exp(log_scale) * np.sin(angle)
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], -2)
@@ -90,118 +96,220 @@ def transforms_from_parameters(parameters: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, shift[..., None]], -1)
 
 
-def smooth(
-    values: np.ndarray,
-    times: np.ndarray,
-    at: np.ndarray | None = None,
-    sigma: float = SMOOTHING_SECONDS,
-) -> np.ndarray:
-    """Gaussian average over time, cut at three sigma.
+class StreamingSmoother:
+    """Gaussian average over time, cut at three sigma, of samples that arrive in order.
+
+    A sample's average is returned once no later sample can change it.
+    """
+
+    _times: np.ndarray
+    _values: np.ndarray
+    _next: int  # index of the next sample to be returned
+
+    def __init__(self, sigma: float, look_ahead: float | None = None) -> None:
+        """Starts with no samples.
+
+        Args:
+          sigma: Standard deviation of the Gaussian in seconds.
+          look_ahead: Seconds by which the output lags behind the input, at least (and by default)
+            three sigma. Smoothers with equal values return their averages at the same time.
+        """
+        self._sigma = sigma
+        self._reach = 3 * sigma
+        self._look_ahead = max(look_ahead or 0.0, self._reach) + _ROUNDING
+        self._reset()
+
+    def push(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Adds the next n samples.
+
+        Args:
+          times: (n,) seconds, increasing also from call to call.
+          values: (n, D) samples; angles must not wrap.
+
+        Returns:
+          (m, D) averages of the next m samples that have become final, in order.
+        """
+        if not len(times):
+            return np.empty((0, self._values.shape[1]))
+        self._times = np.concatenate([self._times, times])
+        self._values = np.concatenate([self._values, values]) if len(self._values) else values
+        averages = self._averages(int(np.sum(self._times + self._look_ahead < self._times[-1])))
+        if self._next < len(self._times):
+            oldest = self._times[self._next] - self._reach
+            old = int(np.searchsorted(self._times, oldest))
+            self._times, self._values = self._times[old:], self._values[old:]
+            self._next -= old
+        return averages
+
+    def flush(self) -> np.ndarray:
+        """Returns the remaining averages (m, D) at the end of a run; a new run may begin."""
+        averages = self._averages(len(self._times))
+        self._reset()
+        return averages
+
+    def _reset(self) -> None:
+        self._times = np.zeros(0)
+        self._values = np.zeros((0, 0))
+        self._next = 0
+
+    def _averages(self, stop: int) -> np.ndarray:
+        """Averages of the samples up to index `stop` that were not returned yet."""
+        times, values = self._times, self._values
+        out = np.empty((max(stop - self._next, 0), values.shape[1]))
+        for i, time in enumerate(times[self._next : stop]):
+            lo, hi = np.searchsorted(times, [time - self._reach, time + self._reach + _ROUNDING])
+            lo, hi = min(lo, len(times) - 1), max(hi, lo + 1)
+            weight = np.exp(-0.5 * ((times[lo:hi] - time) / self._sigma) ** 2) + 1e-12
+            out[i] = (values[lo:hi] * weight[:, None]).sum(0) / weight.sum()
+        self._next = max(stop, self._next)
+        return out
+
+
+def smooth(values: np.ndarray, times: np.ndarray, sigma: float = SMOOTHING_SECONDS) -> np.ndarray:
+    """Computes the Gaussian average over time of a whole clip; see `StreamingSmoother`.
 
     Args:
       values: (N, D) samples; angles must not wrap within a window.
       times: (N,) seconds, increasing.
-      at: (M,) times wanted; the samples' own by default.
-      sigma: seconds.
+      sigma: Standard deviation in seconds.
 
     Returns:
-      (M, D).
+      (N, D) averages at the times of the samples.
     """
-    at = times if at is None else at
-    reach = 3 * sigma
-    out = np.empty((len(at), values.shape[1]))
-    for i, time in enumerate(at):
-        lo, hi = np.searchsorted(times, [time - reach, time + reach + 1e-9])
-        lo, hi = min(lo, len(times) - 1), max(hi, lo + 1)
-        weight = np.exp(-0.5 * ((times[lo:hi] - time) / sigma) ** 2) + 1e-12
-        out[i] = (values[lo:hi] * weight[:, None]).sum(0) / weight.sum()
-    return out
+    smoother = StreamingSmoother(sigma)
+    return np.concatenate([smoother.push(np.asarray(times, np.float64), values), smoother.flush()])
+
+
+class StreamingHeadPose:
+    """Smoothed transforms and head motions of one unbroken run of frames.
+
+    The output lags `LOOK_AHEAD` seconds behind the input.
+    """
+
+    def __init__(self) -> None:
+        self._transforms = StreamingSmoother(SMOOTHING_SECONDS, LOOK_AHEAD)
+        self._motions = StreamingSmoother(MOTION_SECONDS, LOOK_AHEAD)
+        self._angle: float | None = None  # of the last frame, unwrapped
+
+    def push(self, times: np.ndarray, rigid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Adds the next n frames.
+
+        Args:
+          times: (n,) seconds, increasing also from call to call.
+          rigid: (n, 57, 2) `conventions.RIGID` in frame coordinates.
+
+        Returns:
+          (m, 2, 3) frame-to-crop transforms and (m, 2, 3) affine head motions, from template to
+          crop coordinates, of the next m frames that have become final, in order.
+        """
+        parameters = fit_similarity(rigid)
+        if self._angle is None:
+            parameters[:, 1] = np.unwrap(parameters[:, 1])
+        else:
+            parameters[:, 1] = np.unwrap(np.append(self._angle, parameters[:, 1]))[1:]
+        if len(parameters):
+            self._angle = parameters[-1, 1]
+        motions = fit_affine(rigid).reshape(-1, 6)
+        return _compose_motions(
+            self._transforms.push(times, parameters), self._motions.push(times, motions)
+        )
+
+    def flush(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the remaining transforms and motions at a run's end; a new run may begin."""
+        self._angle = None
+        return _compose_motions(self._transforms.flush(), self._motions.flush())
+
+
+def _compose_motions(parameters: np.ndarray, motions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    transforms = transforms_from_parameters(parameters.reshape(-1, 4))
+    return transforms, compose(transforms, motions.reshape(-1, 2, 3))
 
 
 def fit_transforms(mesh: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Smoothed frame-to-crop transforms of a clip.
+    """Fits the smoothed frame-to-crop transforms of a whole clip; see `StreamingHeadPose`.
 
     Args:
-      mesh: (N, 478, 2 or 3) FaceMesh points in frame coordinates; every row finite.
-      times: (N,) seconds.
+      mesh: (N, 478, 2 or 3) FaceMesh points in frame coordinates; every row is finite.
+      times: (N,) seconds, increasing.
 
     Returns:
       (N, 2, 3) float64 transforms.
     """
-    parameters = fit_similarity(conventions.select(mesh, conventions.RIGID))
-    parameters[:, 1] = np.unwrap(parameters[:, 1])
-    return transforms_from_parameters(smooth(parameters, np.asarray(times, np.float64)))
+    stream = StreamingHeadPose()
+    rigid = conventions.select(mesh, conventions.RIGID)
+    transforms, _ = stream.push(np.asarray(times, np.float64), rigid)
+    return np.concatenate([transforms, stream.flush()[0]])
 
 
 def apply_transforms(points: np.ndarray, transforms: np.ndarray) -> np.ndarray:
-    """Frame coordinates (N, K, 2) to crop coordinates (N, K, 2)."""
+    """Maps (N, K, 2) frame coordinates to (N, K, 2) crop coordinates."""
     linear, shift = transforms[..., :2], transforms[..., 2]
     return np.einsum("nij,nkj->nki", linear, points) + shift[:, None, :]
 
 
 def invert(transforms: np.ndarray) -> np.ndarray:
-    """The inverses of (..., 2, 3) transforms, of the same shape."""
+    """Returns the inverses of (..., 2, 3) transforms, in the same shape."""
     linear = np.linalg.inv(transforms[..., :2])
     return np.concatenate([linear, -linear @ transforms[..., 2:]], -1)
 
 
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Returns the (N, 2, 3) maps that apply `inner` (N, 2, 3) first, then `outer` (N, 2, 3)."""
+    linear = outer[..., :2] @ inner[..., :2]
+    shift = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
+    return np.concatenate([linear, shift], -1)
+
+
 def fit_affine(rigid: np.ndarray) -> np.ndarray:
-    """Weighted least-squares affine maps from the template to points.
+    """Fits affine maps from the template to points by weighted least squares.
 
     Args:
       rigid: (N, 57, 2) `conventions.RIGID`, in any coordinates.
 
     Returns:
-      (N, 2, 3): template (crop) coordinates to those of the points.
+      (N, 2, 3) maps from template (crop) coordinates to those of the points.
     """
     source = np.concatenate([TEMPLATE, np.ones((len(TEMPLATE), 1))], 1)
     solve = np.linalg.solve(source.T @ (source * WEIGHTS[:, None]), (source * WEIGHTS[:, None]).T)
     return np.einsum("kp,npd->ndk", solve, rigid.astype(np.float64))
 
 
-def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The (N, 2, 3) maps that do `inner` (N, 2, 3) first, then `outer` (N, 2, 3)."""
-    linear = outer[..., :2] @ inner[..., :2]
-    shift = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
-    return np.concatenate([linear, shift], -1)
-
-
-def pose_shape(points: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """A person's pose points at rest: the mean over frames, head motion taken out.
+def pose_shape(landmarks: np.ndarray) -> np.ndarray:
+    """Computes a person's pose points at rest: their mean over frames without the head's motion.
 
     Args:
-      points: (N, 74, 2) `conventions.POSE`.
-      maps: (N, 2, 3) the frames' `fit_affine`, in the same coordinates.
+      landmarks: (N, 131, 2) landmarks, in any coordinates.
 
     Returns:
       (74, 2) template coordinates.
     """
+    maps = fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
+    points = landmarks[:, : conventions.NUM_POSE].astype(np.float64)
     return apply_transforms(points, invert(maps)).mean(0)
 
 
-def steady_pose(
+def normalize_pose(
     landmarks: np.ndarray, transforms: np.ndarray, times: np.ndarray, found: np.ndarray
 ) -> np.ndarray:
-    """The pose that the networks get: a clip's fixed shape under a smoothed affine motion.
+    """Computes the pose that the networks see: one shape per clip under a smoothed affine motion.
 
     Args:
-      landmarks: (N, 131, 2) measured, crop coordinates.
-      transforms: (N, 2, 3) the frames' smoothed transforms.
-      times: (N,) seconds.
-      found: (N,) bool, whether a frame's landmarks were measured (for the shape); any, if none.
+      landmarks: (N, 131, 2) measured landmarks, crop coordinates.
+      transforms: (N, 2, 3) smoothed transforms of the frames.
+      times: (N,) seconds, increasing.
+      found: (N,) bool, whether a frame's landmarks were measured. The shape is computed from the
+        measured frames, or from all frames if none was measured.
 
     Returns:
       (N, 74, 2) float32, crop coordinates.
     """
+    shape = pose_shape(landmarks[found] if found.any() else landmarks)
     in_crop = fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
-    used = found if found.any() else np.ones(len(found), bool)
-    shape = pose_shape(landmarks[used, : conventions.NUM_POSE].astype(np.float64), in_crop[used])
-    # Smoothed in the frame's coordinates: the crop's own motion would come back otherwise.
+    # Motion is smoothed in frame coordinates. In crop coordinates, the motion of the crop itself,
+    # which is smoothed less, would come back.
     transforms = np.asarray(transforms, np.float64)
     in_frame = compose(invert(transforms), in_crop)
-    times = np.asarray(times, np.float64)
-    smoothed = smooth(in_frame.reshape(-1, 6), times, sigma=MOTION_SECONDS).reshape(-1, 2, 3)
+    smoothed = smooth(in_frame.reshape(-1, 6), times, MOTION_SECONDS).reshape(-1, 2, 3)
     motion = compose(transforms, smoothed)
-    return apply_transforms(np.broadcast_to(shape, (len(motion), *shape.shape)), motion).astype(
-        np.float32
-    )
+    shapes = np.broadcast_to(shape, (len(motion), *shape.shape))
+    return apply_transforms(shapes, motion).astype(np.float32)

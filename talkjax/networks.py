@@ -41,8 +41,9 @@ class Networks:
       prediction: Prediction type of the denoiser, "eps" or "v".
       region: Part of the crop that images show, in crop coordinates.
       mask: (h, w) float32, 1 in the latent cells that the pixel mask touches.
-      latent_mean: (c,) float32 mean that the normalisation of latents subtracts.
-      latent_std: (c,) float32 standard deviation that the normalisation divides by.
+      latent_mean: (c,) float32 mean that the normalisation of latents subtracts, or None if it is
+        not known, as before an autoencoder is trained.
+      latent_std: (c,) float32 standard deviation that the normalisation divides by, or None.
       image_size: Height and width of the region in pixels.
       crop_size: Side of the whole crop in pixels.
       latent_shape: Shape (h, w, c) of a latent.
@@ -55,8 +56,8 @@ class Networks:
     prediction: str
     region: Box
     mask: np.ndarray
-    latent_mean: np.ndarray
-    latent_std: np.ndarray
+    latent_mean: np.ndarray | None
+    latent_std: np.ndarray | None
     image_size: tuple[int, int]
     crop_size: int
     latent_shape: tuple[int, int, int]
@@ -70,13 +71,17 @@ class Networks:
 
         Returns:
           (..., h, w, c) float32.
+
+        Raises:
+          ValueError: The statistics of latents are not known.
         """
         images = to_float(images) if images.dtype == jnp.uint8 else images
         lead = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
         z = self.autoencoder.apply({"params": params}, x, method="encode")
         z = z[0] if isinstance(z, tuple) else z
-        z = (z - _as_row(self.latent_mean, 4)) / _as_row(self.latent_std, 4)
+        mean, std = self._statistics()
+        z = (z - mean) / std
         return z.reshape(*lead, *z.shape[1:])
 
     def decode(self, params: Any, latents: jax.Array) -> jax.Array:
@@ -88,10 +93,22 @@ class Networks:
 
         Returns:
           Images (B, H, W, 3) float32 in [-1, 1].
+
+        Raises:
+          ValueError: The statistics of latents are not known.
         """
-        z = latents * _as_row(self.latent_std, 4) + _as_row(self.latent_mean, 4)
-        images = self.autoencoder.apply({"params": params}, z, method="decode")
+        mean, std = self._statistics()
+        images = self.autoencoder.apply({"params": params}, latents * std + mean, method="decode")
         return jnp.clip(images, -1.0, 1.0)
+
+    def _statistics(self) -> tuple[jax.Array, jax.Array]:
+        """Returns mean and standard deviation of latents, (1, 1, 1, c) each."""
+        if self.latent_mean is None or self.latent_std is None:
+            raise ValueError(
+                "autoencoder.latent_mean and latent_std are not set; set them, or use "
+                "talkjax.training.input.with_latent_statistics"
+            )
+        return tuple(jnp.asarray(x)[None, None, None] for x in (self.latent_mean, self.latent_std))
 
 
 def make_networks(config: Mapping[str, Any]) -> Networks:
@@ -122,8 +139,8 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
         prediction=diffusion["prediction"],
         region=region,
         mask=cells,
-        latent_mean=_statistics(config["autoencoder"]["latent_mean"], channels, 0.0),
-        latent_std=_statistics(config["autoencoder"]["latent_std"], channels, 1.0),
+        latent_mean=_statistics(config["autoencoder"]["latent_mean"], channels),
+        latent_std=_statistics(config["autoencoder"]["latent_std"], channels),
         image_size=(height, width),
         crop_size=size,
         latent_shape=(*cells.shape, channels),
@@ -171,14 +188,12 @@ def make_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.
     raise ValueError(f"unknown kind of autoencoder {kind!r}; use 'kl', 'light' or 'taesd'")
 
 
-def _statistics(values: Any, channels: int, default: float) -> np.ndarray:
-    values = np.asarray(tuple(values) or (default,), np.float32)
+def _statistics(values: Any, channels: int) -> np.ndarray | None:
+    if not len(values):
+        return None
+    values = np.asarray(tuple(values), np.float32)
     if values.shape not in ((1,), (channels,)):
         raise ValueError(
             f"latent statistics have {values.size} channels, but the autoencoder has {channels}"
         )
     return np.broadcast_to(values, (channels,)).copy()
-
-
-def _as_row(values: np.ndarray, ndim: int) -> jax.Array:
-    return jnp.asarray(values).reshape((1,) * (ndim - 1) + (-1,))

@@ -1,4 +1,4 @@
-"""Grids of pictures as PNG files, without an image library (a bare accelerator image has none)."""
+"""Grids of images as PNG files, without an image library, which training does not install."""
 
 import os
 import struct
@@ -10,14 +10,15 @@ import numpy as np
 
 from talkjax import files
 
-_GAP = 2  # px of white between pictures
+_GAP = 2  # pixels of white between images
 
 
 def grid(columns: Mapping[str, Any]) -> np.ndarray:
-    """Lays pictures out, one row per example, one column per name.
+    """Arranges images in a grid with one row per example and one column per name.
 
     Args:
-      columns: {name: (N, H, W, 3)}, uint8 or float in [-1, 1]; sizes may differ between columns.
+      columns: {name: (N, H, W, 3)} images, uint8 or float in [-1, 1]. Sizes may differ between
+        columns.
 
     Returns:
       (height, width, 3) uint8.
@@ -39,15 +40,21 @@ def grid(columns: Mapping[str, Any]) -> np.ndarray:
 def _to_uint8(images: np.ndarray) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
-    # NaN would be undefined as an integer: show it black.
+    # NaN has no integer value; it is shown as black.
     scaled = np.nan_to_num((images.astype(np.float32) + 1) * 127.5, nan=0.0)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> None:
-    """Writes an (H, W, 3) uint8 image, complete or not at all; `comment` becomes its tEXt chunk."""
+    """Writes an (H, W, 3) uint8 image completely or not at all.
+
+    Args:
+      path: PNG file to write; its folder is created if necessary.
+      image: The image.
+      comment: Text of the tEXt chunk "Comment"; none if empty.
+    """
     height, width = image.shape[:2]
-    # Every row starts with its filter type, 0: none.
+    # Every row starts with its filter type; 0 is none.
     rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
 
     def chunk(kind: bytes, data: bytes) -> bytes:

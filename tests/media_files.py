@@ -20,7 +20,7 @@ _AUDIO_CODECS = {
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-    """An audio stream to be made: `samples` is (channels, n) in [-1, 1]."""
+    """An audio stream to write: `samples` is (channels, n) in [-1, 1]."""
 
     samples: np.ndarray
     rate: int = 44100
@@ -46,7 +46,7 @@ def clicks(seconds: float, rate: int, times, channels: int = 1, width: float = 0
 
 
 def picture(index: int, width: int, height: int) -> np.ndarray:
-    """(H, W, 3) uint8: smooth, its number in its brightness, no two edges or corners alike."""
+    """(H, W, 3) uint8: smooth, with a brightness by number and edges and corners that differ."""
     y, x = np.mgrid[0:height, 0:width]
     red = 40 + 120 * x / max(1, width - 1)
     green = 40 + 120 * y / max(1, height - 1)
@@ -100,7 +100,7 @@ def make_media(
             video.width, video.height, video.pix_fmt = width, height, pix_fmt
             context = video.codec_context
             if context.name.startswith(("mpeg", "mjpeg")):
-                video.bit_rate = 4_000_000  # their default is very coarse
+                video.bit_rate = 4_000_000  # the default of these codecs is very low
             context.gop_size = gop
             context.time_base = Fraction(1, 90000) if times else 1 / rate
             if tags:
@@ -172,7 +172,7 @@ def rotate_mp4(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def cut(path: Path, fraction: float) -> Path:
-    """Cuts a file short, in place."""
+    """Truncates a file in place."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
     return path

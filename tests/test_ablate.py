@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from talkjax import ablate
 from talkjax.errors import UserError
-from talkjax.metrics import statistics
+from talkjax.metrics import probe, statistics
 
 CORRELATION = {"full": 0.9, "no_end_to_end": 0.9, "no_motion_align": 0.5}
 
@@ -17,7 +18,7 @@ CORRELATION = {"full": 0.9, "no_end_to_end": 0.9, "no_motion_align": 0.5}
 def study(out, **changes):
     given = {
         "config": "configs/demo_128.py", "out": out, "data": "shards", "latents": "latents",
-        "autoencoder": "ae", "landmark": "lm", "extra": ("--config.seed=3",),
+        "autoencoder": "ae", "landmark": "lm", "overrides": ("--config.seed=3",),
         "weights": ("--lpips=l.safetensors",),
     }  # fmt: skip
     return ablate.Study(**given | changes)
@@ -28,9 +29,10 @@ def runs(monkeypatch):
     """Records what would be run; an evaluation leaves a report."""
     calls = []
 
-    def run(title, script, *arguments):
-        calls.append((title, script, arguments))
-        if script == "evaluate.py":
+    def run_command(title, *arguments):
+        calls.append((title, arguments))
+        if "talkjax.metrics.command" in arguments:
+            arguments = arguments[len(ablate.EVALUATE) :]
             flags = dict(a.removeprefix("--").split("=", 1) for a in arguments)
             write_report(Path(flags["out"]), title.split(":")[0])
 
@@ -44,7 +46,8 @@ def runs(monkeypatch):
             found["gradient"] = {"diffusion": part, "landmark": part}
         to.write_text(json.dumps(found))
 
-    monkeypatch.setattr(ablate, "run", run)
+    monkeypatch.setattr(ablate, "run_command", run_command)
+    monkeypatch.setattr(ablate, "export_run", lambda out, run: None)
     monkeypatch.setattr(ablate, "probe_row", probe_row)
     return calls
 
@@ -54,7 +57,7 @@ def write_report(path, row):
     values = CORRELATION[row] + 0.05 * np.random.default_rng(0).normal(size=8)
     if row == "no_end_to_end":
         values += 0.001 * np.array([1, -1, 1, -1, 1, -1, 1, -1])
-    entry = statistics.bootstrap(values)
+    entry = statistics.bootstrap_mean(values)
     path.write_text(json.dumps({"rows": {"model": {"opening_correlation": entry}}}))
     with open(path.with_suffix(".csv"), "w", newline="") as file:
         writer = csv.writer(file)
@@ -73,8 +76,8 @@ def test_rows_get_the_same_and_differ_in_their_ablation_alone(made):
     _, calls, out = made
     flags = {
         title: {a for a in arguments if "workdir" not in a and "init_from.diffusion" not in a}
-        for title, script, arguments in calls
-        if script == "train.py" and "export" not in title
+        for title, arguments in calls
+        if arguments[: len(ablate.TRAIN)] == ablate.TRAIN
     }
     first, second = flags["full: diffusion"], flags["full: joint"]
     assert "--config.seed=3" in first & second
@@ -83,12 +86,12 @@ def test_rows_get_the_same_and_differ_in_their_ablation_alone(made):
     assert flags["no_motion_align: joint"] - second == {off}
     assert flags["no_end_to_end: diffusion"] == first
     assert flags["no_end_to_end: joint"] - second == {"--config.joint.end_to_end=False"}
-    by_title = {title: arguments for title, _, arguments in calls}
+    by_title = dict(calls)
     # The stage that they share is trained once.
     assert f"--workdir={out}/full/diffusion" in by_title["no_end_to_end: diffusion"]
     assert f"--config.init_from.diffusion={out}/full/diffusion" in by_title["no_end_to_end: joint"]
     assert f"--workdir={out}/no_motion_align/diffusion" in by_title["no_motion_align: diffusion"]
-    works = {a for _, _, arguments in calls for a in arguments if a.startswith("--work=")}
+    works = {a for _, arguments in calls for a in arguments if a.startswith("--work=")}
     assert works == {f"--work={out}/work"}
     assert "--lpips=l.safetensors" in by_title["full: evaluation"]
 
@@ -106,7 +109,7 @@ def test_the_flags_are_of_a_config_that_exists():
             assert str(before) != value, f"{flag} changes nothing"
 
 
-def test_the_table_tells_what_is_certain(made):
+def test_the_table_marks_certain_differences(made):
     text, _, out = made
     row = next(line for line in text.splitlines() if "opening_correlation" in line)
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -126,8 +129,74 @@ def _shift():
     return 0.05 * np.random.default_rng(0).normal(size=8).mean()
 
 
+class Batches:
+    """A data set that counts what is read of it."""
+
+    def __init__(self, batch):
+        self.batch, self.read, self.closed = batch, 0, False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        assert self.read < 1000, "everything is read"
+        self.read += 1
+        return self.batch
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """A row's checkpoint and data without files: (evaluation data, training data)."""
+    batch = {key: np.zeros((8, 1), np.float32) for key in probe.BATCH_KEYS}
+    made = Batches(batch), Batches(batch)
+    config = {"joint": {"end_to_end": True}, "data": {"dir": "", "window": 5}, "batch_size": 8,
+              "region": (0, 0, 1, 1)}  # fmt: skip
+    nets = types.SimpleNamespace(region=(0, 0, 1, 1))
+    monkeypatch.setattr(ablate.checkpoint, "load", lambda path: ({}, config, nets))
+    monkeypatch.setattr(ablate.loader, "eval_dataset", lambda *_: made[0])
+    monkeypatch.setattr(ablate.loader, "train_dataset", lambda *_, **__: made[1])
+    return made
+
+
+def test_the_probe_reads_what_it_needs_and_closes_it(loaded, tmp_path, monkeypatch):
+    found = {"x0_l1": {"all": float("nan")}, "warp": {"own": {}, "other": {}}}
+    monkeypatch.setattr(ablate.probe, "probe_denoiser", lambda nets, params, batches: dict(found))
+    monkeypatch.setattr(
+        ablate.agreement, "landmark_gradients", lambda *a: {"batches": len(list(a[2]))}
+    )
+    ablate.probe_row(study(tmp_path), tmp_path, tmp_path / "probe.json")
+    assert [data.read for data in loaded] == [32, 24] and all(data.closed for data in loaded)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (tmp_path / "probe.json").read_text()
+    content = json.loads(text, parse_constant=refuse)
+    assert content["x0_l1"]["all"] is None and content["gradient"]["batches"] == 24
+
+
+def test_data_is_closed_where_the_measurement_fails(loaded, tmp_path, monkeypatch):
+    def fail(*unused):
+        raise UserError("no gradient")
+
+    monkeypatch.setattr(ablate.agreement, "landmark_gradients", fail)
+    with pytest.raises(UserError):
+        ablate.compare_gradients(study(tmp_path), ablate.checkpoint.load("")[1], {})
+    assert loaded[1].closed
+
+
+@pytest.mark.parametrize("command", [ablate.TRAIN, ablate.EVALUATE])
+def test_the_commands_that_rows_run_are_commands(command, commands):
+    """A module without `if __name__ == "__main__"` would do nothing, successfully."""
+    done = commands.run(*command[1:], "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
+
+
 def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(ablate, "ROOT", tmp_path)
+    monkeypatch.setattr(ablate, "TRAIN", (str(tmp_path / "train.py"),))
     (tmp_path / "train.py").write_text("import sys; sys.exit(3)")
     with pytest.raises(UserError, match="full: diffusion ended with exit code 3"):
         ablate.ablate(study(tmp_path / "out"), ["full"])
@@ -136,16 +205,16 @@ def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "say --config"),
-        (["--config=c", "--out=o", "--data=d", "--autoencoder=a"], "say --landmark"),
+        ([], "the following arguments are required: --config, --out, --data, --autoencoder"),
+        (["--config=c", "--out=o", "--data=d", "--autoencoder=a"], "are required: --landmark"),
         (["--rows=nothing"], "--rows takes full"),
-        (["stray"], "unexpected argument 'stray'"),
-        (["--no_such=1"], "Unknown command line flag"),
+        (["--rows=full", "--", "stray"], "unexpected argument 'stray'"),
+        (["--rows=full", "--no_such=1"], "unrecognized arguments: --no_such=1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, message, commands):
     rest = ["--config=c", "--out=o", "--data=d", "--autoencoder=a", "--landmark=l"]
-    given = [*arguments, *(rest if "rows" in str(arguments) else [])]
+    given = [*(rest if "rows" in str(arguments) else []), *arguments]
     done = commands.run("talkjax.ablate", *given)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

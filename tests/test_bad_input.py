@@ -1,4 +1,4 @@
-"""What users give wrong: one line that says what and what to do, exit code 2, nothing left."""
+"""Bad input ends with exit code 2, one line that says what to do, and no output file."""
 
 import json
 import os
@@ -12,16 +12,15 @@ import time
 import numpy as np
 import pytest
 
-import sample
 from talkjax import commands
-from talkjax.sampling import sampler as sampler_module
+from talkjax.sampling import command, pipeline
 from tests.media_files import Sound, cut, make_media, tone, write_wav
 from tests.sampling import fakes
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """Inputs without fault; the face is a scripted one."""
+    """Valid inputs."""
     folder = tmp_path_factory.mktemp("good")
     fakes.make_template(folder / "v.mp4", 12)
     fakes.make_speech(folder / "a.wav", 0.4)
@@ -31,7 +30,7 @@ def good(tmp_path_factory):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """In the place of FaceMesh: a face in every frame that has room for one."""
+    """Replaces FaceMesh: every frame that is large enough shows a face."""
 
     class Mesh(fakes.ScriptedMesh):
         def detect(self, rgb):
@@ -46,7 +45,7 @@ def scripted(monkeypatch):
         def __exit__(self, *unused):
             pass
 
-    monkeypatch.setattr(sampler_module, "face_mesh", lambda face: Mesh())
+    monkeypatch.setattr(pipeline, "make_detector", lambda face: Mesh())
 
 
 def arguments(good, folder, **changes):
@@ -54,12 +53,12 @@ def arguments(good, folder, **changes):
         "video": good / "v.mp4", "audio": good / "a.wav", "checkpoint": good / "c",
         "out": folder / "o.mp4", "steps": 1, "batch": 8,
     } | changes  # fmt: skip
-    return ["sample.py", "--quiet"] + [f"--{k}={v}" for k, v in values.items() if v is not None]
+    return ["--quiet"] + [f"--{k}={v}" for k, v in values.items() if v is not None]
 
 
 def run(argv, capsys):
     """(exit code, stderr)."""
-    code = commands.run_main(sample.main, [str(a) for a in argv])
+    code = commands.run_main(command.main, [str(a) for a in argv])
     captured = capsys.readouterr()
     assert captured.out == ""
     return code, captured.err
@@ -164,19 +163,19 @@ BAD = [
     ("out", directory, "must end in one of|is a directory"),
     ("checkpoint", lambda f: "", "--checkpoint is empty"),
     ("checkpoint", lambda f: f / "missing", "not a directory"),
-    ("checkpoint", directory, "config.json not found"),
+    ("checkpoint", directory, "holds neither checkpoints/ nor model.safetensors"),
     ("checkpoint", other_config, "does not fit the model"),
-    ("checkpoint", without_weights, "weights not found"),
+    ("checkpoint", without_weights, "holds neither checkpoints/ nor model.safetensors"),
     ("checkpoint", garbage_weights, "truncated or not a safetensors file"),
-    ("steps", lambda f: 0, "steps=0 is out of range; give 1 to 1000"),
+    ("steps", lambda f: 0, "error: --steps=0 is out of range; give 1 to 1000"),
     ("steps", lambda f: "many", "invalid int value"),
-    ("eta", lambda f: "nan", "eta=nan is out of range"),
-    ("crf", lambda f: 99, "crf=99"),
-    ("seed", lambda f: -1, "seed=-1"),
-    ("batch", lambda f: 10**9, "batch="),
-    ("landmark_guidance", lambda f: "inf", "landmark_guidance=inf"),
-    ("face", lambda f: "left", "--face=left is not a face"),
-    ("face", lambda f: 3, "--face=3: the first frame with a face shows 1"),
+    ("eta", lambda f: "nan", " --eta=nan is out of range"),
+    ("crf", lambda f: 99, " --crf=99"),
+    ("seed", lambda f: -1, " --seed=-1 "),
+    ("batch", lambda f: 10**9, " --batch=1000000000 "),
+    ("landmark_guidance", lambda f: "inf", " --landmark_guidance=inf "),
+    ("face", lambda f: "left", "error: --face=left is not valid"),
+    ("face", lambda f: 3, "error: --face=3: the first frame with a face shows 1"),
     ("summary", lambda f: f / "none" / "s.json", "missing or not writable"),
     ("sheet", lambda f: f / "none" / "s.png", "missing or not writable"),
     ("sheet", lambda f: f / "s.jpg", "must end in .png"),
@@ -216,7 +215,7 @@ def test_sheet_that_is_an_input(good, scripted, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_is_not_writable(good, scripted, tmp_path, capsys):
+def test_directory_that_is_not_writable(good, scripted, tmp_path, capsys):
     tmp_path.chmod(0o500)
     code, error = run(arguments(good, tmp_path), capsys)
     assert code == 2 and "not writable" in error
@@ -238,8 +237,8 @@ def test_good_input_after_all_that(good, scripted, tmp_path, capsys):
 def test_summary_file(good, scripted, tmp_path, capsys):
     path = tmp_path / "s.json"
     code, _ = run(arguments(good, tmp_path, summary=path), capsys)
-    told = json.loads(path.read_text())
-    assert code == 0 and told["frames"] == 10 and told["output"].endswith("o.mp4")
+    summary = json.loads(path.read_text())
+    assert code == 0 and summary["frames"] == 10 and summary["output"].endswith("o.mp4")
 
 
 def start(repository, *argv, **options):
@@ -250,16 +249,18 @@ def start(repository, *argv, **options):
     )  # fmt: skip
 
 
-def test_help_needs_no_jax(repository):
-    code = "import sys, sample; sample.make_parser(); sys.exit('jax' in sys.modules)"
+def test_help_needs_neither_jax_nor_video(repository):
+    code = (
+        "import sys, sample; sample.command.make_parser(); "
+        "sys.exit(any(name in sys.modules for name in ('jax', 'av', 'cv2')))"
+    )
     assert start(repository, "-c", code).wait(timeout=120) == 0
 
 
 _SLOW = """
 import sys, time
-import sample
 from talkjax import commands
-from talkjax.sampling import sampler
+from talkjax.sampling import command, pipeline
 from tests.sampling import fakes
 
 class Mesh(fakes.ScriptedMesh):
@@ -269,15 +270,15 @@ class Mesh(fakes.ScriptedMesh):
         time.sleep(5 if self.calls else 0)
         return super().detect(rgb)
 
-sampler.face_mesh = lambda face: Mesh()
+pipeline.make_detector = lambda face: Mesh()
 commands.exit_on_sigterm()
-sys.exit(commands.run_main(sample.main, sys.argv))
+sys.exit(commands.run_main(command.main, sys.argv[1:]))
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_in_the_middle(good, repository, tmp_path, how):
-    process = start(repository, "-c", _SLOW, *arguments(good, tmp_path)[1:])
+    process = start(repository, "-c", _SLOW, *arguments(good, tmp_path))
     try:
         deadline = time.monotonic() + 300
         while not list(tmp_path.iterdir()) and process.poll() is None:
@@ -291,5 +292,5 @@ def test_killed_in_the_middle(good, repository, tmp_path, how):
     left = [path.name for path in tmp_path.iterdir()]
     if how == signal.SIGTERM:
         assert left == [] and process.returncode == 143
-    else:  # nothing can clean up; but nothing looks like a result
+    else:  # nothing can clean up, but nothing looks like a result
         assert all(name.startswith(".") and name.endswith(".part") for name in left)

@@ -1,4 +1,4 @@
-"""The command line of evaluate.py: what it refuses, in one line and with exit code 2."""
+"""The command line of evaluate.py."""
 
 import itertools
 import json
@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from talkjax.commands import run_main
+from talkjax.metrics import command, packages
 from tests.metrics.test_landmarks import record
 from tests.sampling import fakes
 
@@ -25,37 +27,39 @@ def refusals(places):
     checkpoint, out = f"--checkpoint={places}", f"--out={places}/r.json"
     videos = f"--videos={places}/videos"
     return {
-        "say what to evaluate: --checkpoint": [],
-        "--truth=DIR go together": [out, f"--generated={places}/videos"],
-        "leave --checkpoint, --data, --videos": [
+        "--checkpoint=DIR is required": [],
+        "--truth=DIR are required together": [out, f"--generated={places}/videos"],
+        "cannot be combined with --checkpoint": [
             out,
             videos,
             f"--generated={places}/videos",
             f"--truth={places}/videos",
         ],
-        "is named as one in": [out, f"--generated={places}/videos", f"--truth={places}/other"],
+        "has the name of one in": [out, f"--generated={places}/videos", f"--truth={places}/other"],
         "--face_embedding=none.onnx not found": [
             out,
             f"--generated={places}/videos",
             f"--truth={places}/videos",
             "--face_embedding=none.onnx",
         ],
-        "as it should": [
+        "has SHA-256": [
             out,
             f"--generated={places}/videos",
             f"--truth={places}/videos",
             f"--lpips={places}/videos/a.mp4@{'0' * 64}",
         ],
-        "--out=report.json": [checkpoint, videos],
-        "there is no folder": [checkpoint, videos, f"--out={places}/none/r.json"],
-        "--videos=DIR --holdout=N, or --data": [checkpoint, out],
-        "which videos are held out": [checkpoint, out, videos],
+        "--out=report.json is required": [checkpoint, videos],
+        "does not exist; create it first": [checkpoint, videos, f"--out={places}/none/r.json"],
+        "--data=SHARDS is required, or --videos": [checkpoint, out],
+        "--holdout=N (the last": [checkpoint, out, videos],
         "is not a folder": [checkpoint, out, f"--videos={places}/none"],
         "holds no weights": [checkpoint, out, videos, "--holdout=1"],
         "cannot be read": [checkpoint, out, f"--data={places}"],
-        "needs prepared data": [checkpoint, "--landmarks_only"],
-        "Unknown command line flag": ["--no_such_flag=1"],
-        "unexpected argument": ["stray"],
+        "--data=SHARDS is required with --landmarks_only": [checkpoint, "--landmarks_only"],
+        "unrecognized arguments: --no_such_flag=1; see evaluate.py --help": ["--no_such_flag=1"],
+        "unrecognized arguments: stray": ["stray"],
+        "--seconds: inf must be at least 1": ["--seconds=inf"],
+        "--clips: 0 must be at least 1": ["--clips=0"],
     }
 
 
@@ -91,6 +95,15 @@ def test_the_landmark_network_is_evaluated_on_shards(tmp_path, commands):
     assert "opening_correlation" in done.stdout
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["metrics"]["l1"]["n"] == 2 and len(report["protocol"]["checkpoint"]) == 64
+
+
+def test_missing_packages_are_named_in_one_line(places, monkeypatch, capsys):
+    monkeypatch.setattr(packages, "is_installed", lambda name: name not in ("skimage", "scipy"))
+    flags = [f"--generated={places}/videos", f"--truth={places}/videos", f"--out={places}/r.json"]
+    assert run_main(command.main, flags) == 2
+    error = capsys.readouterr().err
+    assert "scipy, skimage cannot be imported" in error and "pip install 'talkjax[eval]'" in error
+    assert error.count("\n") == 1
 
 
 def test_given_videos_are_measured_without_a_model(tmp_path, repository):

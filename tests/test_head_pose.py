@@ -1,9 +1,12 @@
-"""Head motion without the mouth; the leak tests of crop and mask are in test_crop.py."""
+"""Head pose; tests/media/test_crop.py tests that nothing leaks into crop and mask."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from talkjax import conventions, head_pose
+from tests.sampling import fakes
 
 
 def clip(n=60, noise=0.0, seed=0):
@@ -25,26 +28,26 @@ def clip(n=60, noise=0.0, seed=0):
 def test_affine_fit_is_exact_for_affine_motion():
     landmarks, _, _ = clip()
     maps = head_pose.fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
-    back = head_pose.pose_shape(landmarks[:, : conventions.NUM_POSE], maps)
+    back = head_pose.pose_shape(landmarks)
     there = head_pose.apply_transforms(np.broadcast_to(back, (len(maps), *back.shape)), maps)
     np.testing.assert_allclose(there, landmarks[:, : conventions.NUM_POSE], atol=1e-9)
 
 
-def test_steady_pose_follows_the_head():
+def test_normalized_pose_follows_the_head():
     landmarks, transforms, times = clip()
-    steady = head_pose.steady_pose(landmarks, transforms, times, np.ones(len(times), bool))
-    assert steady.shape == (60, 74, 2) and steady.dtype == np.float32
-    np.testing.assert_allclose(steady[20:40], landmarks[20:40, :74], atol=2e-3)
+    normalized = head_pose.normalize_pose(landmarks, transforms, times, np.ones(len(times), bool))
+    assert normalized.shape == (60, 74, 2) and normalized.dtype == np.float32
+    np.testing.assert_allclose(normalized[20:40], landmarks[20:40, :74], atol=2e-3)
 
 
-def test_steady_pose_ignores_jaw_and_lips_altogether():
+def test_normalized_pose_ignores_jaw_and_lips_altogether():
     landmarks, transforms, times = clip()
     moved = landmarks.copy()
     moved[:, conventions.NUM_POSE :] += np.random.default_rng(1).normal(0, 1, (60, 57, 2))
     found = np.ones(60, bool)
     assert np.array_equal(
-        head_pose.steady_pose(landmarks, transforms, times, found),
-        head_pose.steady_pose(moved, transforms, times, found),
+        head_pose.normalize_pose(landmarks, transforms, times, found),
+        head_pose.normalize_pose(moved, transforms, times, found),
     )
 
 
@@ -55,9 +58,9 @@ def test_a_detectors_echo_of_the_mouth_does_not_get_through():
     rng = np.random.default_rng(2)
     echo = 0.004 * opening[:, None, None] * rng.normal(0, 1, (1, 74, 2))
     landmarks[:, :74] += echo
-    steady = head_pose.steady_pose(landmarks, transforms, times, np.ones(60, bool))
-    quiet = head_pose.steady_pose(clip()[0], transforms, times, np.ones(60, bool))
-    left = (steady - quiet) - (steady - quiet).mean(0)
+    normalized = head_pose.normalize_pose(landmarks, transforms, times, np.ones(60, bool))
+    quiet = head_pose.normalize_pose(clip()[0], transforms, times, np.ones(60, bool))
+    left = (normalized - quiet) - (normalized - quiet).mean(0)
     share = (
         np.abs(np.einsum("nkd,n->kd", left, opening)).mean()
         / np.abs(np.einsum("nkd,n->kd", echo, opening)).mean()
@@ -87,4 +90,70 @@ def test_smoothing_keeps_a_constant_and_damps_noise():
 @pytest.mark.parametrize("found", [np.zeros(60, bool), np.arange(60) % 2 == 0])
 def test_shape_comes_from_measured_frames_or_any(found):
     landmarks, transforms, times = clip()
-    assert np.isfinite(head_pose.steady_pose(landmarks, transforms, times, found)).all()
+    assert np.isfinite(head_pose.normalize_pose(landmarks, transforms, times, found)).all()
+
+
+def gaussian_average(values, times, sigma):
+    """A direct implementation: normal weights, cut at three sigma."""
+    distance = np.abs(times[:, None] - times)  # (N, N)
+    weights = np.exp(-0.5 * (distance / sigma) ** 2) * (distance <= 3 * sigma + 1e-9)
+    return weights @ values / weights.sum(1, keepdims=True)
+
+
+@given(
+    steps=st.lists(st.floats(0.005, 0.19), min_size=1, max_size=60),
+    sizes=st.lists(st.integers(0, 9), max_size=30),
+    sigma=st.floats(0.05, 0.5),
+)
+@settings(max_examples=60, deadline=None)
+def test_smoother_gives_the_same_averages_for_pieces_of_any_size(steps, sizes, sigma):
+    times = np.cumsum(steps)
+    values = np.random.default_rng(len(times)).normal(0, 1, (len(times), 3))
+    whole = head_pose.smooth(values, times, sigma)
+    np.testing.assert_allclose(whole, gaussian_average(values, times, sigma), atol=1e-9)
+    smoother = head_pose.StreamingSmoother(sigma)
+    for _ in range(2):  # a smoother may be used again after `flush`
+        averages, start = [], 0
+        for size in [*sizes, len(times)]:
+            piece = slice(start, min(start + size, len(times)))
+            averages += [*smoother.push(times[piece], values[piece])]
+            start = piece.stop
+            # A sample comes out as soon as no later one can change it, and not before.
+            newest = times[start - 1] if start else -np.inf
+            assert len(averages) == np.sum(times[:start] + 3 * sigma + 1e-9 < newest)
+        averages += [*smoother.flush()]
+        np.testing.assert_array_equal(averages, whole)
+
+
+@given(
+    steps=st.lists(st.floats(0.005, 0.19), min_size=1, max_size=60),
+    turn=st.floats(-0.5, 0.5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_streaming_head_pose_equals_that_of_the_whole_clip(steps, turn, seed):
+    rng = np.random.default_rng(seed)
+    times = np.cumsum(steps)
+    angle = np.cumsum(turn * rng.uniform(0.5, 1, len(times)))  # several turns need unwrapping
+    face = fakes.face_shape() * 60
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    rotated = [cos * face[:, 0] - sin * face[:, 1], sin * face[:, 0] + cos * face[:, 1]]
+    mesh = np.stack(rotated, -1) + rng.normal(0, 0.5, (len(times), 478, 2))
+    rigid = conventions.select(mesh, conventions.RIGID)
+    stream = head_pose.StreamingHeadPose()
+    pieces = [stream.push(times[i : i + 1], rigid[i : i + 1]) for i in range(len(times))]
+    pieces.append(stream.flush())
+    transforms, motions = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    whole = head_pose.fit_transforms(mesh, times)
+    np.testing.assert_allclose(transforms, whole, rtol=1e-9, atol=1e-12)
+
+    landmarks = head_pose.apply_transforms(conventions.select(mesh), transforms)
+    shape = head_pose.pose_shape(landmarks)
+    pose = head_pose.apply_transforms(np.repeat(shape[None], len(times), 0), motions)
+    whole = head_pose.normalize_pose(landmarks, transforms, times, np.ones(len(times), bool))
+    np.testing.assert_allclose(pose, whole, atol=1e-5)
+
+
+def test_clip_without_frames():
+    assert head_pose.smooth(np.zeros((0, 2)), np.zeros(0)).shape[0] == 0
+    assert head_pose.fit_transforms(np.zeros((0, 478, 3)), np.zeros(0)).shape == (0, 2, 3)

@@ -28,18 +28,23 @@ ALLOWED = {
     "talkjax.head_pose": {"talkjax.conventions"},
     "talkjax.pictures": {"talkjax.files"},
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
-    "talkjax.torch_files": CORE,
+    "talkjax.uv_scripts": {"talkjax.errors"},
+    "talkjax.torch_files": CORE | {"talkjax.uv_scripts"},
     "talkjax.convert_weights": CORE | {"talkjax.weights", "talkjax.torch_files", "talkjax.metrics"},
     "talkjax.models": {"talkjax.conventions"},
     "talkjax.diffusion": {"talkjax.models"},
-    "talkjax.media": CORE | {"talkjax.head_pose"},
+    "talkjax.media": CORE | {"talkjax.head_pose", "talkjax.uv_scripts"},
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
+    "talkjax.prepare": set(),
     "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
+    # The command draws a contact sheet.
+    "talkjax.sampling.command": CORE
+    | {"talkjax.media", "talkjax.sampling", "talkjax.metrics", "talkjax.pictures"},
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS
@@ -52,9 +57,17 @@ ALLOWED = {
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
     "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
-    "talkjax.compile_ahead": CORE | WEIGHTS | {"talkjax.training", "talkjax.sampling"},
+    "talkjax.compile_ahead": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
     "talkjax.ablate": CORE
-    | {"talkjax.sampling", "talkjax.metrics", "talkjax.training", "talkjax.data"},
+    | {
+        "talkjax.data",
+        "talkjax.metrics",
+        "talkjax.export",
+        "talkjax.sampling",
+        "talkjax.training",
+    },
     "configs": {"talkjax.configuration"},
 }
 ACCELERATOR = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "ml_collections")

@@ -91,3 +91,11 @@ def test_what_does_not_fit_is_refused(field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=r"region|autoencoder|channels|schedule|prediction|remat"):
         networks.make_networks(config)
+
+
+def test_latents_are_not_normalised_with_unknown_statistics():
+    """Stable Diffusion's statistics, once the default, are wrong for any other autoencoder."""
+    nets = networks.make_networks(demo_64.get_config())
+    assert nets.latent_mean is None and nets.latent_std is None
+    with pytest.raises(ValueError, match="latent_mean and latent_std are not set"):
+        nets.decode({}, np.zeros((1, *nets.latent_shape), np.float32))

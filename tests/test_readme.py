@@ -13,60 +13,76 @@ DOCUMENTS = (
     "talkjax/assets/sync_demo/README.md",
 )  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
-_DEFINED = re.compile(r'\(\s*"(?:--)?(\w+)",')  # absl's and argparse's definitions
-# Of `uv run` itself; named in a loop; of ml_collections.
-_OTHERS = {"extra", "config", "lpips", "face_embedding", "fid", "sync_expert"}
+SCRIPTS = {
+    "train.py": "talkjax.training.command",
+    "sample.py": "talkjax.sampling.command",
+    "evaluate.py": "talkjax.metrics.command",
+}
 
 
 def commands():
-    """(document, source file, arguments) of every command in a code block."""
+    """(document, module of the command, arguments) of every command in a code block."""
     for name in DOCUMENTS:
         text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
-        lines = re.findall(r"^(?:    |)((?:uv run |train\.py ).*)$", text, re.MULTILINE)
-        for line in lines:
+        for line in re.findall(r"^ *((?:uv run |train\.py |python -m ).*)$", text, re.MULTILINE):
             words = shlex.split(line, comments=True)
             words = words[words.index("run") + 1 :] if words[0] == "uv" else words
-            if words[:1] == ["--extra"]:
-                words = words[2:]
+            words = words[2:] if words[:1] == ["--extra"] else words
+            words = words[1:] if words[:1] == ["python"] else words
             if words[0] == "-m":
-                path = ROOT / (words[1].replace(".", "/") + ".py")
-                package = path.with_suffix("") / "__main__.py"
-                yield name, path if path.exists() else package, words[2:]
-            elif words[0].endswith(".py"):
-                yield name, ROOT / words[0], words[1:]
+                module = words[1]
+                if (ROOT / module.replace(".", "/")).is_dir():
+                    package = ROOT / module.replace(".", "/")
+                    module += ".command" if (package / "command.py").exists() else ".__main__"
+                yield name, module, words[2:]
+            elif words[0] in SCRIPTS:
+                yield name, SCRIPTS[words[0]], words[1:]
 
 
 COMMANDS = list(commands())
 
 
 def test_the_documents_hold_commands():
-    found = {path.name for _, path, _ in COMMANDS}
-    assert {"train.py", "sample.py", "evaluate.py", "prepare.py", "ablate.py"} <= found
-    assert {"convert_weights.py", "__main__.py", "synthesize.py"} <= found
+    found = {module for _, module, _ in COMMANDS}
+    assert {*SCRIPTS.values(), "talkjax.export", "talkjax.ablate"} <= found
+    assert {"data_pipelines.prepare", "data_pipelines.synthesize"} <= found
+    assert {"talkjax.convert_weights", "talkjax.compile_ahead.command"} <= found
     assert len(COMMANDS) > 20
 
 
 @pytest.mark.parametrize(
-    ("document", "path", "words"), COMMANDS, ids=[f"{d}-{p.stem}" for d, p, _ in COMMANDS]
+    ("document", "module", "words"), COMMANDS, ids=[f"{d}-{m}" for d, m, _ in COMMANDS]
 )
-def test_its_flags_exist(document, path, words):
-    source = path.read_text(encoding="utf-8")
-    known = set(_DEFINED.findall(source)) | _OTHERS
+def test_its_flags_exist(document, module, words):
+    command = importlib.import_module(module)
+    if not hasattr(command, "make_parser"):
+        pytest.skip(f"{module} has no flags of its own")
+    known = command.make_parser()._option_string_actions
     config = None
     for word in words:
         found = _FLAG.match(word.strip("[]"))
         if not found or "..." in word:
             continue
         name, value = found.groups()
-        if name == "config":
-            file, _, stage = value.partition(":")
-            module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
-            config = module.get_config(stage) if stage else module.get_config()
-        elif name.startswith("config."):
+        if name.startswith("config."):
             assert config is not None, f"{document}: --{name} before --config"
             part = config
             for field in name.split(".")[1:]:
                 assert field in part, f"{document}: {name}"
                 part = part[field]
-        else:
-            assert name in known, f"{document}: {path.name} has no --{name}"
+            continue
+        assert f"--{name}" in known, f"{document}: {module} has no --{name}"
+        if name == "config":
+            file, _, stage = value.partition(":")
+            experiment = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+            config = experiment.get_config(stage) if stage else experiment.get_config()
+
+
+def test_python_code_of_the_readme_runs(monkeypatch):
+    import talkjax
+
+    made = []
+    monkeypatch.setattr(talkjax.Sampler, "generate", lambda self, **files: made.append(files))
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        exec(compile(code, "README.md", "exec"), {})  # noqa: S102, it is our own
+    assert made == [{"video": "template.mp4", "audio": "speech.wav", "out": "out.mp4"}]

@@ -1,18 +1,18 @@
-"""The command line of sample.py where something is left out."""
+"""The command `sample.py`, also with flags left out."""
 
 import json
+import re
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-import sample
 from talkjax import commands
 from talkjax.media.video import VideoReader
 from talkjax.metrics import run_sheet
-from talkjax.sampling import bundled
-from talkjax.sampling import sampler as sampler_module
+from talkjax.sampling import Options, Sampler, bundled, command, pipeline
+from talkjax.sampling.template import open_template
 from tests.sampling import fakes
 
 
@@ -38,17 +38,17 @@ def assets(tmp_path_factory):
 def here(assets, monkeypatch, tmp_path):
     """An empty working directory, a tiny bundle and a scripted face."""
     monkeypatch.setattr(bundled, "ASSETS", assets)
-    monkeypatch.setattr(sampler_module, "face_mesh", lambda face: Mesh())
+    monkeypatch.setattr(pipeline, "make_detector", lambda face: Mesh())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(*arguments):
     fast = ["--steps=1", "--batch=8", "--quiet"]
-    return commands.run_main(sample.main, ["sample.py", *fast, *map(str, arguments)])
+    return commands.run_main(command.main, [*fast, *map(str, arguments)])
 
 
-def test_bare(here, capsys):
+def test_without_flags(here, capsys):
     assert run("--summary=s.json") == 0
     assert sorted(p.name for p in (here / "out").iterdir()) == ["demo.mp4", "demo.png"]
     assert len(list(VideoReader(here / "out" / "demo.mp4"))) == 10
@@ -72,13 +72,17 @@ def test_own_speech_and_own_template(here):
     assert not list(here.glob("*.png"))
 
 
-def test_own_checkpoint_needs_no_bundled_one(here, assets, monkeypatch, capsys):
+def test_given_checkpoint_replaces_the_bundled_one(here, assets, monkeypatch, capsys):
     part = shutil.copytree(assets, here / "part")
     (part / "demo_128").rename(here / "mine")
     monkeypatch.setattr(bundled, "ASSETS", part)
     assert run() == 2
     error = capsys.readouterr().err
-    assert "the bundled checkpoint is missing" in error and error.count("\n") == 1
+    assert (
+        "the bundled checkpoint is missing" in error
+        and "--checkpoint=DIR" in error
+        and error.count("\n") == 1
+    )
     assert not (here / "out").exists()
     assert run("--checkpoint=mine", "--sheet=s.png") == 0
     assert (here / "s.png").exists() and not (here / "out" / "demo.png").exists()
@@ -87,7 +91,7 @@ def test_own_checkpoint_needs_no_bundled_one(here, assets, monkeypatch, capsys):
 def test_no_folder_for_the_output(here, capsys):
     (here / "out").touch()
     assert run() == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert re.search("out: cannot be created .*; give --out=FILE", capsys.readouterr().err)
 
 
 def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
@@ -101,14 +105,14 @@ def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
 
     sheet = run_sheet.RunSheet(seconds=1.5)
     video = fakes.make_template(here / "long.mp4", 50)
-    sampler_module.Sampler.load(assets / "demo_128").generate(
+    Sampler.from_pretrained(assets / "demo_128").generate(
         video=video, audio=fakes.make_speech(here / "two.wav", 2.0), out=here / "o.mp4",
-        options=sampler_module.Options(steps=1, batch=8), detector=fakes.ScriptedMesh(script),
-        watch=sheet.watch,
+        options=Options(steps=1, batch=8), detector=fakes.ScriptedMesh(script),
+        callback=sheet.add_frame,
     )  # fmt: skip
-    template = sampler_module.open_template(video, None)
+    template = open_template(video, None)
     drawn = sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script))
     assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
     sheet = run_sheet.RunSheet()
-    sheet.watch(0.0, None, None)
+    sheet.add_frame(0.0, None, None)
     assert sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script)).std() > 1

@@ -1,30 +1,39 @@
-"""PyTorch files: those torch wrote against what was in them, and hostile ones."""
+"""PyTorch files: what the script makes of them, and what the client makes of the script."""
 
+import ast
+import importlib.util
 import os
-import struct
-import time
-import zipfile
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from talkjax import torch_files
+from talkjax import torch_files, uv_scripts
 from talkjax.errors import UserError
-from tests import torch_pickles as made
+from talkjax.torch_files import reader, script
+from tests import torch_python
 
 GOLDEN = Path(__file__).parent / "golden"
-FOUR = np.arange(4, dtype=np.float32)
-FOUR_BYTES = FOUR.tobytes()
 
 
-# ---- what torch wrote ---------------------------------------------------------------------------
+def refused(path, python, match):
+    with pytest.raises(UserError, match=match) as error:
+        torch_files.load(path, python)
+    text = str(error.value)
+    assert "\n" not in text and ";" in text and str(path) in text and len(text) < 800
+    return text
 
 
+# ---- with PyTorch -------------------------------------------------------------------------------
+
+
+@torch_python.needed
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @pytest.mark.parametrize("name", ["tensors", "nested"])
 def test_tensors_of_torch(name, kind):
-    found = torch_files.load(GOLDEN / f"{name}_{kind}.pth")
+    found = torch_files.load(GOLDEN / f"{name}_{kind}.pth", torch_python.PATH)
     with np.load(GOLDEN / f"{name}.npz") as expected:
         assert sorted(found) == sorted(expected.files)
         for key, value in found.items():
@@ -33,294 +42,193 @@ def test_tensors_of_torch(name, kind):
             assert value.dtype.name == kept and value.shape == expected[key].shape
 
 
-def test_shared_storages_are_read_once_and_cannot_be_changed():
-    found = torch_files.load(GOLDEN / "tensors_zip.pth")
-    assert np.shares_memory(found["whole"], found["transposed"])
-    with pytest.raises(ValueError, match="read-only"):
-        found["whole"][0] = 0
+@torch_python.needed
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.", r"needs posix\.system"),
+        (b"\x80\x02}.", "cannot be read as a PyTorch file"),  # a bare pickle
+        (b"no weights " * 50, "PyTorch file"),
+        (b"", "EOFError"),
+        ((GOLDEN / "tensors_zip.pth").read_bytes()[:-100], "PyTorch file"),
+        ((GOLDEN / "tensors_legacy.pth").read_bytes()[:-100], "EOF"),
+        # The same file, but one tensor is made by os.system.
+        (
+            (GOLDEN / "nested_legacy.pth").read_bytes().replace(
+                b"ctorch._utils\n_rebuild_tensor_v2\n", b"cposix\nsystem\n", 1
+            ),
+            r"needs posix\.system",
+        ),
+    ],
+)  # fmt: skip
+def test_hostile_and_damaged_files(tmp_path, content, match):
+    path = tmp_path / "f.pth"
+    path.write_bytes(content)
+    refused(path, torch_python.PATH, match)
 
 
+@torch_python.needed
 def test_a_whole_model_is_refused():
-    with pytest.raises(UserError, match=r"needs 'torch\.nn.*Sequential'; .*state_dict"):
-        torch_files.load(GOLDEN / "module_zip.pth")
+    match = r"needs torch\.nn.*Sequential.*state_dict"
+    refused(GOLDEN / "module_zip.pth", torch_python.PATH, match)
 
 
-# ---- what older and other versions wrote --------------------------------------------------------
+# ---- the script's parts -------------------------------------------------------------------------
 
 
-def one(rebuild=made.REBUILD, **changes):
-    arguments = {"offset": 0, "size": [2, 2], "strides": [2, 1]} | changes
-    where = arguments.pop("where", made.storage("0"))
-    return made.tensor(where, *arguments.values(), rebuild)
+def test_the_script_stands_alone():
+    """It runs where only its pinned dependencies are installed."""
+    text = reader.SCRIPT.read_text()
+    imported = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported - set(sys.stdlib_module_names) == {"torch", "safetensors"}
+    header = text.split("# ///")[1].removeprefix(" script")
+    metadata = tomllib.loads("\n".join(line.lstrip("# ") for line in header.splitlines()))
+    assert all("==" in pin for pin in metadata["dependencies"])
+    assert "weights_only=True" in text and "weights_only=False" not in text
 
 
-def write(path, pickled, kind="zip", data=FOUR_BYTES):
-    if kind == "zip":
-        return made.zip_file(path, pickled, [("0", data)])
-    return made.legacy_file(path, pickled, [("0", 4, data)])
+def test_names_of_nested_tensors():
+    a, b, c, d = (np.full(1, i) for i in range(4))
+    tree = {"net": {"w": a}, "list": [b, (c, None)], 7: d, "epoch": 3}
+    found = script.named_tensors(tree, np.ndarray)
+    assert found == {"net.w": a, "list.0": b, "list.1.0": c, "7": d}
+    assert script.named_tensors({"state_dict": {"w": a}, "other": b}, np.ndarray) == {"w": a}
 
 
-def test_python_2_wrote_ordered_dictionaries_as_pairs(tmp_path):
-    pair = b"](" + made.python2_text("net.weight") + one(made.OLD_REBUILD) + b"e"
-    pickled = made.pickle(made.ORDERED + b"](" + pair + b"e\x85R")
-    found = torch_files.load(write(tmp_path / "f.model", pickled, "legacy"))
-    np.testing.assert_array_equal(found["net.weight"], FOUR.reshape(2, 2))
-
-
-def test_big_endian_archives(tmp_path):
-    pickled = made.mapping(w=one())
-    path = write(tmp_path / "f.pth", pickled, data=FOUR.astype(">f4").tobytes())
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/byteorder", "big")
-    np.testing.assert_array_equal(torch_files.load(path)["w"], FOUR.reshape(2, 2))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/constants.pkl", "")
-    refused(path, "TorchScript")
-
-
-def test_wrong_byte_orders(tmp_path):
-    path = write(tmp_path / "f.pth", made.mapping(w=one()))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("archive/byteorder", "middle")
-    refused(path, "byte order")
-    whole = write(tmp_path / "l.pth", made.mapping(w=one()), "legacy").read_bytes()
-    path.write_bytes(whole.replace(b"little_endian\x88", b"little_endian\x89"))
-    refused(path, "big-endian")
-
-
-def test_protocol_4(tmp_path):
-    name = b"\x8c\x0bcollections\x94\x8c\x0bOrderedDict\x94\x93)R"
-    body = b"\x80\x04" + name + b"\x94\x8c\x01w" + one() + b"s}b."
-    assert torch_files.load(write(tmp_path / "f.pth", body))["w"].shape == (2, 2)
-
-
-# ---- hostile files ------------------------------------------------------------------------------
-
-
-def refused(path, match=None):
-    with pytest.raises(UserError, match=match) as error:
-        torch_files.load(path)
-    text = str(error.value)
-    assert "\n" not in text and ";" in text and str(path) in text and len(text) < 500
-    return text
-
-
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-@pytest.mark.parametrize(
-    ("body", "match"),
-    [
-        (b"cos\nsystem\nU\x04true\x85R", r"needs 'os\.system'"),
-        (b"cposix\nsystem\nU\x04true\x85R", r"needs 'posix\.system'"),
-        (b"c__builtin__\neval\nU\x011\x85R", r"__builtin__\.eval"),
-        (b"U\x02osU\x06system\x93U\x04true\x85R", r"needs 'os\.system'"),
-        (b"(ios\nsystem\n", "INST"),
-        (b"ccollections\nOrderedDict\n)\x81", "NEWOBJ"),
-        (b"ctorch\nFloatStorage\n)R", "calls torch.FloatStorage"),
-        (b"\x82\x01", "EXT1"),
-        (b"U\x01x)R", "something else where _Global"),
-        (b"ccollections\nOrderedDict\nK\x01R", "tuple"),
-        (b"ccollections\nOrderedDict\nK\x01\x85R", "list"),
-        (b"}K\x01a", "list"),
-        (b"]K\x01K\x02s", "dict"),
-        (b"]K\x01b", "dict"),
-        (b"K\x01Q", "other than a storage"),
-        (b"(U\x06modulecos\nsystem\ntQ", "os.system"),
-        (b"(U\x06moduleNNNt" b"Q", "whole pickled model"),
-        (b"(U\x07storageNU\x010U\x03cpuK\x04tQ", "not described"),
-        (b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuJ\xff\xff\xff\xfftQ", "not described"),
-        (b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04K\x07tQ", "other than"),
-        (b"}K\x01}s", "no tensors"),
-        (b"K\x05", "no mapping"),
-        (b"}]K\x01s", "keys"),
-        (b"}()K\x01u", "keys"),
-        (b"}K\x01s", None),
-        *[(body, None) for body in (b"a", b"u", b"t", b"\x85", b"h\x09", b"2", b"")],
-        (b"L" + b"9" * 10000 + b"L\n", None),
-        (b"X\xff\xff\xff\xffabc", None),
-        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc", None),
-        (b"\x8b\xff\xff\xff\x7f", None),
-        (b"\x95\xff\xff\xff\xff\xff\xff\xff\xff}", None),
-        (b"X\x01\x00\x00\x00\xff", None),
-        (b"\x00", None),
-    ],
-)  # fmt: skip
-def test_programs_are_not_run(tmp_path, monkeypatch, kind, body, match):
-    monkeypatch.setattr(os, "system", lambda command: pytest.fail("it was run"))
-    refused(write(tmp_path / "f.pth", made.pickle(body), kind), match if kind == "zip" else None)
-
-
-BIG = 1 << 50
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"offset": -1}, {"offset": 1}, {"offset": BIG}, {"size": [3, 2]}, {"size": [-1, -1]},
-        {"size": [2, 2, 1]}, {"strides": [-2, 1]}, {"strides": [3, 1]}, {"strides": [BIG, BIG]},
-        {"size": [BIG, 0]}, {"size": [BIG], "strides": [0]}, {"size": [5], "strides": [0]},
-        {"size": [1] * 9, "strides": [1] * 9}, {"size": [1 << 39] * 8, "strides": [0] * 8},
-        {"where": b"N"}, {"where": made.storage("0", length=BIG)},
-        {"where": made.storage("0", length=5)}, {"where": made.storage("0", "Double")},
-        {"where": made.storage("1")}, {"where": made.storage("../data.pkl")},
-        {"where": made.storage("0", "ComplexFloat")},
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["zip", "legacy"])
-def test_tensors_stay_within_their_storages(tmp_path, kind, changes):
-    refused(write(tmp_path / "f.pth", made.mapping(w=one(**changes)), kind))
-
-
-def test_a_storage_has_one_description(tmp_path):
-    other = made.tensor(made.storage("0", "Int"), 0, [2, 2], [2, 1])
-    refused(write(tmp_path / "f.pth", made.mapping(a=one(), b=other)), "two ways")
-
-
-def test_empty_tensors_cost_nothing(tmp_path):
-    shape = {"size": [1 << 30, 1 << 30, 1 << 30, 0], "strides": [0, 0, 0, 0]}
-    refused(write(tmp_path / "f.pth", made.mapping(w=one(**shape))))
-    found = torch_files.load(write(tmp_path / "f.pth", made.mapping(w=one(size=[0, 4]))))
-    assert found["w"].shape == (0, 4)
-
-
-def itself():
-    return b"}q\x00(U\x01ah\x00u"
+def endless():
+    tree = {}
+    tree["a"] = tree
+    return tree
 
 
 def doubled():
-    """Each list holds the one before it twice: 2 ** 60 leaves."""
-    body = b"](" + one() + b"eq\x000"
-    for _ in range(60):
-        body += b"](h\x00h\x00eq\x000"
-    return body + b"}U\x01ah\x00s"
+    leaf = [np.zeros(1)]
+    for _ in range(7):
+        leaf = [leaf] * 50
+    return {"a": leaf}
 
 
-def deep():
-    return b"}U\x01a" + b"]" * 20_000 + b"a" * 19_999 + b"s"
+@pytest.mark.parametrize(
+    ("tree", "match"),
+    [
+        ([np.zeros(1)], "does not hold a mapping"),
+        ({"epoch": 1}, "no tensors"),
+        ({1: np.zeros(1), "1": np.ones(1)}, "two tensors named '1'"),
+        (endless(), "too deeply"),
+        (doubled(), "too many values"),
+    ],
+)
+def test_trees_that_are_refused(tree, match):
+    with pytest.raises(script.RefusedError, match=match):
+        script.named_tensors(tree, np.ndarray)
 
 
-def steps():
-    return b"N0" * 200_000
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cu121"])
+def test_torch_that_may_run_code_is_refused(version):
+    with pytest.raises(script.RefusedError, match=r"PyTorch 2\.6 or later"):
+        script.check_version(version)
 
 
-def memo():
-    return b"N" + b"\x94" * 400_000
+@pytest.mark.parametrize("version", ["2.6.0", "2.13.0+cpu", "3.0.0a0"])
+def test_torch_that_is_safe(version):
+    script.check_version(version)
 
 
-def again():
-    """A long list made into a dictionary again and again."""
-    pair = made.text("k") + b"N\x86q\x01"
-    body = pair + b"](" + b"h\x01" * 20_000 + b"e\x85q\x02" + made.ORDERED + b"q\x030"
-    return body + b"h\x03h\x02R0" * 50_000
+# ---- the client ---------------------------------------------------------------------------------
 
 
-def long_names():
-    name = made.text("x" * 10_000_000)
-    return b"}" + name + b"](" + one() + b"q\x00" + b"h\x00" * 20_000 + b"es"
+@pytest.fixture
+def fake_python(tmp_path):
+    """Makes an interpreter that runs `body` instead of the script."""
+
+    def make(body):
+        path = tmp_path / "fake_python"
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\nscript, source, out = sys.argv[1:]\n{body}"
+        )
+        path.chmod(0o755)
+        return path
+
+    return make
 
 
-def long_key():
-    return b"}" + made.text("x" * 1_000_000) + one() + b"s"
+def test_the_script_is_given_absolute_paths(fake_python, tmp_path, monkeypatch):
+    (tmp_path / "f.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    python = fake_python(
+        "import os, numpy, safetensors.numpy\n"
+        "assert os.path.isabs(source) and script.endswith('script.py')\n"
+        "safetensors.numpy.save_file({'w': numpy.arange(3)}, out)\n"
+    )
+    found = torch_files.load("f.pth", python)
+    np.testing.assert_array_equal(found["w"], np.arange(3))
 
 
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (itself, "without end"), (doubled, "without end"), (deep, "without end"),
-        (steps, "steps"), (memo, "steps"), (again, "steps"), (long_names, "keys"),
-        (long_key, "keys"),
+        ("print('is bad; save it again')\nsys.exit(3)", r"f\.pth is bad; save it again$"),
+        ("raise ValueError('odd')", r"exit code 1 \(ValueError: odd\); .*python=PATH"),
+        ("import os; os.kill(os.getpid(), 9)", r"exit code -9 \(no message\)"),
+        ("sys.exit(0)", "wrote no tensors"),
+        ("open(out, 'wb').write(b'junk' * 100)", "wrote no tensors"),
     ],
-)  # fmt: skip
-def test_endless_and_inflated_contents(tmp_path, body, match):
-    path = write(tmp_path / "f.pth", made.pickle(body()))
-    start = time.process_time()
-    refused(path, match)
-    assert time.process_time() - start < 20
-
-
-def test_two_tensors_of_one_name(tmp_path):
-    inner = b"}(" + made.text("b.c") + one() + b"u"
-    other = b"}(" + made.text("c") + one() + b"u"
-    body = b"}(" + made.text("a") + inner + made.text("a.b") + other + b"u"
-    refused(write(tmp_path / "f.pth", made.pickle(body)), "two tensors")
-
-
-@pytest.mark.parametrize("name", ["tensors_zip.pth", "tensors_legacy.pth"])
-def test_truncated_anywhere(tmp_path, name):
-    whole = (GOLDEN / name).read_bytes()
-    path = tmp_path / "f.pth"
-    for length in [*range(0, 300, 7), *range(300, len(whole), 101), len(whole) - 1]:
-        path.write_bytes(whole[:length])
-        refused(path)
-
-
-@pytest.mark.parametrize("name", ["tensors_zip.pth", "tensors_legacy.pth"])
-def test_damaged_anywhere(tmp_path, name):
-    """Flipped bytes give an error that users understand, or tensors."""
-    whole = (GOLDEN / name).read_bytes()
-    path = tmp_path / "f.pth"
-    rng = np.random.default_rng(0)
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            torch_files.load(path)
-        except UserError as error:
-            assert "\n" not in str(error)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04", b"\x80", b"\x80\x02}.", b"<html>404</html>", b"\xff" * 600]
 )
-def test_not_torch(tmp_path, content):
+def test_scripts_that_fail(fake_python, tmp_path, body, match):
     path = tmp_path / "f.pth"
-    path.write_bytes(content)
-    refused(path)
+    path.touch()
+    refused(path, fake_python(body), match)
 
 
-def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / "nothing.pth", tmp_path):
-        refused(path, "not found")
-
-
-def test_legacy_lists_of_storages(tmp_path):
-    good = made.mapping(w=one())
-    for storages in (
-        [], [("1", 4, FOUR.tobytes())], [("0", 4, FOUR.tobytes())] * 2, [("0", 5, bytes(20))],
-        [("0", -1, b"")], [("0", 4, bytes(15))],
-    ):  # fmt: skip
-        refused(made.legacy_file(tmp_path / "f.pth", good, storages))
-    parts = [made.MAGIC, made.PROTOCOL, made.SYSTEM, good]
-    for place, other in ((0, b"\x80\x02K\x01."), (1, b"\x80\x02K\x01."), (2, b"\x80\x02N.")):
-        wrong = [*parts[:place], other, *parts[place + 1 :]]
-        (tmp_path / "f.pth").write_bytes(b"".join(wrong))
-        refused(tmp_path / "f.pth")
-    (tmp_path / "f.pth").write_bytes(bytes(257) + b"ustar" + bytes(300))
-    refused(tmp_path / "f.pth", "tar archive")
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_hostile_archives(tmp_path):
-    good, data = made.mapping(w=one()), FOUR.tobytes()
+def test_interpreters_that_cannot_be_used(tmp_path):
     path = tmp_path / "f.pth"
-    bomb = made.mapping(w=one(where=made.storage("0", length=1 << 22)))
-    made.zip_file(path, bomb, [("0", bytes(1 << 24))], compression=zipfile.ZIP_DEFLATED)
-    refused(path, "compressed")
-    refused(made.zip_file(path, good, [("0", data), ("0", data)]), "same name")
-    refused(made.zip_file(path, good, []), "missing")
-    refused(made.zip_file(path, good, [("0", data)], root="a/b"), "data.pkl")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("other/x", "")
-    refused(path, "data.pkl")
-    made.zip_file(path, b"N" * ((1 << 24) + 1), [("0", data)])
-    refused(path, "too large")
-    whole = bytearray(made.zip_file(path, good, [("0", data)]).read_bytes())
-    entry = whole.rindex(b"PK\x01\x02")  # of the storage: larger than the file
-    whole[entry + 20 : entry + 28] = struct.pack("<II", 1 << 30, 1 << 30)
-    path.write_bytes(whole)
-    refused(path, "larger than the file")
-    whole = bytearray(made.zip_file(path, good, [("0", data)]).read_bytes())
-    whole[whole.index(data)] ^= 1
-    path.write_bytes(whole)
-    refused(path, "CRC")
+    path.touch()
+    with pytest.raises(UserError, match=r"cannot start .*none .*python=PATH"):
+        torch_files.load(path, tmp_path / "none")
+    with pytest.raises(UserError, match="weights not found"):
+        torch_files.load(tmp_path / "other.pth", sys.executable)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed")
+def test_an_interpreter_without_torch():
+    refused(
+        GOLDEN / "nested_zip.pth", sys.executable, r"No module named 'torch'.*pip install torch"
+    )
+
+
+def test_uv_runs_the_cpu_build(fake_python, tmp_path, monkeypatch):
+    uv = tmp_path / "uv"
+    uv.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        "assert sys.argv[1:3] == ['tool', 'run'] and '--torch-backend=cpu' in sys.argv\n"
+        "assert sys.argv[-4] == 'python'\nprint(f'was read by uv; {sys.argv[-2]}')\nsys.exit(3)\n"
+    )
+    uv.chmod(0o755)
+    monkeypatch.setattr(uv_scripts, "find_uv", lambda purpose: str(uv))
+    refused(GOLDEN / "nested_zip.pth", None, "was read by uv")
+
+
+def test_without_uv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="pip install uv"):
+        torch_files.load(GOLDEN / "nested_zip.pth")
+
+
+def test_environment_is_cleaned():
+    dirty = {
+        "PATH": "/bin", "HOME": "/h", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p", "PYTHONHOME": "/q",
+        "UV_PROJECT_ENVIRONMENT": "/e", "UV_CONSTRAINT": "c", "UV_PYTHON": "3.9", "UV_FROZEN": "1",
+        "UV_CACHE_DIR": "/c", "UV_INDEX_URL": "i", "UV_OFFLINE": "1", "HTTPS_PROXY": "x",
+    }  # fmt: skip
+    clean = uv_scripts.clean_environment(dirty)
+    assert set(dirty) - set(clean) == {
+        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_CONSTRAINT",
+        "UV_PYTHON", "UV_FROZEN",
+    }  # fmt: skip
+    assert clean["PATH"].startswith("/bin" + os.pathsep)

@@ -4,9 +4,10 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from data_pipelines.datasets import hdtf, video_folder, voxceleb2
-from data_pipelines.datasets.catalog import Catalog, check_lists
 from talkjax.errors import UserError
+
+from . import hdtf, video_folder, voxceleb2
+from .catalog import Catalog, check_lists
 
 CATALOGS: dict[str, Callable[[pathlib.Path, pathlib.Path], Catalog]] = {
     "video_folder": video_folder.read_catalog,

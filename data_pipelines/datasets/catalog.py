@@ -7,9 +7,10 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from data_pipelines import extract
-from data_pipelines.cut import Box
 from talkjax.errors import UserError
+
+from .. import extract
+from ..cut import PixelBox
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Clip:
     path: str
     audio: str | None = None
     interval: tuple[float, float] | None = None
-    box: Box | None = None
+    box: PixelBox | None = None
     split: str | None = None
 
 

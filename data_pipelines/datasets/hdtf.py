@@ -16,10 +16,11 @@ HDTF has no official splits. Ours are by speaker, so that no name is on two side
 import pathlib
 import re
 
-from data_pipelines.cut import Box
-from data_pipelines.datasets import catalog
-from data_pipelines.datasets.catalog import Absent, Catalog, Clip
 from talkjax.errors import UserError
+
+from ..cut import PixelBox
+from . import catalog
+from .catalog import Absent, Catalog, Clip
 
 HOMEPAGE = "https://github.com/MRzzm/HDTF"
 GROUPS = ("RD", "WDA", "WRA")
@@ -84,7 +85,7 @@ def read_catalog(source: pathlib.Path, out: pathlib.Path) -> Catalog:
                 piece = {}
                 if key in whole:
                     x, width, y, height = map(int, crops[f"{name}_{index}"].split())
-                    box = Box(x, y, width, height, int(heights.get(name, 0)))
+                    box = PixelBox(x, y, width, height, int(heights.get(name, 0)))
                     piece = {"interval": _interval(text), "box": box}
                 else:
                     clip_id = found_id

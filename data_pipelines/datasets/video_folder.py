@@ -2,9 +2,10 @@
 
 import pathlib
 
-from data_pipelines import extract
-from data_pipelines.datasets.catalog import Catalog, Clip, find_videos
 from talkjax.errors import UserError
+
+from .. import extract
+from .catalog import Catalog, Clip, find_videos
 
 HOW_TO_GET = "Any videos with one speaking face each, in any folders below the manual directory."
 

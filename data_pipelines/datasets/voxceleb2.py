@@ -13,9 +13,10 @@ validation, the rest is train.
 import pathlib
 import re
 
-from data_pipelines.datasets import catalog
-from data_pipelines.datasets.catalog import Absent, Catalog, Clip
 from talkjax.errors import UserError
+
+from . import catalog
+from .catalog import Absent, Catalog, Clip
 
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox2.html"
 META = "vox2_meta.csv"

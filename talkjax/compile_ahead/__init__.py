@@ -1,1 +1,1 @@
-"""Compiling a config's step for a named TPU slice on a machine that has none (extra `tpu`)."""
+"""Compiling programs for a named TPU slice on a machine that has no TPU (extra `tpu`)."""

@@ -1,8 +1,8 @@
-"""The programs that are compiled: the train step of any stage, and a sampler's batch of frames."""
+"""The programs that can be compiled: the train step of any stage, and the sampling of frames."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,20 +18,22 @@ from talkjax.sampling import program as sampling_program
 from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
 
-SAMPLING_STEPS = 10  # what sample.py does unless told otherwise
+SAMPLING_STEPS = 10  # the default of sample.py
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is to be compiled, and how its costs add up.
+    """A program to compile, and how its costs add up.
+
+    The compiler counts the costs of a loop's body once, hence `repeats` and `body`; neither matters
+    to memory.
 
     Attributes:
-      lowered: the whole program.
-      samples: of the batch.
-      model_flops: FLOPs of a batch without recomputation, all devices together.
-      repeats: how often what a loop of it holds is run: the compiler counts the costs of a loop's
-        body once. None of this matters to memory.
-      body: the loop's body by itself, lowered; None where it is nearly all of the program.
+      lowered: The whole program.
+      samples: Number of samples in a batch.
+      model_flops: FLOPs of a batch without recomputation, on all devices together.
+      repeats: Number of iterations of the program's loop.
+      body: The loop's body alone, lowered; None if it is nearly all of the program.
     """
 
     lowered: jax.stages.Lowered
@@ -42,7 +44,7 @@ class Program:
 
 
 def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of one sample of `config.stage`, as the loader makes them, with a leading 1."""
+    """Returns the shapes of a batch of one sample, as the loader makes it for `config.stage`."""
     data, stage = config.data, config.stage
 
     def array(*shape: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
@@ -96,24 +98,29 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def train_program(config: Any, devices: list[Any]) -> Program:
-    """The whole train step of `config.stage`, with `config.batch_size` samples in all.
+    """Lowers the train step of `config.stage`.
 
     Raises:
-      UserError: as `plan.make_plan`.
-      ValueError: as `stages.make_stage`.
+      UserError: Mesh, batch size, rules or optimizer do not fit together.
+      ValueError: The config does not describe a stage.
     """
+    # The values of latent statistics do not matter here.
+    config = updated(config, {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)})
     planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
     return Program(
         lowered=planned.lower("train"),
         samples=config.batch_size,
-        model_flops=_train_flops(_plain(config)) * config.batch_size,
+        model_flops=_train_flops(_one_sample(config)) * config.batch_size,
         repeats=config.optimizer.accumulation,
     )
 
 
-def _plain(config: Any) -> FrozenConfigDict:
-    """One sample on one device, nothing computed twice, no kernels that hide what they compute."""
-    return changed(
+def _one_sample(config: Any) -> FrozenConfigDict:
+    """Returns the config for one sample on one device, without recomputation.
+
+    Attention uses XLA, because the FLOPs of other kernels are hidden from the cost analysis.
+    """
+    return updated(
         config,
         {
             "batch_size": 1, "optimizer.accumulation": 1, "mesh.data": 1, "mesh.fsdp": 1,
@@ -122,48 +129,60 @@ def _plain(config: Any) -> FrozenConfigDict:
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=4)  # a search asks for every batch size
-def _train_flops(plain: FrozenConfigDict) -> float:
-    """FLOPs of the method itself for one sample's step."""
-    one = plan.make_plan(
-        plain, stages.make_stage(plain), batch_shapes(plain), jax.devices("cpu")[:1]
-    )
-    return one.lower("train").cost_analysis()["flops"]
+@functools.lru_cache(maxsize=4)  # a search needs it for every batch size
+def _train_flops(one_sample: FrozenConfigDict) -> float:
+    """Returns the FLOPs of one sample's train step."""
+    devices = jax.devices("cpu")[:1]
+    stage = stages.make_stage(one_sample)
+    planned = plan.make_plan(one_sample, stage, batch_shapes(one_sample), devices)
+    return planned.lower("train").cost_analysis()["flops"]
 
 
 def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS) -> Program:
-    """A batch of `config.batch_size` frames in `steps` evaluations of the denoiser, no guidance.
+    """Lowers the sampling of `config.batch_size` frames, without guidance.
+
+    Args:
+      config: See `talkjax.configuration`.
+      devices: Devices over which the frames are distributed.
+      steps: Number of evaluations of the denoiser.
 
     Raises:
-      UserError, ValueError: as `train_program`.
+      UserError: The frames cannot be distributed evenly over the devices.
     """
     frames = config.batch_size
-    whole, body = _sampling(config, devices, frames, steps)
-    return Program(whole, frames, _sample_flops(_plain(config), steps) * frames, steps, body)
+    whole, evaluation = _lower_sampling(config, devices, frames, steps)
+    flops = _sample_flops(_one_sample(config), steps) * frames
+    return Program(whole, frames, flops, repeats=steps, body=evaluation)
 
 
 @functools.lru_cache(maxsize=4)
-def _sample_flops(plain: FrozenConfigDict, steps: int) -> float:
-    """FLOPs of the method itself for one frame."""
-    one = _sampling(plain, jax.devices("cpu")[:1], 1, steps)
-    whole, evaluation = (part.cost_analysis()["flops"] for part in one)
+def _sample_flops(one_sample: FrozenConfigDict, steps: int) -> float:
+    """Returns the FLOPs of sampling one frame."""
+    lowered = _lower_sampling(one_sample, jax.devices("cpu")[:1], 1, steps)
+    whole, evaluation = (program.cost_analysis()["flops"] for program in lowered)
     return whole + (steps - 1) * evaluation
 
 
-def _sampling(config: Any, devices: list[Any], frames: int, steps: int) -> tuple[Any, Any]:
-    """Lowers the batch of frames, and by itself one evaluation of the denoiser in it."""
+def _lower_sampling(
+    config: Any, devices: list[Any], frames: int, steps: int
+) -> tuple[jax.stages.Lowered, jax.stages.Lowered]:
+    """Lowers the sampling of a batch of frames, and one evaluation of its denoiser alone."""
     nets = networks.make_networks(config)
     mesh = sharding.make_mesh(-1, 1, devices)
     sharding.check_batch_size(frames, mesh)
-    rows, everywhere = sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    batch_sharding, replicated = (
+        sharding.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    )  # fmt: skip
 
     def placed(tree: Any, where: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
     shapes = {k: v for k, v in regions.expected_params(nets).items() if k != "landmark"}
-    params = placed(shapes, everywhere)
+    params = placed(shapes, replicated)
     reference = sampling_program.reference_shapes(nets, params)
-    whole = sampling_program.lower(nets, params, reference, frames, rows, everywhere, steps=steps)
+    whole = sampling_program.lower(
+        nets, params, reference, frames, batch_sharding, replicated, steps=steps
+    )
     latent = jax.ShapeDtypeStruct((frames, *nets.latent_shape), np.float32)
     points = jax.ShapeDtypeStruct((frames, NUM_LANDMARKS, 2), np.float32)
     flags = jax.ShapeDtypeStruct((frames,), np.bool_)
@@ -179,26 +198,33 @@ def _sampling(config: Any, devices: list[Any], frames: int, steps: int) -> tuple
 
     # The grid, the mask and the reference are the same for all frames, and so not split over them.
     grids = {
-        level: placed(geometry, rows).replace(points=placed(geometry.points, everywhere))
+        level: placed(geometry, batch_sharding).replace(points=placed(geometry.points, replicated))
         for level, geometry in motion.geometry.items()
     }
     conditions = Conditions(
-        masked=placed(latent, rows),
-        mask=placed(jax.ShapeDtypeStruct(nets.mask.shape, np.float32), everywhere),
-        motion=placed(motion, rows).replace(geometry=grids),
-        reference=placed(reference.context, everywhere),
-        keep_landmarks=placed(flags, rows),
-        keep_reference=placed(flags, rows),
+        masked=placed(latent, batch_sharding),
+        mask=placed(jax.ShapeDtypeStruct(nets.mask.shape, np.float32), replicated),
+        motion=placed(motion, batch_sharding).replace(geometry=grids),
+        reference=placed(reference.context, replicated),
+        keep_landmarks=placed(flags, batch_sharding),
+        keep_reference=placed(flags, batch_sharding),
     )
     timesteps = jax.ShapeDtypeStruct((frames,), np.int32)
-    body = jax.jit(sharding.on_mesh(mesh, evaluate), out_shardings=rows).lower(
-        params, placed(latent, rows), placed(timesteps, rows), conditions
+    evaluation = jax.jit(sharding.on_mesh(mesh, evaluate), out_shardings=batch_sharding).lower(
+        params, placed(latent, batch_sharding), placed(timesteps, batch_sharding), conditions
     )
-    return whole, body
+    return whole, evaluation
 
 
-def changed(config: Any, changes: Mapping[str, Any]) -> FrozenConfigDict:
-    """A config with other values, {"field.field": value}; the given one stays as it is."""
-    copy = ConfigDict(config.to_dict())  # ConfigDict(config) would share what is nested
+def updated(config: Any, changes: Mapping[str, Any]) -> FrozenConfigDict:
+    """Returns a copy of a config with other values, {"field.field": value}."""
+    copy = ConfigDict(config.to_dict())  # ConfigDict(config) would share nested fields
     copy.update_from_flattened_dict(dict(changes))
     return FrozenConfigDict(copy)
+
+
+# (config, devices) -> Program, by the value of --step.
+PROGRAMS: dict[str, Callable[[Any, list[Any]], Program]] = {
+    "train": train_program,
+    "sample": sample_program,
+}

@@ -1,9 +1,8 @@
-"""What the compiler says of a program, and what that means on a chip."""
+"""The costs of a compiled program, and what they mean on a chip."""
 
 import dataclasses
 import re
 import time
-from typing import Any
 
 import jax
 
@@ -12,29 +11,37 @@ from talkjax.compile_ahead.programs import Program
 from talkjax.compile_ahead.slices import Slice
 from talkjax.errors import UserError
 
-# Two forms of the compiler's complaint, before and after it has laid out the buffers. Both count
-# all there is, arguments too.
+# Two forms of the compiler's error, before and after it has laid out the buffers. Both count
+# everything, arguments too.
 _BYTES = r"([\d.]+[KMG])"
 _TOO_LARGE = re.compile(
     rf"Used {_BYTES} of {_BYTES} hbm"
     rf"|required for HLO temporaries \({_BYTES}\) exceeds available HBM \({_BYTES}\)"
 )
+_QUICK_OPTIONS = {"exec_time_optimization_effort": -1.0}
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """One compilation; all but `samples` is per chip and step (of a sampler: per batch).
+class CompileReport:
+    """The costs of one compiled program.
+
+    All but `samples` are per chip, and per step or sampled batch.
 
     Attributes:
-      samples: of the batch, on all chips together; `chips` of them.
-      compile_s: seconds that the compiler took.
-      arguments, temporaries: bytes: parameters, optimiser and batch; and what the step needs
-        besides. 0 where it does not fit: the compiler then tells the sum alone.
-      used, available: bytes of HBM.
-      flops: what the chip computes, recomputation included; `model_flops` leaves it out.
-      traffic: bytes moved between HBM and chip.
-      sent: {kind: (how many, bytes)} of the collectives.
+      slice: The slice it was compiled for.
+      chips: Number of chips.
+      samples: Number of samples in the batch, on all chips together.
+      compile_s: Seconds that the compiler took.
+      used: Bytes of HBM that the program needs.
+      available: Bytes of HBM that a program may use.
+      arguments: Bytes of its arguments: parameters, optimizer state and batch. 0 if the program
+        does not fit, because the compiler then reports the sum alone.
+      temporaries: Bytes of everything else; likewise.
+      flops: FLOPs that the chip computes, recomputation included.
+      model_flops: FLOPs without recomputation.
+      traffic: Bytes moved between HBM and chip.
+      sent: {kind: (number, bytes)} of the collectives.
     """
 
     slice: Slice
@@ -52,36 +59,37 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        """Whether a chip's memory suffices."""
+        """Whether the program fits into a chip's memory."""
         return self.used <= self.available
 
     @property
     def times(self) -> dict[str, float]:
-        """Seconds that each resource alone would take at its peak (the roofline)."""
+        """Seconds that each resource alone would need at its peak (the roofline)."""
         chip = self.slice.chip
         return {
             "compute": self.flops / chip.flops,
             "HBM": self.traffic / chip.hbm_bandwidth,
-            "network": hlo.sent(self.sent) / chip.ici_bandwidth,
+            "network": hlo.bytes_sent(self.sent) / chip.ici_bandwidth,
         }
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Bounds of the step's time: everything overlaps, nothing does."""
+        """Bounds of the step's time: with everything overlapping, and with nothing."""
         times = self.times.values()
         return max(times), sum(times)
 
     @property
     def mfu(self) -> tuple[float, float]:
-        """Bounds of the model FLOPs' share of the peak: nothing overlaps, everything does."""
+        """Bounds of the model FLOPs' utilization: with nothing overlapping, and with everything."""
         peak = self.model_flops / self.slice.chip.flops
         fast, slow = self.seconds
         return peak / slow, peak / fast
 
     def lines(self) -> list[str]:
-        """For a person to read."""
+        """Returns the report as lines of text."""
         each = self.samples / self.chips
-        head = f"{self.slice.name}: chips {self.chips}, samples {self.samples}, {each:g} a chip"
+        batch = f"batch {self.samples}, {each:g} samples per chip"
+        head = f"{self.slice.name}: chips {self.chips}, {batch}"
         memory = f"memory {_size(self.used)} of {_size(self.available)} of HBM"
         if not self.fits:
             return [head, f"DOES NOT FIT: {memory}, {_size(self.used - self.available)} too much"]
@@ -92,8 +100,8 @@ class Report:
             f"{head}; compiled in {self.compile_s:.0f} s",
             f"fits: {memory} ({_size(self.arguments)} of arguments, "
             f"{_size(self.temporaries)} of temporaries)",
-            f"{self.flops / 1e12:.3f} TFLOP, {self.model_flops / 1e12:.3f} of them the model's; "
-            f"{_size(self.traffic)} to and from HBM",
+            f"{self.flops / 1e12:.3f} TFLOP, {self.model_flops / 1e12:.3f} without recomputation; "
+            f"{_size(self.traffic)} of HBM traffic",
             f"collectives: {sent or 'none'}",
             f"roofline: {times}; step {1e3 * fast:.1f} to {1e3 * slow:.1f} ms, "
             f"{self.samples / slow:.0f} to {self.samples / fast:.0f} samples/s, "
@@ -101,7 +109,7 @@ class Report:
         ]
 
     def row(self) -> str:
-        """A row of a Markdown table, under `HEADER`."""
+        """Returns the report as a row of a Markdown table with `HEADER`."""
         cells = [self.slice.name, f"{self.samples / self.chips:g}", f"{self.samples}"]
         if not self.fits:
             over = _size(self.used - self.available)
@@ -120,89 +128,104 @@ class Report:
 
 
 HEADER = (
-    "| slice | samples a chip | batch | HBM a chip (arguments + temporaries) | TFLOP a chip "
-    "(the model's) | HBM traffic | collectives | step, ms | MFU |\n"
+    "| slice | samples per chip | batch | HBM per chip (arguments + temporaries) | TFLOP per chip "
+    "(without recomputation) | HBM traffic | collectives | step, ms | MFU |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
 
-def compile_program(program: Program, where: Slice, chips: int, quick: bool = False) -> Report:
-    """Compiles and reports; a program that does not fit is a report like any other.
+def compile_program(
+    program: Program, target: Slice, chips: int, quick: bool = False
+) -> CompileReport:
+    """Compiles a program; one that does not fit into memory is a report, not an error.
 
     Args:
-      program: lowered for the slice's devices.
-      where: the slice.
-      chips: its devices.
-      quick: lets the compiler try less hard: minutes instead of half an hour for a large network.
-        Memory comes out alike; hardly anything is kept on the chip, so that the traffic to memory
-        is about that of the worst case.
+      program: Lowered for the slice's devices.
+      target: The slice.
+      chips: Number of its devices.
+      quick: Lets the compiler optimize less: minutes instead of half an hour for a large network.
+        Memory comes out alike. Hardly anything is kept on the chip, so the traffic is an upper
+        bound.
 
     Raises:
-      UserError: the compiler failed for another reason.
+      UserError: The compiler failed for another reason.
     """
+    options = _QUICK_OPTIONS if quick else {}
     started = time.perf_counter()
     try:
-        options = {"exec_time_optimization_effort": -1.0} if quick else {}
         compiled = program.lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         sizes = too_large(str(error))
         if sizes is None:
-            raise UserError(f"{where.name}: the compiler gave up: {error}") from error
-        return Report(where, chips, program.samples, time.perf_counter() - started, *sizes)
+            raise UserError(f"{target.name}: the compiler failed: {error}") from error
+        used, available = sizes
+        seconds = time.perf_counter() - started
+        return CompileReport(target, chips, program.samples, seconds, used, available)
+    if program.body is None:
+        costs = _costs(compiled).times(program.repeats)
+    else:
+        body = program.body.compile(compiler_options=options)
+        costs = _costs(compiled).plus(_costs(body).times(program.repeats - 1))
+    # Not `peak_memory_in_bytes`: libtpu 0.0.42 reports 22 MiB for a program whose parts are 12 MiB.
     memory = compiled.memory_analysis()
-    flops, traffic, sent = _costs(compiled)
-    if program.body is not None:
-        more = _costs(program.body.compile(compiler_options=options))
-        rest = program.repeats - 1
-        flops, traffic = flops + rest * more[0], traffic + rest * more[1]
-        sent = {
-            kind: tuple(
-                a + rest * b
-                for a, b in zip(sent.get(kind, (0, 0)), more[2].get(kind, (0, 0)), strict=True)
-            )
-            for kind in sent.keys() | more[2].keys()
-        }
-    elif program.repeats > 1:
-        flops, traffic = flops * program.repeats, traffic * program.repeats
-        sent = {kind: (n * program.repeats, size * program.repeats)
-                for kind, (n, size) in sent.items()}  # fmt: skip
-    fixed = memory.argument_size_in_bytes
-    extra = (
+    arguments = memory.argument_size_in_bytes
+    temporaries = (
         memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
-    return Report(
-        slice=where,
+    return CompileReport(
+        slice=target,
         chips=chips,
         samples=program.samples,
         compile_s=time.perf_counter() - started,
-        used=fixed + extra,
-        available=where.chip.hbm,
-        arguments=fixed,
-        temporaries=extra,
-        flops=flops,
+        used=arguments + temporaries,
+        available=target.chip.hbm,
+        arguments=arguments,
+        temporaries=temporaries,
+        flops=costs.flops,
         model_flops=program.model_flops / chips,
-        traffic=traffic,
-        sent=sent,
+        traffic=costs.traffic,
+        sent=costs.sent,
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+    flops: float
+    traffic: float
+    sent: dict[str, tuple[int, int]]
+
+    def times(self, repeats: int) -> "_Costs":
+        sent = {kind: (n * repeats, size * repeats) for kind, (n, size) in self.sent.items()}
+        return _Costs(self.flops * repeats, self.traffic * repeats, sent)
+
+    def plus(self, other: "_Costs") -> "_Costs":
+        sent = dict(self.sent)
+        for kind, (n, size) in other.sent.items():
+            before = sent.get(kind, (0, 0))
+            sent[kind] = (before[0] + n, before[1] + size)
+        return _Costs(self.flops + other.flops, self.traffic + other.traffic, sent)
+
+
+def _costs(compiled: jax.stages.Compiled) -> _Costs:
+    analysis = compiled.cost_analysis() or {}
+    text = compiled.as_text()
+    return _Costs(analysis.get("flops", 0.0), hlo.hbm_bytes(text), hlo.collectives(text))
+
+
 def too_large(message: str) -> tuple[float, float] | None:
-    """(bytes of HBM that a program needs, that there are), if the compiler's error says so."""
+    """Parses the compiler's error for a program that does not fit.
+
+    Returns:
+      (bytes of HBM that it needs, bytes that are available), or None for another error.
+    """
     found = _TOO_LARGE.search(message)
     if not found:
         return None
     used, available = (size for size in found.groups() if size)
     return float(used[:-1]) * _UNIT[used[-1]], float(available[:-1]) * _UNIT[available[-1]]
-
-
-def _costs(compiled: Any) -> tuple[float, float, dict[str, tuple[int, int]]]:
-    costs = compiled.cost_analysis() or {}
-    costs = costs[0] if isinstance(costs, list) else costs
-    text = compiled.as_text()
-    return costs.get("flops", 0.0), hlo.hbm_bytes(text), hlo.collectives(text)
 
 
 def _size(count: float) -> str:

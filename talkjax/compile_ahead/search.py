@@ -1,44 +1,44 @@
-"""The best batch per chip: the smallest that fits and whose roofline promises nearly the most."""
+"""The search for the best batch size per chip."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from talkjax.compile_ahead.report import Report
+from talkjax.compile_ahead.report import CompileReport
 
-_WORTH = 1.02  # a larger batch that promises less than this much more is not worth its memory
-_MARGIN = 0.97  # of the memory, that an extrapolation aims at
+_WORTH = 1.02  # a larger batch must promise this many times the rate to be worth its memory
+_MARGIN = 0.97  # share of the memory that an extrapolation aims at
 
 
-def best_batch(compile_at: Callable[[int], Report], start: int = 1) -> Iterator[Report]:
-    """Compiles at one number of samples a chip after another; the last report yielded is the best.
+def best_batch(compile_at: Callable[[int], CompileReport], start: int = 1) -> CompileReport:
+    """Compiles at several batch sizes and returns the report of the best one.
 
-    Every compilation takes minutes, so there are few: doubling as long as it fits and pays, and
-    where memory ends it, once more at what the line through the largest two says will fit.
+    Every compilation takes minutes, so there are few of them: the size doubles as long as the
+    program fits and the rate grows. Where memory ends that, one more size is tried, at which a line
+    through the last two reports predicts that memory is nearly full.
 
     Args:
-      compile_at: samples a chip -> report.
-      start: samples a chip to begin with.
+      compile_at: Compiles a number of samples per chip.
+      start: Samples per chip to begin with.
 
-    Yields:
-      Every report, in the order of compilation, then the best one again: of those that fit and
-      come within 2% of the most samples a second, the one with the fewest samples.
+    Returns:
+      Of the reports that fit and come within 2% of the most samples per second, the one with the
+      fewest samples. If none fits, the one with the fewest samples.
     """
-    tried: dict[int, Report] = {}
+    tried: dict[int, CompileReport] = {}
     size = start
     while size:
-        report = tried[size] = compile_at(size)
-        yield report
-        size = _next(tried)
+        tried[size] = compile_at(size)
+        size = _next_size(tried)
     fitting = [tried[size] for size in sorted(tried) if tried[size].fits]
     most = max(map(_rate, fitting), default=0)
-    yield next((r for r in fitting if _WORTH * _rate(r) >= most), tried[min(tried)])
+    return next((r for r in fitting if _WORTH * _rate(r) >= most), tried[min(tried)])
 
 
-def _rate(report: Report) -> float:
+def _rate(report: CompileReport) -> float:
     return report.samples / report.seconds[0]
 
 
-def _next(tried: dict[int, Report]) -> int:
-    """The next number of samples a chip to try, 0 for none."""
+def _next_size(tried: dict[int, CompileReport]) -> int:
+    """Returns the next number of samples per chip to try, 0 for none."""
     fitting = sorted(n for n, report in tried.items() if report.fits)
     failing = sorted(n for n, report in tried.items() if not report.fits)
     if not fitting:
@@ -50,7 +50,7 @@ def _next(tried: dict[int, Report]) -> int:
     low, high = fitting[-1], failing[0]
     if high > 2 * low or len(failing) > 1:
         return 0
-    base, top = tried[low], tried[high]
-    slope = (top.used - base.used) / (high - low)
-    middle = int(low + (_MARGIN * base.available - base.used) / slope)
+    below, above = tried[low], tried[high]
+    slope = (above.used - below.used) / (high - low)
+    middle = int(low + (_MARGIN * below.available - below.used) / slope)
     return middle if low < middle < high and middle not in tried else 0

@@ -1,4 +1,4 @@
-"""TPU slices by their names, and what their chips can do.
+"""TPU slices by their names, and the capabilities of their chips.
 
 Figures per chip are those of Google Cloud's documentation of each generation ("System
 architecture"): peak bfloat16 FLOP/s, HBM size and bandwidth, interconnect bandwidth (one way).
@@ -14,15 +14,15 @@ from talkjax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One generation.
+    """The chip of one TPU generation.
 
     Attributes:
-      flops: peak bfloat16 FLOP/s.
-      hbm: bytes of memory that the compiler lets a program have; the rest is reserved.
-      hbm_bandwidth: bytes/s.
-      ici_bandwidth: bytes/s out of a chip to its neighbours, all links together.
-      axes: of the torus, 2 or 3.
-      per_chip: what the number in a slice's name counts per chip: v4 and v5p count TensorCores.
+      flops: Peak bfloat16 FLOP/s.
+      hbm: Bytes of memory that the compiler lets a program use; the rest is reserved.
+      hbm_bandwidth: Bandwidth of the memory, bytes/s.
+      ici_bandwidth: Bandwidth from a chip to its neighbours, all links together, bytes/s.
+      axes: Number of axes of the torus, 2 or 3.
+      cores: Number by which a slice's name counts a chip: v4 and v5p count two TensorCores.
     """
 
     flops: float
@@ -30,7 +30,7 @@ class Chip:
     hbm_bandwidth: float
     ici_bandwidth: float
     axes: int
-    per_chip: int
+    cores: int
 
 
 _GIB = 1 << 30
@@ -45,13 +45,13 @@ _MOST_CHIPS = {"v4": 4096, "v5e": 256, "v5p": 4096, "v6e": 256}
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """So many equal slices of one generation.
+    """One slice, or several equal ones.
 
     Attributes:
-      name: as given, "v5e-256" or "2xv5e-256".
-      generation: key of `CHIPS`.
-      topology: chips along each axis of one slice.
-      count: slices, joined by the data-centre network.
+      name: Accelerator type, such as "v5e-256" or "2xv5e-256".
+      generation: Key of `CHIPS`.
+      topology: Number of chips along each axis of one slice.
+      count: Number of slices, which the data-centre network connects.
     """
 
     name: str
@@ -61,20 +61,20 @@ class Slice:
 
     @property
     def chip(self) -> Chip:
-        """What one chip can do."""
+        """The capabilities of one chip."""
         return CHIPS[self.generation]
 
     def devices(self) -> list[Any]:
-        """The devices that a mesh is laid over; nothing can run on them.
+        """Returns devices for a mesh; programs can be compiled for them but not run.
 
         Raises:
-          UserError: libtpu is not installed, or does not know the topology.
+          UserError: libtpu is not installed or does not know the topology.
         """
-        # Or libtpu asks the network what kind of TPU this machine is.
+        # Without these, libtpu asks the network what kind of TPU this machine is.
         for name, value in {
             "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
             "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken, so none needs a lock
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so none needs a lock
         }.items():  # fmt: skip
             os.environ.setdefault(name, value)
         from jax.experimental import topologies
@@ -85,42 +85,44 @@ class Slice:
         if set(self.topology) == {1}:
             options["chips_per_host_bounds"] = (1,) * 3
         if self.generation == "v4":
-            options["chip_config_name"] = "megacore"  # a chip's two cores as one device
+            options["chip_config_name"] = "megacore"  # a chip's two cores are one device
         name = f"{self.generation}:{'x'.join(map(str, self.topology))}"
         try:
             return list(topologies.get_topology_desc(name, "tpu", **options).devices)
         except Exception as error:  # the plugin's own kinds, and RuntimeError without it
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"cannot compile for {self.name} ({why}); the extra `tpu` has to be installed: "
-                "`uv run --extra tpu train.py ...` on Linux x86-64"
+                f"cannot compile for {self.name} ({reason}); this needs the extra `tpu` on Linux "
+                "x86-64: `uv run --extra tpu talkjax-compile ...`"
             ) from error
 
 
-def parse(name: str) -> Slice:
-    """A slice by its accelerator type, like "v5e-256", "v5p-128" or "2xv5e-256".
+def parse_slice(name: str) -> Slice:
+    """Parses an accelerator type: "v5e-256", "v5p-128", "2xv5e-256".
 
     Raises:
-      UserError: no such slice.
+      UserError: There is no such slice.
     """
     found = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*)-(\d+)", name)
     if not found or found[2] not in CHIPS:
         raise UserError(
-            f"--compile_for={name}: no TPU slice; write GENERATION-SIZE with one of "
-            f"{', '.join(CHIPS)}, like v5e-256 or v5p-128 (2xv5e-256 for two slices)"
+            f"slice={name} is not a TPU slice; write GENERATION-SIZE with one of "
+            f"{', '.join(CHIPS)}, such as v5e-256 or v5p-128 (2xv5e-256 for two slices)"
         )
     count, generation, size = int(found[1] or 1), found[2], int(found[3])
     chip = CHIPS[generation]
-    chips, rest = divmod(size, chip.per_chip)
+    chips, rest = divmod(size, chip.cores)
     least, most = (4 if chip.axes == 3 else 1), _MOST_CHIPS[generation]
     if rest or chips & (chips - 1) or not least <= chips <= most or count < 1:
-        sizes = f"{least * chip.per_chip} to {most * chip.per_chip}"
-        raise UserError(f"--compile_for={name}: sizes of {generation} are powers of two, {sizes}")
+        sizes = f"{least * chip.cores} to {most * chip.cores}"
+        raise UserError(
+            f"slice={name} does not exist; sizes of {generation} are powers of two from {sizes}"
+        )
     return Slice(name, generation, _topology(chips, chip.axes), count)
 
 
 def _topology(chips: int, axes: int) -> tuple[int, ...]:
-    """As square as a power of two of chips can lie: 8 -> 2x4, 64 -> 4x4x4; 4 -> 2x2x1."""
+    """Returns the squarest layout of a power of two: 8 -> 2x4, 64 -> 4x4x4, but 4 -> 2x2x1."""
     power = chips.bit_length() - 1
     if axes == 3 and chips == 4:
         return 2, 2, 1

@@ -1,50 +1,82 @@
-"""The latent cache on disk: layout, reading and normalisation. `cache_latents.py` writes it.
+"""The latent cache on disk: layout, reading and normalization. `cache_latents.py` writes it.
 
     DIR/latents.json              region, mask, crop size, stride, encoder, mean and std, clips
-    DIR/SPLIT.target.npy          (rows, h, w, c) float16, the encoded region
-    DIR/SPLIT.masked.npy          (rows, h, w, c) float16, the same, masked before encoding
-    DIR/SPLIT.frames.npy          (rows,) int32, which frame of its clip a row is
+    DIR/SPLIT.target.npy          (N, h, w, c) float16, the encoded region
+    DIR/SPLIT.masked.npy          (N, h, w, c) float16, the same, masked before encoding
+    DIR/SPLIT.frames.npy          (N,) int32, the frame of its clip that each entry shows
 
-The rows of one clip are consecutive and in the order of time; clips are in the order of the shards.
+The entries of one clip are consecutive and in the order of time; clips are in the order of the
+shards. DIR may be in a bucket (`talkjax.data.remote`).
 """
 
-import json
+import hashlib
 import os
-import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from etils import epath
 
+from talkjax import files
+from talkjax.data import remote
 from talkjax.errors import UserError
 
 INDEX = "latents.json"
 
 
-def default_directory(data_dir: str | os.PathLike) -> pathlib.Path:
-    """Where latents lie unless told otherwise: beside the shards, which may be packed anew."""
-    return pathlib.Path(data_dir) / "latents"
+def default_directory(data_dir: str | os.PathLike) -> epath.Path:
+    """Returns where latents are by default: beside the shards, which may be packed again."""
+    return files.as_path(data_dir) / "latents"
+
+
+def encoder_id(params: Mapping[str, Any]) -> str:
+    """Identifies an encoder by its weights.
+
+    Args:
+      params: Parameters of an autoencoder, nested dicts of NumPy or JAX arrays. What belongs to
+        the decoder does not count, because cached latents do not depend on it.
+
+    Returns:
+      A hexadecimal SHA-256 digest.
+    """
+    digest = hashlib.sha256()
+    for leaf in _leaves({name: part for name, part in params.items() if "decoder" not in name}):
+        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    """Yields the arrays of nested dicts in the order of their names, as `jax.tree.leaves` does."""
+    if not isinstance(tree, Mapping):
+        yield tree
+        return
+    for name in sorted(tree):
+        yield from _leaves(tree[name])
 
 
 def read_index(directory: str | os.PathLike) -> dict:
-    """The parsed `latents.json`, or UserError if there is none."""
-    path = pathlib.Path(directory) / INDEX
-    if not path.is_file():
-        raise UserError(
-            f"no cached latents in {directory}; make them with `python -m "
-            "data_pipelines.cache_latents --data=SHARDS --encoder=FILE`, or train on pixels"
-        )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); run cache_latents again") from error
+    """Reads `latents.json`.
+
+    Raises:
+      UserError: The file is missing or damaged.
+    """
+    path = files.as_path(directory) / INDEX
+    with remote.bucket_errors(path):
+        if path.exists():
+            return files.read_json_object(path, "run cache_latents again")
+    raise UserError(
+        f"{directory} holds no cached latents; make them with `python -m "
+        "data_pipelines.cache_latents --data=SHARDS --encoder=FILE`, or train on pixels"
+    )
 
 
 class LatentCache:
-    """Reads one split's latents. Memory-mapped, so it costs what is read; can be pickled.
+    """Reads the latents of one split. They are memory-mapped; the object can be pickled.
 
     Attributes:
       shape: (h, w, c) of one latent.
-      mean, std: (c,) float32, of the train split's targets; what `target` and `masked` are
-        normalised with.
+      mean, std: (c,) float32 statistics of the train split's targets, with which `target` and
+        `masked` are normalized.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str):
@@ -54,7 +86,7 @@ class LatentCache:
                 f"{directory} has no latents of split {split!r}; run cache_latents with "
                 f"--splits={','.join([*index['splits'], split])}"
             )
-        self.directory, self.split = pathlib.Path(directory), split
+        self.directory, self.split = files.as_path(directory), split
         self.region, self.mask = tuple(index["region"]), tuple(index["mask"])
         self.mean = np.asarray(index["mean"], np.float32)
         self.std = np.asarray(index["std"], np.float32)
@@ -62,6 +94,8 @@ class LatentCache:
         counts = np.array([count for _, count in index["splits"][split]], np.int64)
         self._ends = np.cumsum(counts)
         self._counts = counts
+        names = ("target", "masked", "frames")
+        self._paths = remote.local_copies([self.directory / f"{split}.{n}.npy" for n in names])
         self._open()
         if len(self._target) != counts.sum():
             raise UserError(f"{directory}: {split} is incomplete; run cache_latents again")
@@ -69,10 +103,7 @@ class LatentCache:
 
     def _open(self) -> None:
         try:
-            target, masked, frames = (
-                np.load(self.directory / f"{self.split}.{name}.npy", mmap_mode="r")
-                for name in ("target", "masked", "frames")
-            )
+            target, masked, frames = (np.load(path, mmap_mode="r") for path in self._paths)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.directory}: latents cannot be read ({error}); run cache_latents again"
@@ -87,24 +118,29 @@ class LatentCache:
         self._open()
 
     def frames(self, position: int, clip_id: str) -> np.ndarray:
-        """Which frames of the clip at shard position `position` are cached, (n,) int32."""
+        """Returns which frames of a clip are cached, (n,) int32.
+
+        Args:
+          position: Position of the clip in its split.
+          clip_id: The clip's id, which must be the one that the latents were made from.
+        """
         if position >= len(self.clip_ids) or self.clip_ids[position] != clip_id:
             raise UserError(
                 f"the latents in {self.directory} were made from other shards (clip {clip_id!r} "
-                "is not where it was); run cache_latents again"
+                "is not at its position); run cache_latents again"
             )
         end = self._ends[position]
         return self._frames[end - self._counts[position] : end]
 
-    def _normalised(self, rows: np.ndarray) -> np.ndarray:
-        return (rows.astype(np.float32) - self.mean) / self.std
+    def _normalized(self, latents: np.ndarray) -> np.ndarray:
+        return (latents.astype(np.float32) - self.mean) / self.std
 
     def target(self, position: int, which: np.ndarray) -> np.ndarray:
-        """Normalised latents (k, h, w, c) float32 of the `which`-th cached frames of a clip."""
+        """Returns normalized latents of the `which`-th cached frames, (k, h, w, c) float32."""
         first = self._ends[position] - self._counts[position]
-        return self._normalised(self._target[first + which])
+        return self._normalized(self._target[first + which])
 
     def masked(self, position: int, which: np.ndarray) -> np.ndarray:
-        """As `target`, of the masked images."""
+        """Returns the same of the masked images."""
         first = self._ends[position] - self._counts[position]
-        return self._normalised(self._masked[first + which])
+        return self._normalized(self._masked[first + which])

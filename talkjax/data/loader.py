@@ -2,15 +2,16 @@
 
     options = LoaderOptions(stage="landmark", batch_size=32)
     iterator = iter(train_dataset(SHARDS, options, seed=0, process_index=0, process_count=1))
-    batch = next(iterator)                      # a dict of numpy arrays, see `Sampler`
+    batch = next(iterator)                      # a dict of arrays, see `WindowSampler`
     state = iterator.get_state()                # plain data; iterator.set_state(state) resumes
 
 `grain.checkpoint.CheckpointSave(iterator)` puts that state into an Orbax checkpoint. A resumed
-iterator goes on bit-identically, augmentation included. The batches do not depend on the number of
-threads or worker processes.
+iterator continues bit-identically, augmentation included. The batches do not depend on the number
+of threads or worker processes.
 """
 
 import dataclasses
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -19,8 +20,8 @@ import grain
 import numpy as np
 
 from talkjax.data import records, windows
-from talkjax.data.samples import LoaderOptions, Sampler
-from talkjax.data.sync_samples import SyncSampler
+from talkjax.data.samples import LoaderOptions, WindowSampler
+from talkjax.data.sync_samples import SyncWindowSampler
 from talkjax.errors import UserError
 
 
@@ -32,22 +33,23 @@ def train_dataset(
     process_count: int = 1,
     split: str = "train",
 ) -> grain.IterDataset:
-    """Endless shuffled batches; every epoch has every slot of footage once.
+    """Returns endless shuffled batches; every epoch has every slot of footage once.
 
-    A step's samples are the same however many processes share them: the slots of all epochs and
-    what is random in them make one sequence of samples, cut into batches, and of every
-    `process_count` batches in a row, which are one batch of the whole run, each process takes its
-    own. So the iterator's state is the same in all of them, and for any number of them.
+    A step's samples do not depend on the number of processes that share them. The slots of all
+    epochs form one sequence of samples, which is cut into batches. `process_count` consecutive
+    batches are one batch of the whole run, and each process takes one of them. So the iterator's
+    state is the same in all processes, and a run can resume with another number of them.
 
     Args:
-      data_dir: what `data_pipelines.prepare` made.
-      options: see `LoaderOptions`.
-      seed: of the order and of everything random in the samples.
-      process_index, process_count: which part of the data this process reads.
-      split: the split.
+      data_dir: Folder that `data_pipelines.prepare` wrote, local or in a bucket.
+      options: See `LoaderOptions`.
+      seed: Seed of the order and of everything random in the samples.
+      process_index, process_count: The part of the data that this process reads.
+      split: Name of the split.
 
     Raises:
-      UserError: no data, no usable clip, too many damaged records, latents of other settings.
+      UserError: There are no data or no usable clips, too many records are damaged, or the latents
+        were made with other settings.
     """
     sampler = _sampler(data_dir, split, options)
     samples = slot_order(len(sampler), seed).random_map(sampler, seed=_sample_seed(seed))
@@ -55,25 +57,25 @@ def train_dataset(
     return _to_iter_dataset(batches_of_process(samples, options.batch_size, **share), options)
 
 
-def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) -> Sampler:
-    kind = SyncSampler if options.stage == "sync" else Sampler
+def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) -> WindowSampler:
+    kind = SyncWindowSampler if options.stage == "sync" else WindowSampler
     return kind(data_dir, split, options)
 
 
 def slot_order(count: int, seed: int) -> grain.MapDataset:
-    """Slots for ever, shuffled anew in each epoch of `count`."""
+    """Returns endless slots, shuffled differently in each epoch of `count`."""
     return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
 
 
 def batches_of_process(
     samples: grain.MapDataset, batch_size: int, process_index: int, process_count: int
 ) -> grain.MapDataset:
-    """Rows [p B/P, (p+1) B/P) of every batch of B = `process_count` x `batch_size` samples."""
+    """Cuts samples into batches and returns every `process_count`-th, from `process_index` on."""
     return samples.batch(batch_size, drop_remainder=True)[process_index::process_count]
 
 
 def _sample_seed(seed: int) -> int:
-    """What is drawn inside of samples must not go the way of the order, which has `seed`."""
+    """Returns another seed: draws inside samples must not repeat those of the order."""
     return int(np.random.SeedSequence([seed, 0]).generate_state(1)[0])
 
 
@@ -84,51 +86,60 @@ def eval_dataset(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
-    """One pass over windows that cover whole clips, in order and without distortion.
+    """Returns one pass over windows that cover whole clips, undistorted and in a fixed mixed order.
 
-    Batches are as in training plus `clip` (B,) int32, the clip's position in the split, `start`
-    (B,) int32, the window's first tick, and `weight` (B,) float32, 0 for what only fills the last
-    batch: all processes get equally many batches of equal shape.
+    The order depends on the clips alone, so it is the same in every run and process, and the first
+    N batches are a fair sample of the split.
+
+    Batches are those of training plus `clip` (B,) int32, the clip's position in the split, `start`
+    (B,) int32, the window's first tick, and `weight` (B,) float32. All processes get equally many
+    batches of equal shape; `weight` is 0 for samples that only fill the last ones, else 1.
 
     Raises:
-      UserError: as `train_dataset`.
+      UserError: See `train_dataset`.
     """
     sampler = _sampler(data_dir, split, options)
-    plan = _eval_plan(sampler)
+    plan = _plan_evaluation(sampler)
     if not plan:
         raise UserError(f"{sampler.store.name} has no window with usable image frames")
     group = options.batch_size * process_count
     padded = -(-len(plan) // group) * group
 
-    samples = grain.MapDataset.range(padded).map(_EvalSampler(sampler, plan))
+    samples = grain.MapDataset.range(padded).map(_PlannedWindows(sampler, plan))
     share = dict(process_index=process_index, process_count=process_count)
     return _to_iter_dataset(batches_of_process(samples, options.batch_size, **share), options)
 
 
-def _eval_plan(sampler: Sampler) -> list[tuple[int, int]]:
-    """(position of the clip, first tick) of every window; damaged records have none."""
-    options, plan = sampler.options, []
+def _plan_evaluation(sampler: WindowSampler) -> list[tuple[int, int]]:
+    """Lists (position of the clip, first tick) of every window, mixed; damaged records have none.
+
+    The windows are sorted by a hash of their clip's id and their start.
+    """
+    options, keyed = sampler.options, []
     for position in map(int, sampler.clips):
         try:
             record = sampler.store[position]
         except records.DamagedRecordError:
-            continue  # the store has told
+            continue  # the store has reported it
         if options.stage == "autoencoder":
-            usable = sampler.usable_frames(position, record)
-            plan += [(position, int(f)) for f in usable[:: options.window]]
-            continue
-        starts = windows.covering_starts(int(sampler.store.lengths[position]), options.window)
-        if options.has_images:
-            ticks = record.frame_ticks[sampler.usable_frames(position, record)]
-            inside, outside = windows.count_frames(ticks, starts, options.window, 0)
-            starts = starts[(inside > 0) & (outside > 0)]
-        plan += [(position, int(s)) for s in starts]
-    return plan
+            starts = sampler.usable_frames(position, record)[:: options.window]
+        else:
+            starts = windows.covering_starts(int(sampler.store.lengths[position]), options.window)
+            if options.has_images:
+                ticks = record.frame_ticks[sampler.usable_frames(position, record)]
+                inside, outside = windows.count_frames(ticks, starts, options.window, 0)
+                starts = starts[(inside > 0) & (outside > 0)]
+        for start in map(int, starts):
+            digest = hashlib.sha256(f"{record.clip_id}\0{start}".encode()).digest()
+            keyed.append((digest, position, start))
+    return [(position, start) for _, position, start in sorted(keyed)]
 
 
 @dataclasses.dataclass(frozen=True)
-class _EvalSampler:
-    sampler: Sampler
+class _PlannedWindows:
+    """Makes the sample at a place of the plan, which repeats."""
+
+    sampler: WindowSampler
     plan: list[tuple[int, int]]
 
     def __call__(self, item: int) -> dict[str, np.ndarray]:
@@ -147,7 +158,7 @@ class _EvalSampler:
 
 
 def _to_iter_dataset(dataset: grain.MapDataset, options: LoaderOptions) -> grain.IterDataset:
-    # An element is a whole batch here, so the buffer counts batches.
+    # Each element is a whole batch, so the buffer counts batches.
     out = dataset.to_iter_dataset(
         grain.ReadOptions(
             num_threads=options.num_threads, prefetch_buffer_size=max(1, options.prefetch)
@@ -164,9 +175,9 @@ def _to_iter_dataset(dataset: grain.MapDataset, options: LoaderOptions) -> grain
 
 
 def _end_with_parent(*unused: int) -> None:
-    """Ends this worker process when the one that started it is gone, by SIGKILL too.
+    """Ends this worker process when its parent is gone, even by SIGKILL.
 
-    It would wait for ever to hand over its next batch, and keep its memory.
+    Otherwise it would wait forever to hand over its next batch, and keep its memory.
     """
 
     def watch() -> None:

@@ -1,23 +1,22 @@
-"""Clip records: what one prepared clip holds, and how it is kept on disk.
+"""Clip records: what one prepared clip holds, and how it is stored.
 
-A record is the unit of everything in this package. Extraction writes it as one `.npz` (no pickle),
-the TFDS builder packs it into ArrayRecord shards, and the loader reads those shards back. Shards
-hold `tf.train.Example` messages; that format is small enough to be parsed here in a few lines, so
-that training needs neither TensorFlow nor TensorFlow Datasets nor protobuf.
+Extraction writes a record as one `.npz` file (without pickle), the TFDS builder packs records into
+ArrayRecord shards, and the loader reads those shards. They may be in a bucket
+(`talkjax.data.remote`).
 """
 
 import dataclasses
-import json
 import os
-import pathlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from talkjax import files, head_pose
 from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, TICKS_PER_SECOND
+from talkjax.data import examples, remote
 from talkjax.errors import UserError
 
 # Shapes after the leading, clip-dependent axis; `frames` and `clip_id` are bytes.
@@ -32,7 +31,7 @@ ARRAY_KEYS = (*_FLOAT_SHAPES, "face_found")
 
 
 class DamagedRecordError(UserError):
-    """A record that cannot be used, named; the loader leaves it out."""
+    """A record that cannot be used. The message names it, and the loader leaves it out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +39,15 @@ class ClipRecord:
     """One continuous shot of one face with its speech.
 
     Attributes:
-      clip_id: unique in its data set.
-      timestamps: (N,) float32, seconds from the clip's audio zero, one per image frame.
-      frame_landmarks: (N, 131, 2) float32, unit-crop coordinates, measured in each frame.
-      transforms: (N, 2, 3) float32, frame pixels -> unit-crop coordinates.
+      clip_id: Id, unique in its data set.
+      timestamps: (N,) float32 times of the image frames, in seconds from the start of the audio.
+      frame_landmarks: (N, 131, 2) float32 landmarks of each frame, in unit-crop coordinates.
+      transforms: (N, 2, 3) float32 transforms from frame pixels to unit-crop coordinates.
       face_found: (N,) bool; False where the landmarks were interpolated.
-      landmarks: (T, 131, 2) float32, unit-crop coordinates at ticks k / 25 s.
+      landmarks: (T, 131, 2) float32 landmarks at the ticks k / 25 s, in unit-crop coordinates.
       mel: (M, 80) float32 log-mel at 100 Hz, M >= 4 T.
-      source_fps: frames per second of the source.
-      frames: N encoded JPEG crops, or None where they were not read.
+      source_fps: Frame rate of the source.
+      frames: N encoded JPEG crops, or None if they were not read.
     """
 
     clip_id: str
@@ -63,7 +62,7 @@ class ClipRecord:
 
     @property
     def num_ticks(self) -> int:
-        """T, the length on the landmark clock."""
+        """T, the length in ticks of the landmark clock."""
         return len(self.landmarks)
 
     @property
@@ -73,20 +72,21 @@ class ClipRecord:
 
     @property
     def frame_ticks(self) -> np.ndarray:
-        """(N,) float64: where each image frame lies on the landmark clock."""
+        """Times of the image frames in ticks of the landmark clock, (N,) float64."""
         return self.timestamps.astype(np.float64) * TICKS_PER_SECOND
 
 
-def with_steady_pose(record: ClipRecord) -> ClipRecord:
-    """The record as the networks may see it: see `talkjax.head_pose.steady_pose`.
+def with_normalized_pose(record: ClipRecord) -> ClipRecord:
+    """Replaces the measured pose points by those that the networks may see.
 
-    Shards keep what was measured; measured pose points betray the mouth.
+    Measured pose points move with the mouth, so networks get `talkjax.head_pose.normalize_pose`.
+    Shards keep what was measured.
     """
-    pose = head_pose.steady_pose(
+    pose = head_pose.normalize_pose(
         record.frame_landmarks, record.transforms, record.timestamps, record.face_found
     )
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND
-    # As the ticks' landmarks were made: interpolated linearly between frames.
+    # The ticks' landmarks were interpolated linearly between frames, and so are these.
     right = np.clip(np.searchsorted(record.timestamps, ticks), 1, max(len(pose) - 1, 1))
     right = np.minimum(right, len(pose) - 1)
     left = np.maximum(right - 1, 0)
@@ -102,7 +102,11 @@ def with_steady_pose(record: ClipRecord) -> ClipRecord:
 
 
 def check_record(record: ClipRecord) -> ClipRecord:
-    """Returns the record if its shapes agree and all numbers are finite, else raises UserError."""
+    """Returns the record unchanged.
+
+    Raises:
+      UserError: Its shapes disagree, or a number is NaN or infinite.
+    """
     remedy = "prepare this clip again or leave it out"
 
     def fail(what: str) -> UserError:
@@ -139,7 +143,7 @@ def save_npz(path: str | os.PathLike, record: ClipRecord) -> None:
 
 
 def load_npz(path: str | os.PathLike) -> ClipRecord:
-    """Reads what `save_npz` wrote."""
+    """Reads a record that `save_npz` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         ends = np.cumsum(arrays["frame_sizes"])
         data = arrays["frame_bytes"].tobytes()
@@ -152,76 +156,15 @@ def load_npz(path: str | os.PathLike) -> ClipRecord:
         )
 
 
-# ---- tf.train.Example on the wire -------------------------------------------------------------
-# Example{1: Features{1: repeated entry{1: key, 2: Feature}}}, Feature{1: BytesList | 2: FloatList |
-# 3: Int64List}, each list holding its values in field 1 (numbers packed). Only wire type 2 (length
-# delimited) occurs. https://protobuf.dev/programming-guides/encoding
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yields (field number, payload) of the length-delimited fields of one message."""
-    position, end = 0, len(view)
-    while position < end:
-        tag = view[position]
-        if tag & 7 != 2 or tag >= 0x80:
-            raise ValueError(f"unexpected wire tag {tag}")
-        position += 1
-        size = shift = 0
-        while True:
-            byte = view[position]
-            position += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        if position + size > end:
-            raise ValueError("a field is longer than its message")
-        yield tag >> 3, view[position : position + size]
-        position += size
-
-
-def _feature_values(feature: memoryview) -> np.ndarray | tuple[bytes, ...]:
-    for kind, values in _fields(feature):
-        if kind == 1:
-            return tuple(bytes(item) for _, item in _fields(values))
-        packed = b"".join(item for _, item in _fields(values))
-        if kind == 2:
-            return np.frombuffer(packed, "<f4")
-        flags = np.frombuffer(packed, np.uint8)
-        if flags.size and flags.max() > 1:
-            raise ValueError("an integer feature holds more than 0 and 1")
-        return flags.astype(bool)
-    return np.zeros((0,), np.float32)
-
-
-def parse_example(raw: bytes, keys: Collection[str]) -> dict[str, Any]:
-    """Decodes the named features of a serialised `tf.train.Example`.
-
-    Args:
-      raw: the message.
-      keys: the features wanted; others are skipped without being copied.
-
-    Returns:
-      Flat float32 or bool arrays and tuples of bytes, by feature name.
+def decode_record(raw: bytes, with_frames: bool) -> ClipRecord:
+    """Parses one shard entry.
 
     Raises:
-      ValueError, IndexError: not a message of the expected form.
+      UserError: The entry is damaged, or `check_record` refuses the record.
     """
-    out = {}
-    for _, features in _fields(memoryview(raw)):
-        for _, entry in _fields(features):
-            parts = dict(_fields(entry))
-            name = bytes(parts[1]).decode()
-            if name in keys:
-                out[name] = _feature_values(parts[2])
-    return out
-
-
-def decode_record(raw: bytes, with_frames: bool) -> ClipRecord:
-    """Parses one shard entry into a checked record (UserError if it cannot be used)."""
     keys = {"clip_id", "source_fps", *ARRAY_KEYS} | ({"frames"} if with_frames else set())
     try:
-        values = parse_example(raw, keys)
+        values = examples.parse_example(raw, keys)
         shaped = {k: values[k].reshape(-1, *tail) for k, tail in _FLOAT_SHAPES.items()}
         record = ClipRecord(
             clip_id=values["clip_id"][0].decode(),
@@ -237,27 +180,47 @@ def decode_record(raw: bytes, with_frames: bool) -> ClipRecord:
 
 # ---- shards -------------------------------------------------------------------------------------
 
+_INFO = "dataset_info.json"
+_REMEDY = "prepare the data again"
 
-def find_dataset(data_dir: str | os.PathLike) -> pathlib.Path:
-    """Returns the folder with the shards: `data_dir` or its newest `VERSION` or `NAME/VERSION`."""
-    root = pathlib.Path(data_dir)
-    if (root / "dataset_info.json").is_file():
-        return root
-    found = [
-        path.parent
-        for pattern in ("*", "[!.]*/*")
-        for path in root.glob(f"{pattern}/dataset_info.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)
-    ]
+
+def find_dataset(data_dir: str | os.PathLike) -> epath.Path:
+    """Finds the shards: in `data_dir` itself, or in its newest `VERSION` or `NAME/VERSION`.
+
+    Raises:
+      UserError: There are no shards, there are several data sets, or the bucket cannot be read.
+    """
+    root = files.as_path(data_dir)
+    with remote.bucket_errors(root):
+        if (root / _INFO).exists():
+            return root
+        found = _find_versions(root)
+        for child in _list_folder(root):
+            found += [] if child.name.startswith(".") else _find_versions(child)
     if not found:
         raise UserError(
-            f"no prepared data in {root}; make it with "
+            f"{root} holds no prepared data; make it with "
             f"`python -m data_pipelines.prepare --source=VIDEOS --out={root}`"
         )
     names = sorted({folder.parent.name for folder in found})
     if len(names) > 1:
-        raise UserError(f"{root} holds {', '.join(names)}; name one of them: {root / names[0]}")
+        raise UserError(
+            f"{root} holds {', '.join(names)}; give the folder of one of them, such as "
+            f"{root / names[0]}"
+        )
     return max(found, key=lambda folder: [int(n) for n in folder.name.split(".")])
+
+
+def _find_versions(folder: epath.Path) -> list[epath.Path]:
+    return [
+        child
+        for child in _list_folder(folder)
+        if re.fullmatch(r"\d+\.\d+\.\d+", child.name) and (child / _INFO).exists()
+    ]
+
+
+def _list_folder(folder: epath.Path) -> list[epath.Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def list_splits(data_dir: str | os.PathLike) -> dict[str, int]:
@@ -266,23 +229,38 @@ def list_splits(data_dir: str | os.PathLike) -> dict[str, int]:
 
 
 def _shard_lengths(data_dir: str | os.PathLike) -> dict[str, list[int]]:
-    info = json.loads((find_dataset(data_dir) / "dataset_info.json").read_text())
+    info = files.read_json_object(find_dataset(data_dir) / _INFO, _REMEDY)
     return {s["name"]: [int(length) for length in s["shardLengths"]] for s in info["splits"]}
 
 
-def _open_shards(paths: list[pathlib.Path]) -> Any:
+def read_index(data_dir: str | os.PathLike) -> dict[str, Any]:
+    """Reads `index.json`, which preparation writes beside shards; {} if there is none.
+
+    It holds `crop_size` in pixels (0 for speech without pictures), and by split the `clips` (ids)
+    and their `ticks`.
+    """
+    path = find_dataset(data_dir) / "index.json"
+    with remote.bucket_errors(path):
+        return files.read_json_object(path, _REMEDY) if path.exists() else {}
+
+
+def _open_shards(paths: list[epath.Path]) -> Any:
     import grain  # slow to import, and not needed by preparation
 
     try:
         return grain.sources.ArrayRecordDataSource([os.fspath(path) for path in paths])
     except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
         raise UserError(
-            f"cannot read the shard {paths[0]} ({files.one_line(error, 300)}); prepare again"
+            f"the shard {paths[0]} cannot be read ({files.one_line(error, 300)}); {_REMEDY}"
         ) from error
 
 
 class ShardReader:
-    """Random access to the records of one split. Threads may share it; it can be pickled."""
+    """Random access to the records of one split.
+
+    Threads may share a reader, and it can be pickled. Used in a `with` statement, it closes its
+    files at the end; a later `read` opens them again.
+    """
 
     def __init__(self, data_dir: str | os.PathLike, split: str):
         self.directory = find_dataset(data_dir)
@@ -292,30 +270,49 @@ class ShardReader:
             raise UserError(
                 f"{self.directory} has no split {split!r}; it has {', '.join(sorted(splits))}"
             )
-        self.paths = sorted(self.directory.glob(f"*-{split}.array_record-*-of-*"))
+        name = re.compile(rf".*-{re.escape(split)}\.array_record-\d+-of-\d+")
+        with remote.bucket_errors(self.directory):
+            listed = self.directory.iterdir()
+            self.paths = sorted(path for path in listed if name.fullmatch(path.name))
         if not self.paths:
             raise UserError(f"the shards of split {split!r} are missing in {self.directory}")
+        self._files = remote.local_copies(self.paths)
         try:
-            self._source = _open_shards(self.paths)
+            self._source = _open_shards(self._files)
         except UserError:
-            for path in self.paths:  # which one is it?
+            for path in self._files:  # name the one that is damaged
                 _open_shards([path])
             raise
         self._ends = np.cumsum(splits[split])
         if len(self._source) != self._ends[-1]:
             raise UserError(
-                f"{self.directory}: {len(self._source)} clips of split {split!r} where "
-                f"dataset_info.json says {self._ends[-1]}; prepare again"
+                f"{self.directory} has {len(self._source)} clips of split {split!r} where "
+                f"{_INFO} says {self._ends[-1]}; {_REMEDY}"
             )
 
     def __len__(self) -> int:
         return len(self._source)
 
+    def __enter__(self) -> "ShardReader":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._source.__exit__(None, None, None)
+
+    def num_bytes(self) -> int:
+        """Returns the size of the shards."""
+        return sum(os.path.getsize(path) for path in self._files)
+
     def read(self, position: int, with_frames: bool = True) -> ClipRecord:
-        """Reads record `position` in [0, len); `with_frames=False` leaves the JPEGs out.
+        """Reads the record at `position` in [0, len); `with_frames=False` leaves the JPEGs out.
 
         Raises:
-          DamagedRecordError: names the file, the place in it, and the clip if that is known.
+          DamagedRecordError: The record cannot be used. The message names the file, the place in
+            it, and the clip if its id is known.
         """
         try:
             return decode_record(self._source[position], with_frames)
@@ -326,20 +323,31 @@ class ShardReader:
                 f"record {row} of {self.paths[shard]}: {files.one_line(error, 300)}"
             ) from error
 
+    def first_readable(self) -> ClipRecord:
+        """Reads the first record that is not damaged.
+
+        Raises:
+          DamagedRecordError: All records are damaged.
+        """
+        for position in range(len(self)):
+            try:
+                return self.read(position)
+            except DamagedRecordError as error:
+                last = error
+        raise last
+
     def scan(self) -> Iterator[ClipRecord]:
         """Reads all records in order, without their frames."""
         return (self.read(i, with_frames=False) for i in range(len(self)))
 
     def lengths(self) -> np.ndarray:
-        """The ticks of every record, (len,) int64, from `index.json` or by reading all.
+        """Returns the ticks of every record, (len,) int64, from `index.json` or by reading all.
 
-        Read, a damaged record has 0.
+        A damaged record that had to be read has 0.
         """
-        path = self.directory / "index.json"
-        if path.is_file():
-            ticks = json.loads(path.read_text())["ticks"].get(self.split, [])
-            if len(ticks) == len(self):
-                return np.asarray(ticks, np.int64)
+        ticks = read_index(self.directory).get("ticks", {}).get(self.split, [])
+        if len(ticks) == len(self):
+            return np.asarray(ticks, np.int64)
         return np.array([self._num_ticks(position) for position in range(len(self))], np.int64)
 
     def _num_ticks(self, position: int) -> int:

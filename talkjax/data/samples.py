@@ -1,4 +1,4 @@
-"""One training sample: what it holds, how it is drawn from a clip. `loader.py` makes batches."""
+"""One training sample: what it holds and how it is drawn from a clip. `loader` makes batches."""
 
 import dataclasses
 import logging
@@ -21,27 +21,31 @@ class LoaderOptions:
     """What a batch holds and how it is made.
 
     Attributes:
-      stage: decides which parts a batch has: `landmark` the audio and landmark part, `diffusion`
-        the image part, `joint` both, `autoencoder` single images, `sync` what `sync_samples` says.
-      batch_size: samples a batch *of this process*.
-      window: T, ticks of a window.
-      sound_margin: ticks of sound on either side of a window (stage `sync` only).
-      references: R, landmark references a sample.
-      frames: F, image frames a window (unused by `landmark` and `autoencoder`).
-      region: unit-square (y0, x0, y1, x1) of the crop that the image models see.
-      latents: folder of the latent cache; None gives pixels.
-      reference_margin: ticks around the window that no reference is taken from, where the clip is
-        long enough: the neighbouring tick would give half of the answer away.
-      geometry_scale, geometry_rotation, geometry_shift: deviations (log, radians, crop units) of
-        the landmark jitter; stage `landmark` only, since images would not move along.
-      audio_gain, audio_noise, audio_masks, audio_warp, audio_equalizer: see
+      stage: Decides which parts a batch has: `landmark` the audio and landmark part, `diffusion`
+        the image part, `joint` both, `autoencoder` single images, `sync` those of `sync_samples`.
+      batch_size: Samples per batch *of this process*.
+      window: T, the ticks of a window.
+      references: R, the number of landmark references per sample.
+      frames: F, the number of image frames per window (unused by `landmark` and `autoencoder`).
+      region: Part of the crop that the image models see, (y0, x0, y1, x1) in the unit square.
+      latents: Folder of the latent cache; None for pixels.
+      reference_margin: No reference is taken from so many ticks around the window if the clip is
+        long enough: a neighboring tick would give half of the answer away.
+      geometry_scale, geometry_rotation, geometry_shift: Standard deviations of the landmark jitter
+        (of the logarithm, in radians, in crop units). Stage `landmark` only, because images would
+        not move with the landmarks.
+      audio_gain, audio_noise, audio_masks, audio_warp, audio_equalizer: See
         `windows.augment_mel`.
-      drop_landmarks, drop_reference: chances of dropping a condition (guidance).
-      max_damaged: share of a split's records that may be damaged; one always may.
-      memory_limit: bytes of decoded clips that may be held; what does not fit is read each time.
-      num_workers: worker processes; 0 for threads only, which is enough for data held in memory.
-      num_threads: reading threads of each process.
-      prefetch: batches made ahead of time.
+      drop_all: Chance that a sample drops landmarks and reference together.
+      drop_reference: Chance that a sample drops the reference alone. These two are the conditions
+        that `talkjax.diffusion.guidance` evaluates besides the full one; the landmarks are never
+        dropped alone.
+      sound_margin: Ticks of sound on either side of a window (stage `sync` only).
+      max_damaged: Share of a split's records that may be damaged; one always may.
+      memory_limit: Bytes of decoded clips to keep in memory. Clips beyond it are read each time.
+      num_workers: Worker processes; 0 for threads only, which is enough for data held in memory.
+      num_threads: Reading threads of each process.
+      prefetch: Number of batches made ahead of time.
     """
 
     stage: str = "landmark"
@@ -60,7 +64,7 @@ class LoaderOptions:
     audio_masks: int = 2
     audio_warp: float = 0.0
     audio_equalizer: float = 0.0
-    drop_landmarks: float = 0.1
+    drop_all: float = 0.1
     drop_reference: float = 0.1
     sound_margin: int = 0
     max_damaged: float = 0.01
@@ -74,7 +78,13 @@ class LoaderOptions:
             raise UserError(f"no stage {self.stage!r}; use one of {', '.join(STAGES)}")
         for name in ("batch_size", "window", "references", "frames"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
+        chances = self.drop_all, self.drop_reference
+        if min(chances) < 0 or sum(chances) > 1:
+            raise UserError(
+                f"drop_all={chances[0]:g} and drop_reference={chances[1]:g} must be chances whose "
+                "sum is at most 1"
+            )
 
     @property
     def has_landmark_part(self) -> bool:
@@ -94,9 +104,9 @@ class LoaderOptions:
 
 
 class ClipStore:
-    """The clips of one split, held in memory as far as they fit. Threads may share it.
+    """The clips of one split, kept in memory as far as they fit. Threads may share a store.
 
-    A pickled store travels without its memory and fills it anew (once in every worker process).
+    A pickled store leaves its contents behind and reads them again (once in every worker process).
     """
 
     def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
@@ -110,7 +120,7 @@ class ClipStore:
 
     def _fill(self) -> None:
         arrays = int(self.lengths.sum()) * _BYTES_PER_TICK
-        whole = sum(p.stat().st_size for p in self._reader.paths)
+        whole = self._reader.num_bytes()
         frames = self._with_frames and whole <= self._limit
         held = frames or arrays <= self._limit
         count = len(self._reader) if held else 0
@@ -118,6 +128,8 @@ class ClipStore:
         if not held:
             for position in map(int, np.flatnonzero(self.lengths == 0)):
                 self._read_or_none(position, False)  # damaged: count it
+        if held and frames == self._with_frames:
+            self._reader.close()  # nothing more is read
 
     def __getstate__(self):
         return {k: v for k, v in vars(self).items() if k != "_held"}
@@ -130,10 +142,10 @@ class ClipStore:
         return len(self._reader)
 
     def __getitem__(self, position: int) -> records.ClipRecord:
-        """The record; with its frames only if the store was made with them.
+        """Returns a record, with its frames only if the batches need pixels.
 
         Raises:
-          DamagedRecordError: it is damaged; `count_damaged` knows of it.
+          DamagedRecordError: The record is damaged; it has been counted.
         """
         record = self._held[position] if self._held else None
         if record is not None and (record.frames is not None or not self._with_frames):
@@ -142,7 +154,7 @@ class ClipStore:
 
     def _read(self, position: int, frames: bool) -> records.ClipRecord:
         try:
-            return records.with_steady_pose(self._reader.read(position, frames))
+            return records.with_normalized_pose(self._reader.read(position, frames))
         except records.DamagedRecordError as error:
             self.count_damaged(position, error)
             raise
@@ -154,7 +166,11 @@ class ClipStore:
             return None
 
     def count_damaged(self, position: int, error: records.DamagedRecordError) -> None:
-        """Tells of a damaged record, once in a process; raises UserError if there are too many."""
+        """Reports a damaged record, once per process.
+
+        Raises:
+          UserError: More records are damaged than `max_damaged` allows.
+        """
         if position in self._damaged:
             return
         self._damaged.add(position)
@@ -168,16 +184,20 @@ class ClipStore:
         _log.warning("%s; left out (%d of at most %d)", error, found, allowed)
 
 
-class Sampler:
-    """Makes one sample of a clip: a dict of arrays without batch axis.
+class WindowSampler:
+    """Makes single samples: dicts of arrays without a batch axis.
 
     Landmark part: mel (T, 16, 80), pose (T, 74, 2), content (T, 57, 2),
-    reference_landmarks (R, 131, 2). Image part: target_latent, masked_latent (F, h, w, c) and
-    reference_latent (h, w, c) normalised, or target (F, H, W, 3) and reference (H, W, 3) uint8;
-    frame_landmarks (F, 131, 2), image_reference_landmarks (131, 2), frame_tick (F,),
-    keep_landmarks, keep_reference. Stage autoencoder: target (H, W, 3) uint8 and frame_landmarks
-    (131, 2). Floats are float32, landmarks in unit-crop coordinates, frame_tick in ticks from the
-    window's first.
+    reference_landmarks (R, 131, 2).
+
+    Image part: target_latent and masked_latent (F, h, w, c) and reference_latent (h, w, c),
+    normalized, or target (F, H, W, 3) and reference (H, W, 3) uint8; frame_landmarks (F, 131, 2),
+    image_reference_landmarks (131, 2), frame_tick (F,), keep_landmarks, keep_reference.
+
+    Stage `autoencoder`: target (H, W, 3) uint8 and frame_landmarks (131, 2).
+
+    Floats are float32, landmarks are in unit-crop coordinates, and frame_tick counts from the
+    window's first tick.
     """
 
     def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
@@ -188,35 +208,35 @@ class Sampler:
             self.cache = latents_lib.LatentCache(options.latents, split)
             if not np.allclose(self.cache.region, options.region):
                 raise UserError(
-                    f"the latents in {options.latents} are of region {self.cache.region}, the "
-                    f"configuration asks for {tuple(options.region)}; cache them again"
+                    f"the latents in {options.latents} show region {self.cache.region} where the "
+                    f"config has {tuple(options.region)}; cache them again or set region"
                 )
         ticks = self.store.lengths
         least = 0 if options.stage == "autoencoder" else options.window
-        self.clips = np.flatnonzero(ticks > least)  # with a tick left for references
+        self.clips = np.flatnonzero(ticks > least)  # one tick is left for references
         if not len(self.clips):
             raise UserError(
-                f"no clip of {self.store.name} is longer than the window of {options.window} "
-                "ticks; prepare longer clips or shorten the window"
+                f"{self.store.name} has no clip longer than the window of {options.window} ticks; "
+                "prepare longer clips or shorten the window"
             )
         if short := np.count_nonzero(ticks[ticks > 0] <= least):
             _log.warning(
                 "%s: %d of %d clips are too short for windows of %d ticks and are not used",
                 self.store.name, short, len(ticks), options.window,
             )  # fmt: skip
-        # A clip comes up as often as it has windows, so that every second counts the same.
+        # A clip has one slot per window's length, so every second of footage counts the same.
         slots = np.maximum(1, np.round(ticks[self.clips] / options.window).astype(np.int64))
         self._slot_ends = np.cumsum(slots)
 
     def __len__(self) -> int:
-        """Number of slots: about one for every window's length of footage."""
+        """Number of slots, about one per window's length of footage."""
         return int(self._slot_ends[-1])
 
     def __call__(self, slot: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One random sample of the clip that a slot belongs to.
+        """Draws a sample from the clip that a slot belongs to.
 
-        In the place of a damaged record the next one is taken: that goes by the slot alone, so it
-        is the same after a resumption and in every process.
+        The next clip replaces a damaged one. That depends on the slot alone, so it is the same
+        after a resumption and in every process.
         """
         position = self.clips[np.searchsorted(self._slot_ends, slot, "right")]
         for _ in range(20):
@@ -250,7 +270,7 @@ class Sampler:
         return self.sample_window(position, record, usable, int(rng.choice(starts)), rng)
 
     def usable_frames(self, position: int, record: records.ClipRecord) -> np.ndarray:
-        """Frames with a face, on the landmark clock and (if latents are read) cached, (n,)."""
+        """Returns the frames with a face, on the landmark clock and in the latent cache, (n,)."""
         if not self.options.has_images:
             return np.zeros(0, np.int64)
         ticks = record.frame_ticks
@@ -269,7 +289,7 @@ class Sampler:
         start: int,
         rng: np.random.Generator | None,
     ) -> dict[str, np.ndarray]:
-        """The sample of the window from tick `start`; without `rng` the plain, undistorted one."""
+        """Makes the sample of the window that starts at tick `start`; undistorted without `rng`."""
         sample = {}
         if self.options.has_landmark_part:
             sample |= self._landmark_part(record, start, rng)
@@ -315,13 +335,13 @@ class Sampler:
         chosen = np.sort(windows.draw(rng, inside, options.frames))
         reference = windows.draw(rng, outside, 1)
         frames, reference_frame = usable[chosen], usable[reference[0]]
-        drops = np.ones(2) if rng is None else rng.random(2)
+        drawn = 1.0 if rng is None else rng.random()
         sample = {
             "frame_landmarks": record.frame_landmarks[frames],
             "image_reference_landmarks": record.frame_landmarks[reference_frame],
             "frame_tick": np.clip(ticks[chosen] - start, 0, options.window - 1).astype(np.float32),
-            "keep_landmarks": drops[0] >= options.drop_landmarks,
-            "keep_reference": drops[1] >= options.drop_reference,
+            "keep_landmarks": np.bool_(drawn >= options.drop_all),
+            "keep_reference": np.bool_(drawn >= options.drop_all + options.drop_reference),
         }
         if self.cache is None:
             images = [self._region(record, f) for f in (*frames, reference_frame)]
@@ -335,7 +355,7 @@ class Sampler:
         }
 
     def image(self, record: records.ClipRecord, frame: int) -> dict[str, np.ndarray]:
-        """One frame: target (H, W, 3) uint8, frame_landmarks (131, 2) float32."""
+        """Returns one frame: target (H, W, 3) uint8 and frame_landmarks (131, 2) float32."""
         points = record.frame_landmarks[frame]
         return {"target": self._region(record, frame), "frame_landmarks": points}
 
@@ -344,6 +364,7 @@ class Sampler:
             crop = windows.decode_jpeg(record.frames[frame])
         except (ValueError, OSError) as error:
             raise records.DamagedRecordError(
-                f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare again"
+                f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare the "
+                "data again"
             ) from error
         return np.ascontiguousarray(Box(*self.options.region).cut(crop))

@@ -1,23 +1,23 @@
-"""Samples of stage `sync`: a run of pictures of a mouth, and the sound about it.
+"""Samples of stage `sync`: consecutive pictures of a mouth and the sound around them.
 
-A sample of W lip windows has W + 4 pictures (`options.window`), one a tick, so that neighbouring
-windows share theirs, and the log-mel frames of the W windows' sounds and of
-`options.sound_margin` more on either side.
+A sample of W lip windows has W + 4 pictures (`options.window`), one per tick, which neighboring
+windows share, and the log-mel frames of the W windows and of `options.sound_margin` more windows
+on either side.
 """
 
 import numpy as np
 
 from talkjax.conventions import LIPS_SLICE, MEL_FLOOR, MELS_PER_TICK, NUM_MELS
 from talkjax.data import records, windows
-from talkjax.data.samples import Sampler
+from talkjax.data.samples import WindowSampler
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
-_NEAR = 0.6  # ticks between a tick and the picture that stands for it
-_SPEECH = 0.5  # of the loudest run: quieter ones are not trained on
+_NEAR = 0.6  # the picture shown at a tick is at most so many ticks away
+_SPEECH = 0.5  # runs that are quieter than this share of the clip's loudest one are not used
 
 
-class SyncSampler(Sampler):
-    """A `Sampler` whose samples hold lips (L, H, W, 3) uint8, mel (F, 80) and shape (W, 80)."""
+class SyncWindowSampler(WindowSampler):
+    """Makes samples of lips (L, H, W, 3) uint8, mel (F, 80) and shape (W, 80)."""
 
     def _random_sample(
         self, position: int, rng: np.random.Generator
@@ -37,7 +37,10 @@ class SyncSampler(Sampler):
         start: int,
         rng: np.random.Generator | None,
     ) -> dict[str, np.ndarray]:
-        """The run from tick `start`; without `rng` undistorted. Pictures distort in the stage."""
+        """Makes the sample that starts at tick `start`; without `rng` its sound is undistorted.
+
+        The training stage distorts the pictures.
+        """
         options = self.options
         near, _ = nearest_frames(record.frame_ticks[usable], start + np.arange(options.window))
         pictures = {frame: self._region(record, frame) for frame in np.unique(usable[near])}
@@ -57,9 +60,10 @@ class SyncSampler(Sampler):
 
 
 def lip_shapes(record: records.ClipRecord, start: int, length: int) -> np.ndarray:
-    """The lips in the middle of each window of a run, in units of their spread over the clip.
+    """Returns the lip landmarks in the middle of each window, in units of their spread in the clip.
 
-    Relative to the clip's mean, so that neither face nor place is left, only what speech does.
+    They are relative to the clip's mean, so that only the motion of speech remains, not the face
+    or its place.
 
     Returns:
       (length - 4, 80) float32.
@@ -71,7 +75,7 @@ def lip_shapes(record: records.ClipRecord, start: int, length: int) -> np.ndarra
 
 
 def nearest_frames(frame_ticks: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The frame next to each tick: positions (T,) int64 and how far off they are (T,), in ticks."""
+    """Finds the frame nearest to each tick: positions (T,) int64 and distances (T,) in ticks."""
     right = np.clip(np.searchsorted(frame_ticks, ticks), 1, max(len(frame_ticks) - 1, 1))
     right = np.minimum(right, len(frame_ticks) - 1)
     left = np.maximum(right - 1, 0)
@@ -80,10 +84,10 @@ def nearest_frames(frame_ticks: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarr
 
 
 def speaking_starts(record: records.ClipRecord, usable: np.ndarray, length: int) -> np.ndarray:
-    """First ticks of the runs that have a face throughout and something to hear, (S,) int64.
+    """Returns first ticks of the runs with a face throughout and with speech, (S,) int64.
 
-    Over silence lips and sound fit at every lag. Loudness is the mean of the log-mel frames above
-    silence, and a run must have half of what the loudest one of its clip has.
+    In silence, lips and sound agree at every lag. So a run's loudness, the mean of its log-mel
+    frames above silence, must be at least half of the clip's loudest run.
     """
     starts = windows.possible_starts(record.num_ticks, length)
     if not len(usable) or not len(starts):
@@ -100,10 +104,10 @@ def speaking_starts(record: records.ClipRecord, usable: np.ndarray, length: int)
 
 
 def sync_span(mel: np.ndarray, start: int, count: int, margin: int) -> np.ndarray:
-    """The mel frames of lip windows start ... start + count - 1 and of `margin` on either side.
+    """Cuts the mel frames of lip windows start ... start + count - 1 and `margin` on either side.
 
     Returns:
-      (4 (count + 2 margin - 1) + 20, 80); silence beyond the clip.
+      (4 (count + 2 margin - 1) + 20, 80), padded with silence beyond the clip.
     """
     first = STEPS_PER_FRAME * (start - margin) + FIRST_STEP
     last = first + STEPS_PER_FRAME * (count + 2 * margin - 1) + STEPS

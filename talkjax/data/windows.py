@@ -1,8 +1,8 @@
-"""Pure functions of the loader: which window, which frames, which references, which distortions.
+"""Pure functions that choose windows, frames and references, and that distort samples.
 
-Times are in *ticks* of the 25 Hz landmark clock; a window of T ticks that starts at tick s covers
-the times s ... s + T - 1. References always come from outside of it, so that no answer is handed
-over with the question.
+Times are in *ticks* of the 25 Hz landmark clock. A window of T ticks that starts at tick s covers
+the times s ... s + T - 1. References always come from outside the window, so that they do not
+contain the answer.
 """
 
 import math
@@ -15,12 +15,12 @@ _SLACK = 1e-3  # ticks; timestamps are float32
 
 
 def possible_starts(num_ticks: int, window: int) -> np.ndarray:
-    """All first ticks of windows that leave at least one tick outside, (S,) int64."""
+    """Returns all first ticks of windows that leave at least one tick outside, (S,) int64."""
     return np.arange(max(0, num_ticks - window + 1 if num_ticks > window else 0))
 
 
 def covering_starts(num_ticks: int, window: int) -> np.ndarray:
-    """First ticks of the fewest windows that cover a clip; the last one ends with the clip."""
+    """Returns first ticks of the fewest windows that cover a clip; the last ends with the clip."""
     if num_ticks <= window:
         return np.zeros(0, np.int64)
     starts = np.arange(0, num_ticks - window + 1, window)
@@ -35,9 +35,9 @@ def count_frames(
 
     Args:
       frame_ticks: (N,) increasing frame times in ticks.
-      starts: (S,) first ticks.
+      starts: (S,) first ticks of windows.
       window: T.
-      margin: ticks beside the window that count as neither.
+      margin: Frames within so many ticks of the window count as neither.
 
     Returns:
       inside (S,), outside (S,).
@@ -54,10 +54,10 @@ def count_frames(
 def starts_with_frames(
     frame_ticks: np.ndarray, starts: np.ndarray, window: int, margin: int
 ) -> tuple[np.ndarray, int]:
-    """The starts whose windows hold an image frame and leave one outside for the reference.
+    """Selects starts whose windows hold an image frame and leave one outside for the reference.
 
     Returns:
-      (starts, margin): the margin is 0 where no start could respect it.
+      (starts, margin); the margin is 0 if no start allows the given one.
     """
     for reach in (margin, 0):
         inside, outside = count_frames(frame_ticks, starts, window, reach)
@@ -70,7 +70,7 @@ def starts_with_frames(
 def split_frames(
     frame_ticks: np.ndarray, start: int, window: int, margin: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the frames in the window, and of those outside of it, each (n,) int64."""
+    """Returns positions of the frames inside the window and of those outside, each (n,) int64."""
     end = start + window - 1
     inside = (frame_ticks >= start - _SLACK) & (frame_ticks <= end + _SLACK)
     outside = (frame_ticks < start - margin - _SLACK) | (frame_ticks > end + margin + _SLACK)
@@ -78,7 +78,7 @@ def split_frames(
 
 
 def outside_ticks(num_ticks: int, start: int, window: int, margin: int) -> np.ndarray:
-    """Ticks outside of a window by more than `margin`, or just outside where there are none."""
+    """Returns ticks outside the window by more than `margin`, or by less if there are none."""
     for reach in (margin, 0):
         before = np.arange(0, max(0, start - reach))
         after = np.arange(start + window + reach, num_ticks)
@@ -88,7 +88,7 @@ def outside_ticks(num_ticks: int, start: int, window: int, margin: int) -> np.nd
 
 
 def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.ndarray:
-    """Takes `count` of `pool`: at random, or evenly spread without `rng`; repeats if it must."""
+    """Draws `count` of `pool` at random, or evenly spread without `rng`; repeats only if needed."""
     if rng is None:
         return pool[np.linspace(0, len(pool) - 1, count + 2)[1:-1].round().astype(int)]
     return rng.choice(pool, count, replace=len(pool) < count)
@@ -98,7 +98,7 @@ def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.nd
 
 
 def mel_span(mel: np.ndarray, start: int, window: int) -> np.ndarray:
-    """The mel frames that a window's ticks see, (4 (T - 1) + 16, 80); silence beyond the clip."""
+    """Cuts the mel frames of a window's ticks, (4 (T - 1) + 16, 80), padded with silence."""
     lo = MELS_PER_TICK * start - MEL_WINDOW // 2
     hi = MELS_PER_TICK * (start + window - 1) + MEL_WINDOW // 2
     out = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)
@@ -108,19 +108,19 @@ def mel_span(mel: np.ndarray, start: int, window: int) -> np.ndarray:
 
 
 def tick_windows(span: np.ndarray) -> np.ndarray:
-    """Cuts a `mel_span` into the (T, 16, 80) windows of its ticks (a view)."""
+    """Cuts a `mel_span` into the (T, 16, 80) windows of its ticks, a view."""
     views = np.lib.stride_tricks.sliding_window_view(span, MEL_WINDOW, axis=0)
     return views[::MELS_PER_TICK].transpose(0, 2, 1)
 
 
 def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
-    """A log-mel span as of a vocal tract `factor` times as short: formants move up by it.
+    """Multiplies all frequencies of a log-mel span, as a shorter vocal tract does.
 
-    Vocal tract length perturbation (Jaitly and Hinton, 2013): a voice nobody recorded.
+    This is vocal tract length perturbation (Jaitly and Hinton, 2013).
 
     Args:
       span: (L, 80) log-mel.
-      factor: of all frequencies; what comes from beyond the ends repeats the last bin.
+      factor: Factor of the frequencies. Beyond the ends the first or last bin repeats.
     """
     centres = mel_frequencies()
     place = np.interp(centres / factor, centres, np.arange(NUM_MELS))
@@ -130,10 +130,11 @@ def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
 
 
 def random_equalizer(rng: np.random.Generator, deviation: float) -> np.ndarray:
-    """A smooth gain of each mel bin, as of another microphone or timbre: (80,) float32, nats.
+    """Draws a smooth gain for each mel bin, like that of another microphone: (80,) float32, nats.
 
-    The first four cosines over the bins, the slowest (a tilt from dark to bright) the strongest;
-    at any bin the standard deviation is `deviation` (FilterAugment, arXiv 2107.13260, is similar).
+    The gain is a sum of the first four cosines over the bins; the slowest one, a tilt from dark to
+    bright, is the strongest. The standard deviation over all bins is `deviation`. FilterAugment
+    (arXiv 2107.13260) is similar.
     """
     order = np.arange(1, 5)
     amounts = rng.normal(0, 1, 4) / order
@@ -151,26 +152,26 @@ def augment_mel(
     warp: float = 0.0,
     equalizer: float = 0.0,
 ) -> np.ndarray:
-    """Distorts a log-mel span as recordings differ.
+    """Distorts a log-mel span in the ways in which recordings differ.
 
     Args:
-      rng: the sample's generator.
+      rng: The sample's generator.
       span: (L, 80) log-mel.
-      gain: standard deviation of the loudness, nats of power (0.23 nats are 1 dB).
-      noise: loudest added stationary noise, nats above `MEL_FLOOR`; half of the samples get none.
-      masks: bands and moments taken out, each at most this many (SpecAugment, arXiv 1904.08779).
-      warp: standard deviation of the logarithm of `warp_frequencies`' factor.
-      equalizer: deviation of `random_equalizer`, nats of power.
+      gain: Standard deviation of the loudness in nats of power (0.23 nats are 1 dB).
+      noise: Loudest added stationary noise in nats above `MEL_FLOOR`; half of the samples get none.
+      masks: At most so many bands and so many moments are masked (SpecAugment, arXiv 1904.08779).
+      warp: Standard deviation of the logarithm of `warp_frequencies`' factor.
+      equalizer: Deviation of `random_equalizer` in nats of power.
 
     Returns:
-      (L, 80) float32, not below the floor.
+      (L, 80) float32, at least `MEL_FLOOR`.
     """
     out = span
     if warp:
         out = warp_frequencies(out, math.exp(rng.normal(0, warp)))
     if gain or equalizer:
         change = np.float32(rng.normal(0, gain)) + random_equalizer(rng, equalizer)
-        # What is at the floor is silence, which no gain makes audible.
+        # Silence stays silent whatever the gain.
         out = np.where(out <= MEL_FLOOR + 1e-6, out, out + change)
     if noise and rng.random() < 0.5:
         level = MEL_FLOOR + rng.uniform(0, noise) + rng.normal(0, 0.5, NUM_MELS)
@@ -181,14 +182,14 @@ def augment_mel(
         for _ in range(rng.integers(masks + 1)):
             width = rng.integers(1, 11)
             low = rng.integers(NUM_MELS - width + 1)
-            out[:, low : low + width] = MEL_FLOOR  # a band that this microphone does not have
+            out[:, low : low + width] = MEL_FLOOR  # as if the microphone lacked this band
         for _ in range(rng.integers(masks + 1)):
-            # Filled with the average, not with silence: the mouth moves on, and silence must
-            # keep meaning a mouth at rest.
+            # The average, not silence, because the mouth moves on and silence must keep meaning a
+            # mouth at rest.
             width = rng.integers(1, 9)
             first = rng.integers(len(out) - width + 1)
             out[first : first + width] = average
-    # In C order: a worker process passes on other arrays through a pipe, not shared memory.
+    # Worker processes pass C-ordered arrays through shared memory, others through a slow pipe.
     return np.ascontiguousarray(np.maximum(out, MEL_FLOOR), np.float32)
 
 
@@ -198,10 +199,15 @@ def augment_mel(
 def random_similarity(
     rng: np.random.Generator, scale: float, rotation: float, shift: float
 ) -> np.ndarray:
-    """A small (2, 3) similarity of the unit crop about its centre; the arguments are deviations.
+    """Draws a small (2, 3) similarity of the unit crop about its center.
 
-    Applied to every point of a sample alike, it moves pose, content and references together: the
+    Applied to all points of a sample, it moves pose, content and references together, so the
     relations that the model learns stay true.
+
+    Args:
+      rng: The sample's generator.
+      scale, rotation, shift: Standard deviations of the scale's logarithm, of the angle in radians
+        and of the shift in crop units.
     """
     log_scale, angle, dx, dy = rng.normal(size=4) * (scale, rotation, shift, shift)
     a, b = math.exp(log_scale) * math.cos(angle), math.exp(log_scale) * math.sin(angle)
@@ -210,7 +216,7 @@ def random_similarity(
 
 
 def move_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Applies one (2, 3) transform to (..., 2) points; float32."""
+    """Applies one (2, 3) transform to (..., 2) points, in float32."""
     transform = transform.astype(np.float32)
     return points @ transform[:, :2].T + transform[:, 2]
 
@@ -221,7 +227,7 @@ def move_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
 def decode_jpeg(data: bytes) -> np.ndarray:
     """Decodes one crop to (H, W, 3) uint8 RGB with OpenCV or, without it, Pillow."""
     if not data:
-        raise ValueError("it is empty: speech without pictures trains the stage landmark alone")
+        raise ValueError("it is empty; speech without pictures trains only stage landmark")
     try:
         import cv2
     except ImportError:

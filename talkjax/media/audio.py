@@ -1,10 +1,15 @@
-"""Audio: any file to 16 kHz mono aligned with its video, log-mel frames and per-tick windows."""
+"""Audio: reading any file as 16 kHz mono aligned with its video, and log-mel spectrograms.
+
+`stream_mono` and `stream_log_mel` work piece by piece in constant memory. `load_audio` and
+`log_mel` collect their output for a whole clip.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -23,84 +28,126 @@ from talkjax.conventions import (
     TICKS_PER_SECOND,
 )
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import container as media
 
 _N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MELS_PER_SECOND
-_CHUNK = 4096  # mel frames at a time; bounds the memory of long audio
+_CHUNK = 4096  # mel frames computed at a time; bounds the memory of long audio
 _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 _MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
-_SLACK_S = 0.05  # timestamps that stray further than this from the sample count are real gaps
+_SLACK_S = 0.05  # timestamps that differ from the sample count by more than this are real gaps
 _MAX_OVERLAP_S = 1.0
 _MAX_SILENCE_S = 1800.0  # bounds what a file with absurd timestamps can cost
 
 
 class AudioBlock(NamedTuple):
-    """A run of samples: (channels, n) float32, their rate in Hz and FFmpeg's channel layout."""
+    """A block of consecutive samples.
+
+    Attributes:
+      samples: (channels, n) float32.
+      rate: Sample rate in Hz.
+      layout: FFmpeg's name of the channel layout.
+    """
 
     samples: np.ndarray
     rate: int
     layout: str
 
 
-def load_audio(path: media.Pathish, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Reads the audio of any audio or video file.
-
-    Sample 0 is the clip's zero, so that sample i belongs with `VideoFrame.time == i / sample_rate`:
-    a stream that starts later than its video is padded with silence; encoder delay is removed.
+def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Reads the audio of any audio or video file; see `stream_mono`.
 
     Args:
       path: A local media file.
-      sample_rate: Wanted rate in Hz.
+      sample_rate: Rate of the result in Hz.
 
     Returns:
-      (S,) float32 mono (mean of the channels) in [-1, 1], S = ceil(duration * sample_rate).
+      (S,) float32 mono in [-1, 1], S = ceil(duration * sample_rate).
 
     Raises:
-      UserError: No audio stream, nothing in it, only NaN, or no media file.
+      UserError: The file is not a media file, has no audio stream, or its audio is empty, all NaN
+        or longer than 4 hours.
     """
-    import soxr
-
     pieces: list[np.ndarray] = []
-    resampler, rate, total = None, sample_rate, 0
-    for block in aligned_blocks(path):
-        mono = block.samples.mean(axis=0, dtype=np.float32)
-        total += len(mono)
-        if total > _MAX_SECONDS * block.rate:
+    length = 0
+    for piece in stream_mono(path, sample_rate):
+        pieces.append(piece)
+        length += len(piece)
+        if length > _MAX_SECONDS * sample_rate:
             raise UserError(
                 f"{media.display_name(path)}: its audio is longer than {_MAX_SECONDS / 3600:g} "
                 "hours; cut it into parts"
             )
+    return np.concatenate(pieces)
+
+
+def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """Reads the audio of any audio or video file piece by piece.
+
+    Sample 0 is the clip's zero, so that sample i belongs with `VideoFrame.time == i / sample_rate`.
+    A stream that starts later than its video is padded with silence, and encoder delay is removed.
+
+    Args:
+      path: A local media file.
+      sample_rate: Rate of the result in Hz.
+
+    Yields:
+      (n,) float32 mono (the mean of the channels) in [-1, 1], n >= 0. All pieces together have
+      ceil(duration * sample_rate) samples.
+
+    Raises:
+      UserError: The file is not a media file, has no audio stream, or its audio is empty or all
+        NaN.
+    """
+    import soxr
+
+    resampler, rate = None, sample_rate
+    read = written = 0
+    for block in aligned_blocks(path):
+        mono = block.samples.mean(axis=0, dtype=np.float32)
+        read += len(mono)
         if resampler is None and block.rate != sample_rate:
             rate = block.rate
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-        pieces.append(mono if resampler is None else resampler.resample_chunk(mono))
-    if resampler is not None:
-        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    length = -(-total * sample_rate // rate)  # as librosa.resample: rounded up
-    wave = np.concatenate(pieces)[:length]
-    wave = np.pad(wave, (0, length - len(wave)))
-    return np.clip(wave, -1.0, 1.0).astype(np.float32, copy=False)
+        piece = mono if resampler is None else resampler.resample_chunk(mono)
+        written += len(piece)
+        yield np.clip(piece, -1.0, 1.0)
+    length = -(-read * sample_rate // rate)  # rounded up, as librosa.resample does
+    if resampler is not None:  # the resampler lags behind its input, so `written` < `length` here
+        rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)[: length - written]
+        written += len(rest)
+        yield np.clip(rest, -1.0, 1.0)
+    yield np.zeros(length - written, np.float32)
 
 
-def audio_duration(path: media.Pathish) -> float:
-    """Seconds from the clip's zero to the end of its audio, by decoding it (see `load_audio`)."""
+def exact_duration(path: PathLike) -> Fraction:
+    """Decodes a file's audio and returns the seconds from the clip's zero to its end.
+
+    Raises:
+      UserError: As `stream_mono`.
+    """
     total, rate = 0, 1
     for block in aligned_blocks(path):
         total, rate = total + block.samples.shape[1], block.rate
-    return total / rate
+    return Fraction(total, rate)
 
 
-def aligned_blocks(path: media.Pathish) -> Iterator[AudioBlock]:
-    """Streams a file's audio, every channel at its own rate, without gaps from the clip's zero.
+def audio_duration(path: PathLike) -> float:
+    """Returns `exact_duration` as a float."""
+    return float(exact_duration(path))
 
-    Gaps in the timestamps are filled with silence and overlaps are cut, so that a sample's
-    number always tells its time. Values that are not finite become 0.
+
+def aligned_blocks(path: PathLike) -> Iterator[AudioBlock]:
+    """Streams a file's audio with all channels at its own rate, from the clip's zero, without gaps.
+
+    Gaps in the timestamps are filled with silence and overlaps are cut, so that the index of a
+    sample always gives its time. Values that are not finite become 0.
 
     Yields:
-      `AudioBlock`s of one rate and one layout.
+      `AudioBlock`s, all of the same rate and layout.
 
     Raises:
-      UserError: As `load_audio`.
+      UserError: As `stream_mono`.
     """
     name = media.display_name(path)
     seen, finite = 0, False
@@ -150,14 +197,22 @@ def _mark_last(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[av.AudioFrame,
 
 
 def _stored_length(frame: av.AudioFrame) -> int:
-    """Samples of a stream's last frame: mp4 cuts the encoder's padding by the packet's duration."""
-    samples = Fraction(frame.time_base) * frame.sample_rate * (frame.duration or 0)
-    exact = Fraction(frame.time_base) * frame.sample_rate <= 1
-    return min(frame.samples, round(samples)) if exact and samples >= 1 else frame.samples
+    """Returns the number of samples of a stream's last frame.
+
+    A frame that lasts less than its samples ends with the encoder's padding. In Matroska, durations
+    are rounded to milliseconds, so small differences are no padding there.
+    """
+    tick = Fraction(frame.time_base) * frame.sample_rate  # samples per tick
+    samples = round(tick * (frame.duration or 0))
+    rounding = 0 if tick <= 1 else 2 * tick
+    return samples if 1 <= samples < frame.samples - rounding else frame.samples
 
 
 def channel_layout(layout: av.AudioLayout) -> tuple[str, int]:
-    """FFmpeg's name of a layout and its channels; files that name none get the usual one."""
+    """Returns FFmpeg's name of a layout and its number of channels.
+
+    A layout without a name gets the usual name for its number of channels.
+    """
     count = layout.nb_channels
     if count > len(_LAYOUTS):
         return "mono", 1
@@ -190,14 +245,14 @@ class _Placement:
                 elif 0 < gap <= self._silence_left:
                     silence = gap
                     self._silence_left -= gap
-                else:  # joined recordings, or nonsense: run on from here
+                else:  # joined recordings or absurd timestamps: continue from here
                     self._zero += Fraction(gap, self._rate)
         self._written += silence + count - cut
         return silence, cut
 
 
 def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
-    """Samples of any type as (channels, n) float32 at `rate`."""
+    """Converts samples of any type to (channels, n) float32 at `rate`."""
     data = frame.to_ndarray()
     if not frame.format.is_planar:
         data = data.reshape(-1, frame.layout.nb_channels).T
@@ -206,7 +261,7 @@ def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
     elif np.issubdtype(data.dtype, np.integer):
         data = (data / (np.iinfo(data.dtype).max + 1)).astype(np.float32)
     data = data.astype(np.float32, copy=False)
-    if data.shape[0] != channels:  # an absurd count, or the layout changes in the middle
+    if data.shape[0] != channels:  # too many, or the layout changed
         data = np.repeat(data.mean(axis=0, keepdims=True), channels, axis=0)
     if frame.sample_rate != rate:
         import soxr
@@ -217,7 +272,7 @@ def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def mel_filterbank() -> np.ndarray:
-    """Returns librosa's slaney mel filterbank, (80, 257) float32."""
+    """Returns librosa's Slaney mel filterbank, (80, 257) float32."""
     import librosa
 
     return librosa.filters.mel(
@@ -227,16 +282,16 @@ def mel_filterbank() -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _window() -> np.ndarray:
-    """The periodic Hann window of 400 samples, centred in 512."""
+    """Returns the periodic Hann window of 400 samples, centred in 512."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WIN) / _WIN)
     side = (_N_FFT - _WIN) // 2
     return np.pad(hann, (side, _N_FFT - _WIN - side)).astype(np.float32)
 
 
 def log_mel(wave: np.ndarray) -> np.ndarray:
-    """Log-mel spectrogram of 16 kHz mono audio.
+    """Computes the log-mel spectrogram of 16 kHz mono audio.
 
-    Equals log(max(librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without its slow
+    It equals log(max(librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without the slow
     first call. Frame m is centred at m / 100 s; samples outside of the clip are zero.
 
     Args:
@@ -248,28 +303,51 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
     wave = np.asarray(wave, np.float32)
     if wave.ndim != 1:
         raise ValueError(f"log_mel takes (S,) mono audio, not an array of shape {wave.shape}")
-    padded = np.pad(wave, _N_FFT // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _N_FFT)[::_HOP]
-    count = 1 + len(wave) // _HOP
-    out = np.empty((count, NUM_MELS), np.float32)
-    for start in range(0, count, _CHUNK):
-        stop = min(start + _CHUNK, count)
-        spectrum = np.fft.rfft(frames[start:stop] * _window(), axis=-1)
-        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        out[start:stop] = np.log(np.maximum(power @ mel_filterbank().T, math.exp(MEL_FLOOR)))
-    return out
+    return np.concatenate(list(stream_log_mel([wave], _CHUNK)))
+
+
+def stream_log_mel(waves: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Computes `log_mel` of audio that arrives in pieces.
+
+    Args:
+      waves: Consecutive pieces of 16 kHz mono float32 audio, each of any length.
+      size: Number of frames in each result but the last.
+
+    Yields:
+      (n, 80) float32 of the next frames; n is `size`, and at most `size` at the end.
+    """
+    silence = np.zeros(_N_FFT // 2, np.float32)  # before and after the clip
+    samples = np.zeros(0, np.float32)
+    enough = (size - 1) * _HOP + _N_FFT  # samples that `size` frames see
+    for wave in itertools.chain([silence], waves, [silence]):
+        samples = np.concatenate([samples, wave])
+        start = 0
+        while len(samples) - start >= enough:
+            yield _log_mel_frames(samples[start : start + enough])
+            start += size * _HOP
+        samples = samples[start:]
+    if len(samples) >= _N_FFT:
+        yield _log_mel_frames(samples)
+
+
+def _log_mel_frames(samples: np.ndarray) -> np.ndarray:
+    """Computes (n, 80) frames of samples, without padding."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::_HOP]
+    spectrum = np.fft.rfft(frames * _window(), axis=-1)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+    return np.log(np.maximum(power @ mel_filterbank().T, math.exp(MEL_FLOOR)))
 
 
 def tick_count(samples: int) -> int:
-    """Number of 25 Hz ticks that cover `samples` of 16 kHz audio."""
+    """Returns the number of 25 Hz ticks that cover `samples` of 16 kHz audio."""
     return math.ceil(samples * TICKS_PER_SECOND / SAMPLE_RATE)
 
 
 def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
     """Cuts the mel window of each landmark tick.
 
-    Tick k is at k / 25 s, mel frame 4k; its window is mel[4k - 8 : 4k + 8]. Outside of the
-    spectrogram is silence, log(1e-5).
+    Tick k is at k / 25 s, which is mel frame 4k, and its window is mel[4k - 8 : 4k + 8]. Outside of
+    the spectrogram there is silence, log(1e-5).
 
     Args:
       mel: (M, 80) float32 from `log_mel`.
@@ -279,9 +357,8 @@ def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
       (T, 16, 80) float32.
     """
     numbers = np.arange(ticks) if np.ndim(ticks) == 0 else np.asarray(ticks)
-    index = numbers[:, None] * MELS_PER_TICK + np.arange(
-        -(MEL_WINDOW // 2), MEL_WINDOW // 2
-    )  # (T, 16)
+    offsets = np.arange(-(MEL_WINDOW // 2), MEL_WINDOW // 2)
+    index = numbers[:, None] * MELS_PER_TICK + offsets  # (T, 16)
     inside = (index >= 0) & (index < len(mel))
     windows = np.full((*index.shape, NUM_MELS), MEL_FLOOR, np.float32)
     windows[inside] = mel[index[inside]]

@@ -1,4 +1,4 @@
-"""Carrying a file's audio into an output container: copied as it is where that is safe."""
+"""Carries a file's audio into an output container, unchanged wherever that is safe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from av.packet import PacketSideData
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import audio
 from talkjax.media import container as media
 
-# What each container takes without loss of compatibility; the rest becomes AAC (Matroska: FLAC).
+# Codecs that players accept in each container. Others are encoded as AAC, or FLAC in Matroska.
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"},
@@ -23,17 +24,17 @@ COPIED = {
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200)
 _AAC_RATES += (96000,)
 _AAC_LAYOUTS = ("mono", "stereo", "5.1", "7.1")
-_BITS_A_SAMPLE = 4  # generous for AAC: 176 kbit/s a channel at 44.1 kHz
+_BITS_PER_SAMPLE = 4  # generous for AAC: 176 kbit/s per channel at 44.1 kHz
 
 
 class AudioTrack:
-    """The audio of one input file as packets for an output stream, made as they are asked for.
+    """The audio of one input file as packets of an output stream, produced on demand.
 
     Attributes:
-      copied: Whether the packets are the original ones.
+      copied: Whether the packets are those of the input.
     """
 
-    def __init__(self, output, output_format: str, path: media.Pathish) -> None:
+    def __init__(self, output, output_format: str, path: PathLike) -> None:
         """Adds the stream to `output` (PyAV, header not yet written).
 
         Raises:
@@ -56,7 +57,7 @@ class AudioTrack:
         self._next: av.Packet | None = None
 
     def packets(self, until: float | None) -> Iterator[av.Packet]:
-        """Yields the packets that start before `until` seconds; all that are left if None."""
+        """Yields the packets that start before `until` seconds, or all remaining ones if None."""
         while True:
             if self._next is None:
                 self._next = next(self._packets, None)
@@ -78,7 +79,7 @@ class AudioTrack:
                 try:
                     packet = next(packets, None)
                 except (av.error.FFmpegError, OSError):
-                    return  # a file that is cut short: what is there is used
+                    return  # a truncated file; what could be read is used
                 if packet is None:
                     return
                 if packet.size == 0:
@@ -105,19 +106,19 @@ class AudioTrack:
 
 
 def _can_copy(source, stream: av.AudioStream, output_format: str, zero: Fraction) -> bool:
-    """Whether the packets keep their length and place in the output's container."""
+    """Returns whether the packets keep their length and time in the output's container."""
     name = media.codec_name(stream)
     if name not in COPIED[output_format] or not stream.codec_context.sample_rate:
         return False
     first = next((packet for packet in source.demux(stream) if packet.size), None)
     if first is None or first.pts is None:
         return False
-    # FFmpeg's Matroska muxer would not mark the encoder's delay and shift the video instead.
+    # FFmpeg's Matroska muxer does not record the encoder's delay; it would shift the video.
     return output_format != "matroska" or first.pts * first.time_base >= zero
 
 
 def _add_encoder(output, output_format: str, source: av.AudioCodecContext) -> av.AudioStream:
-    """Adds an encoder with the source's rate and channels, as far as the codec knows them."""
+    """Adds an encoder with the source's rate and channels, or the nearest that the codec has."""
     layout, channels = audio.channel_layout(source.layout)
     if output_format == "matroska":
         return output.add_stream("flac", rate=source.sample_rate, layout=layout)
@@ -125,15 +126,16 @@ def _add_encoder(output, output_format: str, source: av.AudioCodecContext) -> av
         layout, channels = "stereo", 2
     rate = next((known for known in _AAC_RATES if known >= source.sample_rate), 48000)
     stream = output.add_stream("aac", rate=rate, layout=layout)
-    stream.bit_rate = min(192_000, _BITS_A_SAMPLE * rate) * channels
+    stream.bit_rate = min(192_000, _BITS_PER_SAMPLE * rate) * channels
     return stream
 
 
 class _PacketClock:
-    """Puts packets on a clock of single samples whose 0 is the clip's zero.
+    """Converts the timestamps of packets to a clock that counts samples from the clip's zero.
 
     Containers such as Matroska store milliseconds. Where packets have a fixed number of samples
-    and their timestamps agree with the count, the count is used, so that nothing is rounded.
+    and their timestamps agree with the number of samples so far, that number is used, so that
+    nothing is rounded.
     """
 
     def __init__(self, rate: int, frame_size: int, zero: Fraction) -> None:
@@ -145,7 +147,7 @@ class _PacketClock:
         base = Fraction(packet.time_base)
         stamp = packet.pts if packet.pts is not None else packet.dts
         given = round(packet.duration * base * self._rate) if packet.duration else 0
-        rounding = max(1, round(base * self._rate))  # samples a tick: 44 in Matroska, else 1
+        rounding = max(1, round(base * self._rate))  # samples per tick: 44 in Matroska, else 1
         length = self._size or given
         if stamp is None:
             start = self._expected or 0
@@ -156,10 +158,10 @@ class _PacketClock:
                 if self._size and abs(start - expected) <= rounding:
                     start = expected
                 elif start <= expected - max(length, 1):
-                    start = expected  # timestamps must rise
+                    start = expected  # timestamps must increase
         full = self._size or self._given or given
         if given and given < full - 2 * rounding:
-            length = given  # the last packet, its padding already cut
+            length = given  # the last packet, whose padding is cut already
         else:
             length = max(1, length - _discarded(packet))
         self._given = given
@@ -170,6 +172,6 @@ class _PacketClock:
 
 
 def _discarded(packet: av.Packet) -> int:
-    """Samples at the packet's end that are the encoder's padding."""
+    """Returns the number of samples at the packet's end that are the encoder's padding."""
     data = PacketSideData.from_packet(packet, "skip_samples")
     return int.from_bytes(bytes(data)[4:8], "little") if data and data.data_size >= 8 else 0

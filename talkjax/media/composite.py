@@ -1,8 +1,8 @@
-"""Puts a generated mouth region back into its frame.
+"""Pastes a generated mouth region into its frame.
 
-Only pixels inside of the feathered mask change; every other pixel of the frame keeps its exact
-value. Where things go follows from the transform and fixed boxes alone (see `crop`), so nothing
-here depends on the lips.
+Only pixels inside the feathered mask change; every other pixel of the frame keeps its exact value.
+The transform and fixed boxes alone decide where the region goes (see `crop`), so nothing here
+depends on the lips.
 """
 
 import cv2
@@ -12,21 +12,19 @@ from talkjax.conventions import MASK, MOUTH_REGION, Box
 from talkjax.head_pose import invert
 from talkjax.media.crop import warp_crop
 
-# Crop units, as all boxes. The feather runs inwards from the mask's border, where alpha is 0.
+# In crop units, as all boxes. The feather runs inwards from the mask's border, where alpha is 0.
 FEATHER = 0.06
 CORNER = 0.15
 
-RING = 0.0625  # how far around the mask the colours are compared
-_GRID = (
-    64  # side of the coarse crop on which they are: cells, not pixels, so that noise averages out
-)
+RING = 0.0625  # width of the ring around the mask in which colours are compared
+_GRID = 64  # side of the coarse crop in which they are compared; its cells average noise out
 _MAX_GAIN = 1.1
 _MAX_SHIFT = 20.0  # levels of 255
 _MIN_CELLS = 24
 
 
 def _window(transform: np.ndarray, box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The part of a (H, W) frame that a box can reach: (y0, x0, y1, x1), maybe empty."""
+    """Returns (y0, x0, y1, x1), the possibly empty part of a (H, W) frame that a box can reach."""
     corners = np.array([(x, y, 1.0) for x in (box.x0, box.x1) for y in (box.y0, box.y1)])
     points = corners @ invert(transform).T
     low, high = np.floor(points.min(0)), np.ceil(points.max(0))
@@ -41,24 +39,24 @@ def feathered_alpha(
     feather: float = FEATHER,
     corner: float = CORNER,
 ) -> np.ndarray:
-    """The weight of the generated image at frame pixels.
+    """Computes the weight of the generated image at the pixels of a window.
 
     Args:
-      transform: (2, 3) frame to crop coordinates.
-      window: (y0, x0, y1, x1) frame pixels.
-      mask: box in crop coordinates.
-      feather: width over which alpha rises (smoothly) from 0 at the mask's border to 1; crop units.
-      corner: radius of the mask's rounded corners, crop units.
+      transform: (2, 3) transform from frame to crop coordinates.
+      window: (y0, x0, y1, x1) in frame pixels.
+      mask: Box in crop coordinates.
+      feather: Width over which alpha rises smoothly from 0 at the mask's border to 1, crop units.
+      corner: Radius of the mask's rounded corners, crop units.
 
     Returns:
-      (y1-y0, x1-x0) float32 in [0, 1], 0 outside of the mask.
+      (y1-y0, x1-x0) float32 in [0, 1], 0 outside the mask.
     """
     y0, x0, y1, x1 = window
     xs, ys = np.arange(x0, x1) + 0.5, np.arange(y0, y1)[:, None] + 0.5
     half = np.array([mask.x1 - mask.x0, mask.y1 - mask.y0]) / 2
     corner = min(corner, *half)
     centre = np.array([mask.x0 + mask.x1, mask.y0 + mask.y1]) / 2
-    # Signed distance to a rounded rectangle, negative inside.
+    # The signed distance to a rounded rectangle is negative inside.
     beyond = [
         np.abs(m[0] * xs + m[1] * ys + (m[2] - c)).astype(np.float32) - np.float32(h - corner)
         for m, c, h in zip(transform, centre, half, strict=True)
@@ -76,22 +74,22 @@ def match_colour(
     region_box: Box = MOUTH_REGION,
     mask: Box = MASK,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The colour change that makes a generated region agree with its frame around the mask.
+    """Computes the colour change that matches a generated region to its frame around the mask.
 
-    The region shows the mask's surroundings too, and an ideal model would return them as they
-    are. Per channel, mean and spread of the ring around the mask (`RING` wide, inside of region and
-    frame) are made equal, within bounds: a wrong ring must not do harm.
+    The region also shows the surroundings of the mask, which an ideal model returns unchanged. In
+    the ring around the mask (`RING` wide, inside both region and frame), the mean and the spread of
+    each channel are made equal, within limits that keep a bad ring from doing harm.
 
     Args:
       frame: (H, W, 3) uint8.
       region: (h, w, 3), 0 to 255.
-      transform: (2, 3) frame to crop coordinates.
-      region_box: what the region shows, crop coordinates.
-      mask: box that is pasted, crop coordinates.
+      transform: (2, 3) transform from frame to crop coordinates.
+      region_box: What the region shows, crop coordinates.
+      mask: Box that is pasted, crop coordinates.
 
     Returns:
-      gain (3,) and offset (3,) float32: `region * gain + offset` matches. (1, 0) where too little
-      of the ring is inside of the frame.
+      Gain (3,) and offset (3,) float32; `region * gain + offset` matches the frame. They are 1 and
+      0 where too little of the ring is inside the frame.
     """
     neutral = np.ones(3, np.float32), np.zeros(3, np.float32)
     y0, x0, y1, x1 = region_box.pixels(_GRID)
@@ -105,29 +103,30 @@ def match_colour(
     ring = near & ~inside & ((at > 0.5) & (at < limits - 0.5)).all(0)
     if ring.sum() < _MIN_CELLS:
         return neutral
-    # Cut at the region's own resolution, as the model's input was: a perfect region stays as it is.
+    # Like the model's input, the original is cut at the region's resolution, so that a perfect
+    # region does not change.
     size = round(region.shape[1] / (region_box.x1 - region_box.x0))
     original = region_box.cut(warp_crop(frame, transform, size))
     truth, shown = (
-        cv2.resize(np.float32(image), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)[ring]
+        cv2.resize(image.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)[ring]
         for image in (original, region)
     )
-    want, have = truth.mean(0), shown.mean(0)
+    target, mean = truth.mean(0), shown.mean(0)
     gain = np.clip((truth.std(0) + 1) / (shown.std(0) + 1), 1 / _MAX_GAIN, _MAX_GAIN)
-    shift = np.clip(want - have, -_MAX_SHIFT, _MAX_SHIFT)
-    return gain, have + shift - gain * have
+    shift = np.clip(target - mean, -_MAX_SHIFT, _MAX_SHIFT)
+    return gain, mean + shift - gain * mean
 
 
 def _to_frame(
     region: np.ndarray, transform: np.ndarray, box: Box, window: tuple[int, int, int, int]
 ) -> np.ndarray:
-    """Resamples a (h, w, 3) float32 region, which shows `box`, at the pixels of a window."""
+    """Resamples a (h, w, 3) float32 region that shows `box` at the pixels of a window."""
     height, width = region.shape[:2]
     extent = np.array([box.x1 - box.x0, box.y1 - box.y0])
-    unit = np.sqrt(abs(np.linalg.det(transform[:, :2])))  # crop units in a frame pixel
-    wanted = np.maximum(np.round(extent / unit), 1).astype(int)
-    if wanted[0] < width or wanted[1] < height:  # the face is smaller than the crop: no aliasing
-        width, height = min(width, int(wanted[0])), min(height, int(wanted[1]))
+    unit = np.sqrt(abs(np.linalg.det(transform[:, :2])))  # crop units per frame pixel
+    shown = np.maximum(np.round(extent / unit), 1).astype(int)  # (width, height) in the frame
+    if shown[0] < width or shown[1] < height:  # shrink with area averaging, against aliasing
+        width, height = min(width, int(shown[0])), min(height, int(shown[1]))
         region = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
     y0, x0, y1, x1 = window
     scale = np.array([width, height]) / extent
@@ -157,17 +156,18 @@ def paste(
     """Pastes a generated region into its frame, at the frame's own resolution.
 
     Args:
-      frame: (H, W, 3) uint8, untouched.
-      region: (h, w, 3) uint8, or float from 0 to 255; any size, it shows `region_box`.
-      transform: (2, 3) frame to crop coordinates.
-      region_box: what the region shows, crop coordinates.
-      mask: what is replaced, crop coordinates; inside of `region_box`.
-      feather: see `feathered_alpha`.
-      corner: see `feathered_alpha`.
-      colour: whether the region's colours are first matched to the frame's (`match_colour`).
+      frame: (H, W, 3) uint8; it is not changed.
+      region: (h, w, 3) uint8, or float from 0 to 255, of any size.
+      transform: (2, 3) transform from frame to crop coordinates.
+      region_box: What the region shows, crop coordinates.
+      mask: What is replaced, crop coordinates; it lies inside `region_box`.
+      feather: See `feathered_alpha`.
+      corner: See `feathered_alpha`.
+      colour: Whether to match the region's colours to the frame first (`match_colour`).
 
     Returns:
-      (H, W, 3) uint8. Where alpha is 0, all outside of the mask, it equals `frame` bit for bit.
+      (H, W, 3) uint8. Where alpha is 0, which includes everything outside the mask, it equals
+      `frame` bit for bit.
     """
     out = frame.copy()
     transform = np.asarray(transform, np.float64)
@@ -182,6 +182,6 @@ def paste(
     alpha = feathered_alpha(transform, window, mask, feather, corner)[..., None]
     original = frame[y0:y1, x0:x1].astype(np.float32)
     mixed = np.clip(original + alpha * (generated - original), 0, 255)
-    # Where alpha is 0 the sum is the original, unless the generated value is not finite.
+    # Where alpha is 0, `mixed` is the original only if the generated value is finite.
     out[y0:y1, x0:x1] = np.where(alpha > 0, np.rint(mixed).astype(np.uint8), frame[y0:y1, x0:x1])
     return out

@@ -1,8 +1,8 @@
-"""Opening media files that may be hostile, and the clock that their streams share.
+"""Opening possibly hostile media files, and the clock that their streams share.
 
-Every file goes through `open_input`, which gives FFmpeg a plain local path, the `file` protocol
-only and a fixed list of self-contained formats: play lists, concatenations and other formats
-that name further files or addresses are refused before anything in them is followed.
+Every file is opened by `open_input`, which restricts FFmpeg to a plain local path, the `file`
+protocol and a fixed list of self-contained formats. Play lists, concatenations and other formats
+that name further files or addresses are refused before any of these is opened.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 
 # Self-contained formats only: no hls, dash, concat, sdp, image2, lavfi, avisynth ...
 _FORMATS = (
@@ -24,19 +25,24 @@ _FORMATS = (
     "h264,hevc,m4v,ivf,obu,av1,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,dts,"
     "truehd,loas,mp2,dv,rm,nsv,vob,y4m,yuv4mpegpipe"
 )
+# A tag that is not UTF-8 must not prevent a file from being read. PyAV before 19 raises an error
+# unless it gets this option; later versions decode any bytes and have no such option.
+_TAG_ERRORS = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26  # 67 Mpixel: 8192 x 8192
 
-Pathish = str | os.PathLike
 
+def check_local_file(path: PathLike) -> str:
+    """Returns the absolute path of a media file.
 
-def check_local_file(path: Pathish) -> str:
-    """Returns the absolute path of an existing, non-empty, regular file, else a `UserError`."""
+    Raises:
+      UserError: The path is an address, or does not name a regular, readable, non-empty file.
+    """
     name = os.fspath(path)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
     if not name or "\0" in name:
-        raise UserError("no media file was named; give the path of a video or audio file")
+        raise UserError("the path is empty or invalid; give the path of a video or audio file")
     try:
         status = os.stat(name)
     except OSError as error:
@@ -59,17 +65,17 @@ def check_local_file(path: Pathish) -> str:
 
 
 @contextlib.contextmanager
-def open_input(path: Pathish) -> Iterator[av.container.InputContainer]:
+def open_input(path: PathLike) -> Iterator[av.container.InputContainer]:
     """Opens a local media file for reading.
 
     Args:
-      path: A local path; addresses, directories, devices and play lists are refused.
+      path: A local path. Addresses, directories, devices and play lists are refused.
 
     Yields:
       The PyAV container.
 
     Raises:
-      UserError: The file is missing, empty, unreadable, truncated beyond use or not media.
+      UserError: The file is missing, empty, unreadable, badly truncated or not a media file.
     """
     name = check_local_file(path)
     try:
@@ -78,7 +84,7 @@ def open_input(path: Pathish) -> Iterator[av.container.InputContainer]:
             "file:" + name,
             options={"max_pixels": str(MAX_PIXELS)},
             container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
-            metadata_errors="replace",
+            **_TAG_ERRORS,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UserError(
@@ -97,7 +103,7 @@ def _reason(error: BaseException) -> str:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The best moving-picture stream, or None; cover art of audio files does not count."""
+    """Returns the best stream of moving pictures (not cover art), or None."""
     best = container.streams.best("video")
     candidates = ([best] if best is not None else []) + list(container.streams.video)
     for stream in candidates:
@@ -108,7 +114,7 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The best audio stream that can be decoded, or None."""
+    """Returns the best audio stream that can be decoded, or None."""
     best = container.streams.best("audio")
     candidates = ([best] if best is not None else []) + list(container.streams.audio)
     for stream in candidates:
@@ -118,12 +124,12 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
 
 
 def codec_name(stream) -> str:
-    """FFmpeg's name of a stream's format (and not of the decoder, such as mp3float)."""
+    """Returns FFmpeg's name of a stream's codec (not of the decoder, such as mp3float)."""
     return stream.codec_context.codec.canonical_name
 
 
 class Damage:
-    """Counts what went wrong while decoding one stream."""
+    """Counts what went wrong in decoding one stream."""
 
     def __init__(self) -> None:
         self.errors = 0
@@ -134,12 +140,12 @@ class Damage:
 
 
 def decode(container, stream, damage: Damage) -> Iterator:
-    """Decodes a stream to its end, passing over damaged packets.
+    """Decodes a stream to its end and skips damaged packets.
 
     Args:
       container: From `open_input`.
       stream: One of its streams.
-      damage: Is told of packets that failed and of a file that stops early.
+      damage: Records packets that cannot be decoded, and a file that ends early.
 
     Yields:
       PyAV frames in presentation order.
@@ -164,11 +170,11 @@ def decode(container, stream, damage: Damage) -> Iterator:
 
 
 def frame_ticks(frame) -> int | None:
-    """A frame's presentation time in its time base, or None if the file has none."""
+    """Returns a frame's presentation time in its time base, or None if the file has none."""
     return frame.pts if frame.pts is not None else frame.dts
 
 
-def _first_time(path: Pathish, pick) -> Fraction | None:
+def _first_time(path: PathLike, pick) -> Fraction | None:
     with open_input(path) as container:
         stream = pick(container)
         if stream is None:
@@ -179,18 +185,19 @@ def _first_time(path: Pathish, pick) -> Fraction | None:
     return None
 
 
-def clip_zero(path: Pathish) -> Fraction:
-    """The clip's zero on its container's clock, in seconds.
+def clip_zero(path: PathLike) -> Fraction:
+    """Returns the clip's zero on the clock of its container, in seconds.
 
-    It is the earlier of the first decoded picture and the first decoded audio sample, which is
-    what players treat as the start. Decoding (and not the header) decides, so encoder delay,
-    edit lists and the arbitrary first timestamp of MPEG streams are all accounted for.
+    It is the time of the first decoded picture or of the first decoded audio sample, whichever is
+    earlier, which players treat as the start. Because it comes from decoding and not from the
+    header, it accounts for encoder delay, edit lists and the arbitrary first timestamp of MPEG
+    streams.
     """
     times = [_first_time(path, video_stream), _first_time(path, audio_stream)]
     known = [time for time in times if time is not None]
     return min(known, default=Fraction(0))
 
 
-def display_name(path: Pathish) -> str:
-    """The path as the user gave it, for messages."""
+def display_name(path: PathLike) -> str:
+    """Returns the path as the user gave it, for messages."""
     return str(Path(os.fsdecode(os.fspath(path))))

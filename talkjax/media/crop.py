@@ -1,6 +1,6 @@
 """Cuts the crop that the networks see out of a frame.
 
-The crop is cut by a transform of `talkjax.head_pose`. Its region and mask are fixed boxes in it
+A transform of `talkjax.head_pose` places the crop. Region and mask are fixed boxes within the crop
 (`talkjax.conventions`), so none of them depends on jaw or lips.
 """
 
@@ -13,9 +13,9 @@ from talkjax.head_pose import invert
 
 
 def index_matrix(transform: np.ndarray, size: int) -> np.ndarray:
-    """The (2, 3) matrix between pixel *indices* that OpenCV's warps want.
+    """Converts a transform to a (2, 3) matrix between pixel *indices*, which OpenCV's warps expect.
 
-    Continuous coordinates have pixel centres at half-integers, indices at integers.
+    Pixel centres are at half-integers in continuous coordinates, and at integers as indices.
     """
     matrix = transform * size
     matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
@@ -25,13 +25,13 @@ def index_matrix(transform: np.ndarray, size: int) -> np.ndarray:
 def warp_crop(frame: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     """Cuts the crop out of a frame.
 
-    A large face is first shrunk by whole numbers with area averaging, so that it does not alias;
-    what lies outside of the frame repeats its edge.
+    A large face is first reduced by a whole factor with area averaging, so that it does not alias.
+    Outside of the frame, the crop repeats the frame's edge.
 
     Args:
       frame: (H, W, 3) uint8.
-      transform: (2, 3) frame to crop coordinates.
-      size: side of the crop, px.
+      transform: (2, 3) transform from frame to crop coordinates.
+      size: Side of the crop in pixels.
 
     Returns:
       (size, size, 3) uint8.

@@ -1,24 +1,21 @@
-"""Face landmarks: the client of `facemesh_worker.py`, which runs MediaPipe elsewhere.
+"""Face landmarks from MediaPipe, which runs in a worker process (`facemesh_worker.py`).
 
     with FaceMesh(max_faces=1) as mesh:
         for clip in clips:
             mesh.reset()
             for rgb in clip:
-                faces = mesh.detect(rgb)  # (n,478,3) float32, frame pixels
+                faces = mesh.detect(rgb)  # (n, 478, 3) float32, frame pixels
 
-The worker is started through `uv`, which builds its pinned environment on first use (this needs
-the network once, about 110 MB) and finds it ready in its cache from then on. One client owns one
-worker; several clients, in one process or many, do not disturb each other.
+The worker is started through `uv`, which builds its pinned environment on first use and keeps it in
+its cache. This needs the network once, for about 110 MB and, if the machine has neither Python 3.11
+nor 3.12, for Python 3.12. Each client owns one worker. Several clients, in one process or in many,
+are independent of each other.
 """
 
-import collections
-import contextlib
 import json
 import logging
 import os
 import pathlib
-import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -27,205 +24,58 @@ from typing import Self
 
 import numpy as np
 
+from talkjax import uv_scripts
+from talkjax.conventions import FACEMESH_POINTS
 from talkjax.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from talkjax.media.worker_process import WorkerLostError, WorkerProcess
 
 PROTOCOL_VERSION = 1
-POINTS = 478
 WORKER = pathlib.Path(__file__).with_name("facemesh_worker.py")
 
-_HEADER = struct.Struct("<IB")
-_MAX_REPLY = 64 << 20  # bytes; a longer reply is garbage, not landmarks
-_STDERR_LINES = 40
-_NOISE = ("WARNING:", "INFO:", "W0000", "I0000")  # what MediaPipe logs whenever it starts
+_PYTHONS = ">=3.11,<3.13"  # as in the header of the worker
+# The worker starts in a root directory, because a uv.toml or .python-version in the caller's folder
+# belongs to the caller.
+_ANYWHERE = pathlib.Path(sys.executable).anchor or None
 _log = logging.getLogger(__name__)
-
-# Of uv's own variables only those that describe the machine reach the worker's uv: where its cache
-# and Pythons are and how the network is reached. The rest (UV_PROJECT_ENVIRONMENT, UV_CONSTRAINT,
-# UV_PYTHON, UV_FROZEN, ...) describes the caller's project and would change the environment.
-_UV_KEPT = (
-    "UV_CACHE_DIR", "UV_NO_CACHE", "UV_LINK_MODE", "UV_OFFLINE", "UV_NO_PROGRESS",
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_KEYRING_PROVIDER",
-    "UV_HTTP", "UV_REQUEST_TIMEOUT", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
-    "UV_CONCURRENT", "UV_PYTHON_INSTALL", "UV_PYTHON_DOWNLOADS", "UV_PYTHON_PREFERENCE",
-    "UV_PYTHON_CACHE_DIR", "UV_PYTHON_CPYTHON_BUILD", "UV_CREDENTIALS_DIR", "UV_LOCK_TIMEOUT",
-)  # fmt: skip
-_DROPPED = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "__PYVENV_LAUNCHER__")
-
-
-class _WorkerLostError(Exception):
-    """The worker died, hung or spoke nonsense; a fresh one may do better."""
 
 
 def worker_command() -> list[str]:
-    """The argument list that starts the worker through uv.
+    """Returns the argument list that starts the worker through uv.
 
     Raises:
-        UserError: if there is no uv.
+      UserError: uv is not installed.
     """
-    try:
-        import uv
-
-        executable = uv.find_uv_bin()
-    except (ImportError, FileNotFoundError):
-        executable = shutil.which("uv")
-    if not executable:
-        raise UserError("cannot find uv, which runs the face landmarks; `pip install uv`")
     # No project: neither talkjax's own pyproject.toml nor the caller's may reach the environment.
-    return [executable, "run", "--quiet", "--no-project", "--script", str(WORKER)]
+    uv = uv_scripts.find_uv("the face detector")
+    return [uv, "run", "--quiet", "--no-project", "--script", str(WORKER)]
 
 
-def worker_environment(base: dict[str, str] | None = None) -> dict[str, str]:
-    """`base` (default: this process's environment) without what would disturb the worker."""
-    kept = {}
-    for name, value in (os.environ if base is None else base).items():
-        if name.startswith("UV_") and not name.startswith(_UV_KEPT):
-            continue
-        if name.startswith("PYTHON") or name in _DROPPED:
-            continue
-        kept[name] = value
-    # The running Python's home comes last: a Python that is not on PATH still beats a download.
-    home = os.path.dirname(getattr(sys, "_base_executable", None) or sys.executable)
-    kept["PATH"] = os.pathsep.join(filter(None, (kept.get("PATH"), home)))
-    kept["PYTHONUNBUFFERED"] = "1"
-    return kept
-
-
-class _Worker:
-    """One worker process and its pipes. Reads and writes may raise `_WorkerLostError`."""
-
-    def __init__(self, command: list[str]):
-        self.expired = None  # seconds, once the watchdog has struck
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                # Not the caller's folder: a uv.toml or .python-version there is the caller's.
-                cwd=pathlib.Path(sys.executable).anchor or None,
-                env=worker_environment(),
-                # A group of its own: ^C reaches the client alone, and uv and Python die together.
-                start_new_session=os.name == "posix",
-            )
-        except OSError as error:
-            raise _WorkerLostError(f"cannot start {command[0]}: {error.strerror}") from error
-        if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux; a large frame arrives sooner
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self.process.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
-        self.stderr = collections.deque(maxlen=_STDERR_LINES)
-        self.drain = threading.Thread(target=self._drain_stderr, daemon=True)
-        self.drain.start()
-
-    def _drain_stderr(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while line := self.process.stderr.readline(2000):
-                if line.strip():
-                    self.stderr.append(line.decode("utf-8", "replace").strip())
-
-    def kill(self) -> None:
-        """Ends the process group at once."""
-        with contextlib.suppress(OSError):
-            if os.name == "posix":
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
-
-    def close(self, grace: float) -> None:
-        """Asks to quit, waits `grace` seconds, kills, reaps. Never raises."""
-        with self.limit(grace), contextlib.suppress(_WorkerLostError):
-            self.write(b"Q")
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(grace)
-        self.kill()  # also what a dead uv may have left behind
-        self.process.wait()
-        self.drain.join(grace)
-        self.process.stdout.close()
-        if not self.drain.is_alive():
-            self.process.stderr.close()
-
-    @contextlib.contextmanager
-    def limit(self, seconds: float):
-        """Kills the worker if the body takes longer: a blocked read or write then ends."""
-
-        def strike():
-            self.expired = seconds
-            self.kill()
-
-        timer = threading.Timer(seconds, strike)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def lost(self, what: str) -> _WorkerLostError:
-        """The error for a failed read or write, with what the worker last said."""
-        if self.expired is not None:
-            return _WorkerLostError(f"no answer within {self.expired:g} s")
-        self.drain.join(1.0)  # the last words arrive with the end
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            what = f"{what} (exit code {self.process.wait(1.0)})"
-        words = [line for line in self.stderr if not line.startswith(_NOISE)]
-        return _WorkerLostError(f"{what}: {' '.join(words[-4:])[-400:]}" if words else what)
-
-    def write(self, kind: bytes, *parts) -> None:
-        try:
-            self._write_all(_HEADER.pack(sum(map(len, parts)), kind[0]))
-            for part in parts:
-                self._write_all(part)
-        except (OSError, ValueError) as error:
-            raise self.lost("the worker ended") from error
-
-    def _write_all(self, data) -> None:
-        view = memoryview(data)
-        while len(view):
-            view = view[self.process.stdin.write(view) :]
-
-    def _read_exactly(self, count: int) -> bytearray:
-        data = bytearray(count)
-        view, got = memoryview(data), 0
-        while got < count:
-            try:
-                step = self.process.stdout.readinto(view[got:])
-            except (OSError, ValueError):
-                step = 0
-            if not step:
-                raise self.lost("the worker ended")
-            got += step
-        return data
-
-    def read(self, kind: bytes) -> bytearray:
-        """The payload of the next message, which must be of this type."""
-        length, got = _HEADER.unpack(self._read_exactly(_HEADER.size))
-        if got != kind[0] or length > _MAX_REPLY:
-            raise _WorkerLostError("the worker sent something that is not a message")
-        return self._read_exactly(length)
+def has_python() -> bool:
+    """Returns whether uv finds a Python for the worker, so that it need not download one."""
+    uv = uv_scripts.find_uv("the face detector")
+    command = [uv, "python", "find", "--quiet", "--no-project", "--no-python-downloads"]
+    found = subprocess.run(
+        [*command, _PYTHONS],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=_ANYWHERE,
+        env=uv_scripts.clean_environment(),
+        check=False,
+    )
+    return found.returncode == 0
 
 
 class FaceMesh:
     """MediaPipe FaceMesh with tracking, in a worker process.
 
-    Args:
-        max_faces: at most this many faces are returned. One is the fastest (4 ms against 7 ms a
-            frame); choosing among faces needs more.
-        frame_timeout: seconds after which a frame's worker counts as hung.
-        start_timeout: seconds for the start, which includes building the environment once.
-        command: argument list that starts a worker (for tests); default `worker_command()`.
+    A forked process needs a `FaceMesh` of its own. Threads may share one, but then they share its
+    tracking too. All methods that use the worker raise a `UserError` if its environment cannot be
+    built.
 
-    Raises (any method that talks to the worker):
-        UserError: the environment cannot be built, or a frame fails a second time.
-
-    Not for use after a fork: a child process makes its own. Threads may share one, but then
-    share its tracking too.
+    Attributes:
+      max_faces: Largest number of faces that `detect` returns.
+      versions: Versions of MediaPipe and its Python, once the worker runs.
     """
 
     def __init__(
@@ -236,14 +86,23 @@ class FaceMesh:
         start_timeout: float = 1800.0,
         command: list[str] | None = None,
     ):
+        """Starts nothing yet; the worker starts with the context or the first frame.
+
+        Args:
+          max_faces: Largest number of faces to detect. One is the fastest (4 ms per frame instead
+            of 7 ms); choosing among faces needs more.
+          frame_timeout: Seconds after which a worker that does not answer counts as hung.
+          start_timeout: Seconds for the start, which includes building the environment once.
+          command: Argument list that starts a worker, for tests; `worker_command()` by default.
+        """
         if max_faces < 1:
-            raise ValueError(f"max_faces must be at least 1, not {max_faces}")
+            raise ValueError(f"max_faces={max_faces} is out of range; give at least 1")
         self.max_faces = max_faces
-        self.versions: dict[str, str] = {}  # of MediaPipe and its Python, from the worker's hello
+        self.versions: dict[str, str] = {}
         self._command = command
         self._frame_timeout = frame_timeout
         self._start_timeout = start_timeout
-        self._worker: _Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -257,58 +116,58 @@ class FaceMesh:
         self.close()
 
     def __del__(self):
-        # At the interpreter's end the pipes close by themselves, and the worker with them.
+        # When the interpreter ends, its pipes are closed, which ends the worker.
         if not sys.is_finalizing() and getattr(self, "_worker", None) is not None:
             self._drop()
 
     def detect(self, rgb: np.ndarray) -> np.ndarray:
-        """Finds the faces of the clip's next frame.
+        """Detects the faces of the clip's next frame.
 
         Args:
-            rgb: (H,W,3) uint8.
+          rgb: (H, W, 3) uint8.
 
         Returns:
-            (n,478,3) float32, n <= max_faces, in no order that means anything: x to the right and
-            y down in frame pixels (0 is the frame's edge, so the first pixel's centre is 0.5), z
-            at x's scale, towards the camera negative. n is 0 where there is no face.
+          (n, 478, 3) float32, n <= max_faces, in no particular order; n is 0 where there is no
+          face. x (to the right) and y (down) are in frame pixels, and the centre of the first pixel
+          is at 0.5. z has the scale of x and is negative towards the camera.
 
         Raises:
-            UserError: the worker cannot be started, or fails on this frame twice.
+          UserError: The worker cannot be started, or fails twice on this frame.
         """
         rgb = np.ascontiguousarray(rgb)
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ValueError(f"want (H,W,3) uint8, not {rgb.shape} {rgb.dtype}")
+            raise ValueError(f"rgb is {rgb.dtype} of shape {rgb.shape}; give (H, W, 3) uint8")
         if not rgb.size:
-            return np.zeros((0, POINTS, 3), np.float32)
+            return np.zeros((0, FACEMESH_POINTS, 3), np.float32)
         if rgb.nbytes >= 1 << 31:
             raise UserError(f"a frame of {rgb.shape[1]}x{rgb.shape[0]} is too large; scale it down")
         with self._lock:
             try:
                 return self._exchange(rgb)
-            except _WorkerLostError as first:
-                _log.warning("face landmarks: %s; starting again", first)
+            except WorkerLostError as first:
+                _log.warning("face detector: %s; starting it again", first)
             try:
                 return self._exchange(rgb)
-            except _WorkerLostError as second:
+            except WorkerLostError as second:
                 raise UserError(
-                    f"face landmarks failed twice on one frame ({second}); "
+                    f"the face detector failed twice on one frame ({second}); "
                     "leave this video out or re-encode it"
                 ) from second
 
     def reset(self) -> None:
-        """Forgets the clip so far: what follows does not depend on what came before."""
+        """Forgets earlier frames, so that the next ones do not depend on them."""
         with self._lock:
             if self._worker is None:
-                return  # the next frame starts a fresh one
+                return  # the next frame starts a new worker
             try:
                 with self._worker.limit(self._frame_timeout):
                     self._worker.write(b"R")
-            except _WorkerLostError as error:
-                _log.warning("face landmarks: %s; starting again", error)
+            except WorkerLostError as error:
+                _log.warning("face detector: %s; starting it again", error)
                 self._drop()
 
     def close(self) -> None:
-        """Ends the worker; safe to call twice."""
+        """Ends the worker. It may be called more than once."""
         with self._lock:
             self._closed = True
             self._drop(grace=5.0)
@@ -325,41 +184,48 @@ class FaceMesh:
                 worker.write(b"F", struct.pack("<II", *rgb.shape[:2]), rgb.reshape(-1))
                 payload = worker.read(b"L")
             count = struct.unpack_from("<I", payload)[0] if len(payload) >= 4 else -1
-            if len(payload) != 4 + count * POINTS * 12:
-                raise _WorkerLostError("the worker sent landmarks of the wrong length")
-        except BaseException:  # ^C too: its late answer must not become the next frame's
+            if len(payload) != 4 + count * FACEMESH_POINTS * 12:
+                raise WorkerLostError("the worker sent landmarks of the wrong length")
+        except BaseException:  # also ^C: a late answer must not become that of the next frame
             self._drop()
             raise
-        return np.frombuffer(payload, "<f4", offset=4).reshape(count, POINTS, 3).copy()
+        return np.frombuffer(payload, "<f4", offset=4).reshape(count, FACEMESH_POINTS, 3).copy()
 
-    def _started(self) -> _Worker:
-        """The running worker; starts one if there is none."""
+    def _started(self) -> WorkerProcess:
+        """Returns the running worker, and starts one if there is none."""
         if self._pid != os.getpid():
-            raise RuntimeError("a FaceMesh cannot be used in a forked process; make one there")
+            raise RuntimeError("a FaceMesh cannot be used in a forked process; create one there")
         if self._closed:
             raise RuntimeError("this FaceMesh is closed")
         if self._worker is not None:
             return self._worker
         command = [*(self._command or worker_command()), f"--max-faces={self.max_faces}"]
+        if self._command is None and not has_python():
+            _log.warning(
+                "the face detector needs Python 3.11 or 3.12, and this machine has neither; "
+                "uv downloads one now (once)"
+            )
         notice = threading.Timer(
-            8.0, _log.warning, ["preparing the face landmark environment (once, some minutes) ..."]
+            8.0,
+            _log.warning,
+            ["preparing the environment of the face detector (once; takes some minutes) ..."],
         )
         notice.daemon = True
         notice.start()
         worker = None
         try:
-            worker = _Worker(command)
+            worker = WorkerProcess(command, uv_scripts.clean_environment(), _ANYWHERE)
             with worker.limit(self._start_timeout):
                 hello = json.loads(worker.read(b"H"))
             if hello.get("protocol") != PROTOCOL_VERSION:
-                raise _WorkerLostError(f"it speaks protocol {hello.get('protocol')}")
-        except (_WorkerLostError, ValueError, AttributeError) as error:
+                raise WorkerLostError(f"it has protocol {hello.get('protocol')}")
+        except (WorkerLostError, ValueError, AttributeError) as error:
             if worker is not None:
                 worker.close(0.0)
             raise UserError(
-                f"cannot start the face landmark worker ({error}); its environment is built once "
-                "and needs the network then: go online and run "
-                f"`uv sync --script {WORKER}`, or set UV_CACHE_DIR to a cache that has it"
+                f"the face detector cannot be started ({error}); its environment is built once, "
+                f"which needs the network: go online and run `uv sync --script {WORKER}`, or set "
+                "UV_CACHE_DIR to a cache that has it"
             ) from error
         except BaseException:
             if worker is not None:

@@ -12,23 +12,24 @@
 #     "sentencepiece ; python_version < '3'", "sounddevice ; python_version < '3'",
 # ]
 # ///
-"""FaceMesh in a process and an environment of its own; `talkjax.media.facemesh` is the client.
+"""FaceMesh in its own process and environment; `talkjax.media.facemesh` is the client.
 
-MediaPipe's pins (numpy<2, protobuf<5) fight jax's, hence the separate environment above, which
-`uv run --script` builds once. The overrides leave out what the face graphs never import.
+MediaPipe's pins (numpy<2, protobuf<5) conflict with those of JAX. Therefore this script has the
+separate environment above, which `uv run --script` builds once. The overrides leave out packages
+that the face graphs never import.
 
-Protocol (version 1), little endian, over stdin and stdout. A message is `<IB`: payload length and
-type, then the payload.
+Protocol version 1 is little endian and uses stdin and stdout. A message consists of `<IB` (the
+length of the payload and the type) and the payload.
 
     worker -> client   H  hello: UTF-8 JSON {"protocol": 1, "mediapipe": "...", ...}
     client -> worker   F  frame: `<II` height, width, then height*width*3 bytes of RGB
     worker -> client   L  landmarks: `<I` n, then n*478*3 float32 (x, y, z in frame pixels)
-    client -> worker   R  reset: forget the clip so far (no reply)
-    client -> worker   Q  quit (no reply); end of stdin means the same
+    client -> worker   R  reset: forget earlier frames (no reply)
+    client -> worker   Q  quit (no reply), as at the end of stdin
 
-An error ends the worker with a traceback on stderr: a graph that failed once does not recover.
+An error ends the worker with a traceback on stderr, because a graph that failed does not recover.
 
-This file must not import talkjax: it runs where talkjax is not installed.
+This file must not import talkjax, which is not installed in its environment.
 """
 
 import argparse
@@ -41,12 +42,12 @@ import types
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("<IB")
 POINTS = 478
-MIN_SIDE = 16  # px; no face can be found in less, and the graphs were not made for it
-ZOOM_SIDE = 384  # px; side of the square that a small face's window is scaled to
+MIN_SIDE = 16  # pixels; no face can be found in a smaller frame
+ZOOM_SIDE = 384  # pixels; side of the square that the window of a small face is scaled to
 
 
 def take_stdout():
-    """Returns a binary file on the true stdout and points fd 1, the C++ code's too, at stderr."""
+    """Returns stdout as a binary file, and redirects file descriptor 1 (also of C++) to stderr."""
     sys.stdout.flush()
     own = os.dup(1)
     os.dup2(2, 1)
@@ -54,10 +55,10 @@ def take_stdout():
 
 
 def import_mediapipe():
-    """Imports MediaPipe on the CPU, quietly and without matplotlib.
+    """Imports MediaPipe for the CPU, without log messages and without matplotlib.
 
-    MediaPipe imports matplotlib.pyplot for its drawing helpers, which are never called here; an
-    empty stand-in saves ten packages and a second of every start.
+    MediaPipe imports matplotlib.pyplot for drawing functions, which are never called here. An empty
+    module in its place saves ten packages and one second of every start.
     """
     os.environ.update(GLOG_minloglevel="2", TF_CPP_MIN_LOG_LEVEL="3", MEDIAPIPE_DISABLE_GPU="1")
     package, pyplot = types.ModuleType("matplotlib"), types.ModuleType("matplotlib.pyplot")
@@ -69,7 +70,7 @@ def import_mediapipe():
 
 
 def points_from(result, width: int, height: int):
-    """A FaceMesh result as (n,478,3) float32; x, y in pixels of the image, z at x's scale."""
+    """Converts a FaceMesh result to (n, 478, 3) float32: x, y in image pixels, z at x's scale."""
     import numpy as np
 
     faces = result.multi_face_landmarks or []
@@ -80,13 +81,13 @@ def points_from(result, width: int, height: int):
 
 
 def bounds(points):
-    """(478,3) landmarks -> (x0, y0, x1, y1)."""
+    """Returns the bounding box (x0, y0, x1, y1) of (478, 3) landmarks."""
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     return (*map(float, low), *map(float, high))
 
 
 def overlaps(a, b) -> bool:
-    """Whether box a's centre lies in box b, or the reverse: one face seen by two detectors."""
+    """Returns whether two boxes show one face: the centre of either lies in the other."""
     for (x0, y0, x1, y1), (u0, v0, u1, v1) in ((a, b), (b, a)):
         if u0 <= (x0 + x1) / 2 <= u1 and v0 <= (y0 + y1) / 2 <= v1:
             return True
@@ -94,7 +95,7 @@ def overlaps(a, b) -> bool:
 
 
 def overlap(a, b) -> float:
-    """Intersection over union of two boxes."""
+    """Returns the intersection over union of two boxes."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -104,10 +105,11 @@ def overlap(a, b) -> float:
 
 
 def distinct(faces, before):
-    """Drops all but one of faces that lie on each other.
+    """Removes duplicates among faces.
 
-    With several faces allowed, FaceMesh now and then finds a followed face afresh and returns it
-    twice, some pixels apart; the one nearest to the frame before is the one that does not jump.
+    If several faces are allowed, FaceMesh sometimes detects a face that it already follows and
+    returns it twice, a few pixels apart. The one that is nearest to a face of the previous frame is
+    kept, so that the face does not jump.
     """
     if len(faces) < 2:
         return faces
@@ -127,23 +129,23 @@ class Zoom:
     """Follows one face that is too small for FaceMesh's own detector.
 
     A square window around the face is enlarged and given to a tracking FaceMesh. The window stays
-    where it is while the face stays well inside it, so that the landmarks are as steady as those
-    of a large face, and moves (which restarts the tracking) only when it must.
+    in its place while the face is well inside it, so that the landmarks are as stable as those of a
+    large face. Moving the window restarts the tracking.
     """
 
     def __init__(self, mesh):
         self.mesh = mesh
-        self.window = None  # x, y of the corner and side, frame pixels
+        self.window = None  # (x, y, side) in frame pixels; (x, y) is the corner
 
     def aim(self, box) -> None:
-        """Centres the window, three times the size of the box, and starts afresh."""
+        """Centres the window, three times the size of the box, and restarts the tracking."""
         x0, y0, x1, y1 = box
         side = max(MIN_SIDE, round(3.0 * max(x1 - x0, y1 - y0)))
         self.window = (round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2), side)
         self.mesh.reset()
 
     def read(self, rgb):
-        """One (478,3) face in frame pixels, or None; outside of the frame there is black."""
+        """Returns a (478, 3) face in frame pixels or None. The frame is surrounded by black."""
         import cv2
         import numpy as np
 
@@ -167,7 +169,7 @@ class Zoom:
         return faces[0] + np.array([x, y, 0], np.float32)
 
     def follow(self, rgb):
-        """`read`, moving the window when the face nears its border or changes its size."""
+        """Does the same as `read`, but moves the window if the face nears its border or shrinks."""
         face = self.read(rgb)
         if face is None:
             return None
@@ -183,7 +185,7 @@ class Zoom:
 
 
 class Detector:
-    """FaceMesh, then for faces too small for it the full-range detector and `Zoom` windows."""
+    """FaceMesh, and for faces too small for it the full-range detector with `Zoom` windows."""
 
     def __init__(self, max_faces: int):
         self.solutions = import_mediapipe().solutions
@@ -193,7 +195,7 @@ class Detector:
         self.idle: list[Zoom] = []
         self.zooms: list[Zoom] = []
         self.shape = None
-        self.before = ()  # the faces of the frame before
+        self.before = ()  # faces of the previous frame
 
     def _new_mesh(self, faces: int):
         return self.solutions.face_mesh.FaceMesh(
@@ -201,7 +203,7 @@ class Detector:
         )
 
     def reset(self) -> None:
-        """Drops all that earlier frames left behind."""
+        """Forgets earlier frames."""
         self.mesh.reset()
         self.idle += self.zooms
         self.zooms = []
@@ -209,7 +211,7 @@ class Detector:
         self.before = ()
 
     def _boxes(self, rgb) -> list:
-        """Full-range face boxes in frame pixels, the surest first."""
+        """Returns face boxes of the full-range detector in frame pixels, by falling confidence."""
         if self.full_range is None:
             self.full_range = self.solutions.face_detection.FaceDetection(
                 min_detection_confidence=0.5, model_selection=1
@@ -225,7 +227,7 @@ class Detector:
         return boxes
 
     def detect(self, rgb):
-        """(H,W,3) uint8 -> (n,478,3) float32 in frame pixels, n <= max_faces."""
+        """Detects the faces of a (H, W, 3) uint8 frame: (n, 478, 3) float32, frame pixels."""
         import numpy as np
 
         if min(rgb.shape[:2]) < MIN_SIDE:
@@ -270,7 +272,7 @@ class Detector:
 
 
 def read_exactly(stream, count: int):
-    """Exactly `count` bytes, or None at the end of the stream."""
+    """Reads exactly `count` bytes; returns None at the end of the stream."""
     data = bytearray(count)
     view, got = memoryview(data), 0
     while got < count:
@@ -282,7 +284,7 @@ def read_exactly(stream, count: int):
 
 
 def write_message(stream, kind: bytes, *parts: bytes) -> None:
-    """Writes one message and flushes."""
+    """Sends one message."""
     stream.write(HEADER.pack(sum(map(len, parts)), kind[0]))
     for part in parts:
         stream.write(part)
@@ -290,7 +292,7 @@ def write_message(stream, kind: bytes, *parts: bytes) -> None:
 
 
 def serve(detector, incoming, outgoing) -> None:
-    """Answers messages until quit or the end of the stream."""
+    """Answers messages until the client quits or the stream ends."""
     import numpy as np
 
     while (header := read_exactly(incoming, HEADER.size)) is not None:
@@ -310,7 +312,7 @@ def serve(detector, incoming, outgoing) -> None:
 
 
 def main() -> None:
-    """Says hello once the models are loaded, then serves."""
+    """Loads the models, sends the hello message and serves the client."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-faces", type=int, default=1)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Reading one photograph."""
+"""Reading a photograph."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import struct
 import numpy as np
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import container as media
 
 _MAX_BYTES = 256 << 20
 
 
-def read_image(path: media.Pathish) -> np.ndarray:
-    """Reads a PNG, JPEG, WebP or BMP picture, upright, transparency and depth reduced.
+def read_image(path: PathLike) -> np.ndarray:
+    """Reads a PNG, JPEG, WebP or BMP picture, upright and reduced to 8-bit RGB.
 
     Args:
       path: A local file.
@@ -22,7 +23,7 @@ def read_image(path: media.Pathish) -> np.ndarray:
       (H, W, 3) uint8 RGB.
 
     Raises:
-      UserError: Missing, too large, or not such a picture.
+      UserError: The file is missing, too large, damaged, or not such a picture.
     """
     import cv2
 
@@ -32,10 +33,10 @@ def read_image(path: media.Pathish) -> np.ndarray:
     kind = _kind(data)
     if kind is None or len(data) > _MAX_BYTES:
         raise UserError(
-            f"{name}: is not a picture that can be read; give a PNG, JPEG, WebP or BMP file "
-            "(a video goes with --video)"
+            f"{name}: is not a readable picture; give a PNG, JPEG, WebP or BMP file "
+            "(or video=FILE for a video)"
         )
-    # Before anything is decoded: a small file can claim a picture that fills all memory.
+    # This comes before decoding, because a small file can declare a picture that fills the memory.
     width, height = {"png": _png_size, "jpeg": _jpeg_size}.get(kind, _unknown_size)(data)
     if max(width, height) > media.MAX_SIDE or width * height > media.MAX_PIXELS:
         raise UserError(f"{name}: {width}x{height} pixels are too many; scale the picture down")
@@ -62,7 +63,7 @@ def _kind(data: bytes) -> str | None:
 
 
 def _unknown_size(data: bytes) -> tuple[int, int]:
-    del data  # the other kinds' own limits are low enough
+    del data  # the limits of the other formats are low enough
     return 0, 0
 
 
@@ -71,7 +72,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of the first frame header, (0, 0) if there is none."""
+    """Returns (width, height) from the first frame header, or (0, 0) if there is none."""
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")

@@ -1,34 +1,35 @@
-"""A template video forward, then backward, for ever, in constant memory."""
+"""Ping-pong: a template video played forward and backward without end, in constant memory."""
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import container as media
 from talkjax.media.video import VideoFrame, VideoReader
 
-_BACK_OFF_S = 12.0  # second try of a seek; longer than the key frame interval of usual encoders
+_BACK_OFF_S = 12.0  # of the second attempt at a seek; exceeds the usual key frame interval
 
 
-def iterate_pingpong(path: media.Pathish, cache_bytes: int = 256 << 20) -> Iterator[VideoFrame]:
-    """Yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end; no turn shows a frame twice.
+def iterate_pingpong(path: PathLike, cache_bytes: int = 256 << 20) -> Iterator[VideoFrame]:
+    """Yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end; no turn repeats a frame.
 
     A clip that fits into the cache is decoded once. A longer one is decoded backward in chunks:
-    seek to the key frame before a chunk, decode up to its end, keep the chunk. Chunks are checked
-    against checksums of the first forward pass; where a file cannot be sought exactly, the chunk
-    is decoded from the start of the file instead, slower but never wrong.
+    seek to the key frame before a chunk, decode up to its end, keep the chunk. Chunks are compared
+    with checksums from the first forward pass. Where a file does not support exact seeking, the
+    chunk is decoded from the start of the file instead, which is slower but correct.
 
     Args:
       path: A local video.
-      cache_bytes: Bound on the memory of cached pictures (at least two are kept).
+      cache_bytes: Limit on the memory of cached pictures (at least two are kept).
 
     Yields:
-      `VideoFrame`s; `time` is the frame's own time in the template (see `with_output_times`).
+      `VideoFrame`s, whose `time` is the frame's own time in the template (see `pingpong_clock`).
     """
     clip = _Clip(path, cache_bytes)
     yield from clip.first_pass()
@@ -37,33 +38,53 @@ def iterate_pingpong(path: media.Pathish, cache_bytes: int = 256 << 20) -> Itera
         yield from clip.forward()
 
 
-def with_output_times(
-    frames: Iterator[VideoFrame], fps: float, start: float | None = None
-) -> Iterator[tuple[float, VideoFrame]]:
-    """Adds the time at which each frame of a ping-pong is shown, in seconds.
+def pingpong_clock(
+    time_of: Callable[[int], float | None],
+    *,
+    interval: float,
+    end: float,
+    start: float | None = 0.0,
+) -> Iterator[tuple[float, int]]:
+    """Yields when each frame of a ping-pong is shown, without decoding a picture.
 
     Intervals between frames are the template's own, also backward, so a variable rate is kept.
 
     Args:
-      frames: From `iterate_pingpong`.
-      fps: The template's average rate, for the interval when it has a single frame.
-      start: Time of the first frame; its own time (later than 0 where the sound comes first) if
-        None.
+      time_of: Returns a frame's time in the template, or None past its end.
+      interval: Seconds between frames, for a template with a single frame.
+      end: Time in seconds at which to stop; the first frame is always shown.
+      start: Time at which the first frame is shown, or None for its own time in the template
+        (later than 0 where the sound starts first).
+
+    Yields:
+      (seconds, frame number).
     """
-    previous, time = None, 0.0
-    for frame in frames:
-        if previous is None:
-            time = frame.time if start is None else start
-        else:
-            time += abs(frame.time - previous.time) or 1 / fps
-        yield time, frame
-        previous = frame
+    index, step = 0, 1
+    first = _known(time_of(0))
+    time = first if start is None else start
+    while True:
+        yield time, index
+        if index + step < 0 or time_of(index + step) is None:
+            step = -step
+        after = index + step
+        if after < 0 or time_of(after) is None:  # a single frame
+            after = index
+        time += abs(_known(time_of(after)) - _known(time_of(index))) or interval
+        index = after
+        if time >= end:
+            return
+
+
+def _known(time: float | None) -> float:
+    if time is None:
+        raise ValueError("a ping-pong needs at least one frame")
+    return time
 
 
 class _Clip:
-    """The index of a clip (times, timestamps, checksums) and its bounded cache."""
+    """The index of a clip (times, timestamps, checksums) and a bounded cache of its frames."""
 
-    def __init__(self, path: media.Pathish, cache_bytes: int) -> None:
+    def __init__(self, path: PathLike, cache_bytes: int) -> None:
         self._reader = VideoReader(path)
         size = 3 * self._reader.info.width * self._reader.info.height
         self._capacity = max(2, cache_bytes // size)
@@ -75,7 +96,7 @@ class _Clip:
         self._seekable = True
 
     def first_pass(self) -> Iterator[VideoFrame]:
-        """Frames 0 ... n-1, building the index."""
+        """Yields frames 0 ... n-1 and builds the index."""
         for time, raw in self._reader.decoded():
             frame = VideoFrame(len(self._times), time, self._reader.to_rgb(raw))
             self._times.append(time)
@@ -87,7 +108,7 @@ class _Clip:
         self._seekable = len(self._index) == len(self._times)
 
     def backward(self) -> Iterator[VideoFrame]:
-        """Frames n-2 ... 0; for a clip of one frame, that frame."""
+        """Yields frames n-2 ... 0, or the only frame of a clip that has one."""
         stop = len(self._times) - 1
         if stop == 0:
             yield self._cache[0]
@@ -102,9 +123,9 @@ class _Clip:
             stop = start
 
     def forward(self) -> Iterator[VideoFrame]:
-        """Frames 1 ... n-1; nothing for a clip of one frame."""
+        """Yields frames 1 ... n-1, or nothing for a clip of one frame."""
         count = len(self._times)
-        if len(self._cache) == count:  # all of it is cached
+        if len(self._cache) == count:  # the whole clip is cached
             yield from (self._cache[i] for i in range(1, count))
             return
         self._cache.clear()
@@ -117,7 +138,7 @@ class _Clip:
                 yield frame
 
     def _chunk(self, start: int, stop: int) -> list[VideoFrame]:
-        """Frames start ... stop-1, decoded anew."""
+        """Decodes frames start ... stop-1 again."""
         if self._seekable:
             for back_off in (0.0, _BACK_OFF_S):
                 frames = self._decode_from(start, stop, back_off)
@@ -128,18 +149,21 @@ class _Clip:
         if frames is None:
             raise UserError(
                 f"{media.display_name(self._reader.path)}: decodes differently each time or was "
-                "changed meanwhile; convert it to an intact mp4 first"
+                "changed during the run; convert it to an intact mp4 first"
             )
         return frames
 
     def _decode_from(
         self, start: int, stop: int, back_off: float | None
     ) -> list[VideoFrame] | None:
-        """Decodes a chunk after a seek, or from the file's start; None if it was not met exactly.
+        """Decodes frames start ... stop-1 after a seek, or from the start of the file.
 
         Args:
-          start, stop: The frames wanted.
+          start, stop: Range of frame numbers.
           back_off: Seconds before frame `start` to seek to, or None to begin at the file's start.
+
+        Returns:
+          The frames, or None if what was decoded is not exactly these frames.
         """
         frames: list[VideoFrame] = []
         with media.open_input(self._reader.path) as container:

@@ -1,4 +1,4 @@
-"""Conversion between decoded pictures and RGB arrays: colour matrices, ranges and orientation."""
+"""Converts decoded pictures to RGB arrays and back: colour matrices, ranges, orientation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ _SWSCALE_MATRIX = {
     MATRIX_SMPTE170M: 5,
     MATRIX_SMPTE240M: 7,
     MATRIX_BT2020: 9,
-    10: 9,  # BT.2020 constant luminance: swscale has no exact form; the same coefficients
+    10: 9,  # BT.2020 constant luminance, for which swscale has only the coefficients
 }
-# swscale's fast paths are off by a level or two; chroma is interpolated to full width first.
+# swscale's fast paths are off by a level or two. Chroma is interpolated to full width first.
 _FLAGS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_THREADS = 1  # one frame is small work, and the decoder already has threads
+_THREADS = 1  # one frame is little work, and the decoder has threads already
 
 
 def effective_matrix(tag: int, width: int, height: int) -> int:
-    """The matrix to use for a picture tagged `tag`; an untagged one goes by its size.
+    """Returns the matrix for a picture with the tag `tag`.
 
-    The rule is that of common players (mpv): high definition is BT.709, the rest BT.601.
+    The matrix of an untagged picture follows from its size, as in common players such as mpv: high
+    definition is BT.709, anything smaller is BT.601.
     """
     if tag in _SWSCALE_MATRIX:
         return tag
@@ -36,7 +37,7 @@ def effective_matrix(tag: int, width: int, height: int) -> int:
 
 
 def orientation(matrix: bytes | None) -> tuple[bool, bool, bool]:
-    """Reads a display matrix as (transpose, flip horizontally, flip vertically), in this order.
+    """Converts a display matrix to (transpose, flip horizontally, flip vertically), in this order.
 
     Args:
       matrix: FFmpeg's display matrix, nine native int32 in 16.16 format, or None.
@@ -50,7 +51,7 @@ def orientation(matrix: bytes | None) -> tuple[bool, bool, bool]:
 
 
 def orient(image: np.ndarray, how: tuple[bool, bool, bool]) -> np.ndarray:
-    """Applies `orientation` to an (H, W, 3) image; the result is contiguous."""
+    """Turns an (H, W, 3) image as `orientation` says; the result is contiguous."""
     transpose, horizontal, vertical = how
     if transpose:
         image = image.transpose(1, 0, 2)
@@ -62,7 +63,7 @@ def orient(image: np.ndarray, how: tuple[bool, bool, bool]) -> np.ndarray:
 
 
 def rotation_degrees(how: tuple[bool, bool, bool]) -> int:
-    """Clockwise turn in degrees that an orientation amounts to (mirror images ignored)."""
+    """Returns the clockwise rotation of an orientation in degrees, without its mirroring."""
     transpose, horizontal, vertical = how
     if transpose:
         return 270 if vertical and not horizontal else 90
@@ -70,7 +71,7 @@ def rotation_degrees(how: tuple[bool, bool, bool]) -> int:
 
 
 def display_matrix(frame: av.VideoFrame) -> bytes | None:
-    """The display matrix attached to a decoded frame, or None."""
+    """Returns the display matrix that is attached to a decoded frame, or None."""
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except (KeyError, ValueError):
@@ -79,16 +80,21 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
 
 
 class RgbReader:
-    """Turns decoded pictures of any pixel format into upright 8-bit RGB arrays of one size."""
+    """Converts decoded pictures of any pixel format to upright 8-bit RGB arrays of one size."""
 
     def __init__(self, width: int, height: int, matrix_tag: int = MATRIX_UNSPECIFIED) -> None:
-        """Args: the size before rotation, and the stream's matrix tag for untagged frames."""
+        """Creates a converter.
+
+        Args:
+          width, height: Size before rotation, in pixels.
+          matrix_tag: The stream's matrix tag, which is used for untagged frames.
+        """
         self._size = (width, height)
         self._tag = matrix_tag
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, how: tuple[bool, bool, bool]) -> np.ndarray:
-        """Returns (H, W, 3) uint8."""
+        """Converts a frame, turned by `how` (see `orientation`), to (H, W, 3) uint8."""
         width, height = self._size
         tag = frame.colorspace if frame.colorspace != MATRIX_UNSPECIFIED else self._tag
         picture = self._reformatter.reformat(
@@ -106,10 +112,15 @@ class RgbReader:
 
 
 class YuvWriter:
-    """Turns RGB arrays into pictures for an encoder, with a stated matrix, in limited range."""
+    """Converts RGB arrays to pictures for an encoder, with a given matrix and limited range."""
 
     def __init__(self, pixel_format: str, matrix: int) -> None:
-        """Args: yuv420p (even sizes), yuv444p or rgb24; one of the MATRIX constants."""
+        """Creates a converter.
+
+        Args:
+          pixel_format: yuv420p (for even sizes), yuv444p or rgb24.
+          matrix: One of the MATRIX constants.
+        """
         if pixel_format not in ("yuv420p", "yuv444p", "rgb24"):
             raise ValueError(f"unknown pixel format {pixel_format}")
         self._format = pixel_format
@@ -117,7 +128,7 @@ class YuvWriter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, rgb: np.ndarray) -> av.VideoFrame:
-        """Takes (H, W, 3) uint8."""
+        """Converts an (H, W, 3) uint8 image."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         if self._format == "rgb24":
             return frame
@@ -134,10 +145,10 @@ class YuvWriter:
 
 
 def _halve_chroma(full: av.VideoFrame) -> av.VideoFrame:
-    """Turns 4:4:4 into 4:2:0 with the chroma samples where H.264 has them.
+    """Converts 4:4:4 to 4:2:0 with the chroma samples where H.264 has them.
 
-    That is on the left column of each 2x2 block, between its rows. swscale would put them into
-    the middle, which every decoder then shows as a shift of the colours by half a pixel.
+    They lie in the left column of each 2x2 block, between its rows. swscale puts them into the
+    middle, which decoders show as a shift of the colours by half a pixel.
     """
     result = av.VideoFrame(full.width, full.height, "yuv420p")
     luma, *chroma = (_plane(plane) for plane in full.planes)
@@ -153,5 +164,5 @@ def _halve_chroma(full: av.VideoFrame) -> av.VideoFrame:
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """A writable (height, width) uint8 view of a plane without its padding."""
+    """Returns a writable (height, width) uint8 view of a plane without its padding."""
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]

@@ -1,7 +1,7 @@
-"""Which face, the same face in every frame, and what to do where it is missing.
+"""Following one face through a clip, and interpolating it where it is missing.
 
-Everything here looks at `conventions.POSE` alone, never at jaw or lips, so that what follows from
-it (which frames are used, where a clip is cut) says nothing about speech.
+Everything here depends on `conventions.POSE` alone, never on jaw or lips, so that its results
+(which frames are used, where a clip is cut) carry no information about the speech.
 
     track = FaceTrack(face="largest", max_gap=12)
     cuts = CutDetector()
@@ -13,7 +13,6 @@ it (which frames are used, where a clip is cut) says nothing about speech.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,59 +20,67 @@ import numpy as np
 from talkjax import conventions
 from talkjax.errors import UserError
 
-# Costs are in face sizes (see `_cost`). A head at 25 frames a second stays far below the first.
+# Costs are in face sizes (see `_cost`). Within a frame, a head moves far less than MATCH_LIMIT.
 MATCH_LIMIT = 0.5
-MATCH_GROWTH = 0.1  # for every frame without a sight of the face
+MATCH_GROWTH = 0.1  # for every frame in which the face was not seen
 MATCH_MAX = 1.0
-PATIENCE = 6  # frames that a lost face is waited for, before another is taken for it
-MEMORY = 50  # frames that another person is remembered for
+PATIENCE = 6  # frames to wait for a lost face before another is chosen in its place
+MEMORY = 50  # frames for which another person is remembered
 
-# Mean change of a 24 x 24 thumbnail, colours in [0, 1]. Measured: at most 0.016 between the frames
-# of talking-head footage, at least 0.05 between different people in one studio.
+# Mean change of a 24 x 24 thumbnail with colours in [0, 1]. Measured changes are at most 0.016
+# between frames of talking-head footage and at least 0.05 between different people in one studio.
 CUT_CHANGE = 0.035
-CUT_RATIO = 5.0  # and this many times the recent change, so that a moving camera is no cut
+CUT_RATIO = 5.0  # times the recent change, so that a moving camera is not taken for a cut
 
 
-def parse_face(text: str | int) -> str | int:
-    """Reads `--face`: "largest" or an index, counted from 0.
+class FaceChoiceError(UserError):
+    """The parameter `face` does not name a face of the clip."""
+
+
+def parse_face(face: str | int) -> str | int:
+    """Parses the choice of a face: "largest", or a number from left to right, from 0.
 
     Raises:
-        UserError: it is neither.
+      FaceChoiceError: It is neither.
     """
-    if text == "largest":
+    if face == "largest":
         return "largest"
-    if str(text).isdecimal():
-        return int(text)
-    raise UserError(
-        f"--face={text} is not a face; give `largest` or a number from 0, left to right"
+    if str(face).isdecimal():
+        return int(face)
+    raise FaceChoiceError(
+        f"face={face} is not valid; give 'largest' or a number from 0, left to right"
     )
 
 
 def pose_boxes(faces: np.ndarray) -> np.ndarray:
-    """Bounding boxes of the pose points: (..., 478, 2 or 3) -> (..., 4) x0, y0, x1, y1."""
+    """Returns bounding boxes of the pose points: (..., 478, 2 or 3) -> (..., 4) x0, y0, x1, y1."""
     points = conventions.select(np.asarray(faces), conventions.POSE)
     return np.concatenate([points.min(-2), points.max(-2)], -1).astype(np.float64)
 
 
 def choose_face(faces: np.ndarray, face: str | int) -> int:
-    """Picks one of the n > 0 faces (n,478,2 or 3): the largest, or the index-th from the left.
+    """Returns the index of the chosen face.
+
+    Args:
+      faces: (n, 478, 2 or 3) faces of a frame, n > 0.
+      face: "largest", or a number from left to right, from 0.
 
     Raises:
-        UserError: there are not that many faces.
+      FaceChoiceError: There are not that many faces.
     """
     boxes = pose_boxes(faces)
     if face == "largest":
         return int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
     if not 0 <= face < len(boxes):
-        raise UserError(
-            f"--face={face}: the first frame with a face shows {len(boxes)}; "
+        raise FaceChoiceError(
+            f"face={face}: the first frame with a face shows {len(boxes)}; "
             f"give a number from 0 to {len(boxes) - 1}, left to right"
         )
     return int(np.argsort(boxes[:, 0] + boxes[:, 2], kind="stable")[face])
 
 
 def _cost(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """How unlike boxes (m,4) and (n,4) are: (m,n) distance over size plus |log size ratio|."""
+    """Compares boxes (m, 4) and (n, 4): (m, n) distance over size, plus |log size ratio|."""
     old, new = old[:, None], new[None]
     extent = [np.maximum(b[..., 2:] - b[..., :2], 1e-6).mean(-1) for b in (old, new)]
     shift = np.linalg.norm((old[..., :2] + old[..., 2:] - new[..., :2] - new[..., 2:]) / 2, axis=-1)
@@ -82,19 +89,19 @@ def _cost(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(eq=False)
 class _Person:
-    box: np.ndarray  # (4,) where last seen
-    unseen: int = 0  # frames since
+    box: np.ndarray  # (4,) where the person was last seen
+    unseen: int = 0  # frames since then
 
 
 class FaceFollower:
-    """Follows the chosen face from frame to frame, whatever other faces do.
+    """Follows the chosen face from frame to frame, independently of other faces.
 
-    Other people are followed too, so that the chosen one's absence does not turn a neighbour into
-    them. A face that is lost for more than `PATIENCE` frames, or across a cut, is chosen anew
-    among those who are not such neighbours, and that counts as a jump.
+    Other people are followed as well, so that none of them is taken for the chosen person when that
+    person is absent. When the face is lost for more than `PATIENCE` frames or at a cut, another is
+    chosen among the people who are not followed yet, which counts as a jump.
 
     Args:
-        face: "largest", or the index from left to right in the first frame that has faces.
+      face: "largest", or a number from left to right in the first frame that has faces.
     """
 
     def __init__(self, face: str | int = "largest"):
@@ -103,13 +110,13 @@ class FaceFollower:
         self._others: list[_Person] = []
 
     def update(self, faces: np.ndarray, cut: bool = False) -> tuple[int | None, bool]:
-        """Takes the next frame's (n,478,2 or 3) faces.
+        """Adds the (n, 478, 2 or 3) faces of the next frame.
 
         Returns:
-            The index of the chosen face, None if it is not there, and whether it jumped.
+          The index of the chosen face, or None if it is absent; and whether it jumped.
 
         Raises:
-            UserError: the first frame with faces has too few for the index.
+          FaceChoiceError: The first frame with faces has too few of them.
         """
         boxes = pose_boxes(faces) if len(faces) else np.zeros((0, 4))
         if self._chosen is None:
@@ -118,7 +125,7 @@ class FaceFollower:
             return self._choose(faces, boxes, list(range(len(boxes)))), False
         if cut:
             self._others = []
-            self._chosen.unseen = PATIENCE + 1  # the place means nothing in another scene
+            self._chosen.unseen = PATIENCE + 1  # its place is meaningless in another scene
             index, free = None, list(range(len(boxes)))
         else:
             index, free = self._associate(boxes)
@@ -138,7 +145,7 @@ class FaceFollower:
         return index
 
     def _associate(self, boxes) -> tuple[int | None, list[int]]:
-        """Updates all people; returns the chosen one's index and those that are nobody's."""
+        """Updates all people; returns the index of the chosen face and the unmatched indices."""
         people = [self._chosen, *self._others]
         cost = _cost(np.array([person.box for person in people]), boxes)
         grown = MATCH_LIMIT + MATCH_GROWTH * np.array([person.unseen for person in people])
@@ -154,20 +161,20 @@ class FaceFollower:
             cost[who], cost[:, index] = np.inf, np.inf
             free.discard(int(index))
         self._others = [person for person in self._others if person.unseen <= MEMORY]
-        if chosen is not None:  # who is here together with the chosen face is somebody else
+        if chosen is not None:  # whoever appears together with the chosen face is somebody else
             self._others += [_Person(boxes[index]) for index in sorted(free)]
         return chosen, sorted(free)
 
 
 class CutDetector:
-    """Tells where the picture changes all at once, from tiny thumbnails."""
+    """Detects scene cuts by comparing small thumbnails of consecutive frames."""
 
     def __init__(self):
         self._last: np.ndarray | None = None
         self._recent: list[float] = []
 
     def push(self, rgb: np.ndarray) -> bool:
-        """Whether (H,W,3) uint8 `rgb` begins another scene than the frame before it."""
+        """Adds the next (H, W, 3) uint8 frame and returns whether a new scene begins with it."""
         height, width = rgb.shape[:2]
         rows = (np.arange(96) + 0.5) * height / 96
         columns = (np.arange(96) + 0.5) * width / 96
@@ -177,7 +184,7 @@ class CutDetector:
         if last is None:
             return False
         change = float(np.abs(thumbnail - last).mean())
-        # With nothing to compare with, at the start, only an outright change of scene is one.
+        # At the start there is no recent change, so only a clear change of scene counts.
         usual = np.mean(self._recent) if self._recent else CUT_CHANGE
         if change > max(CUT_CHANGE, CUT_RATIO * usual):
             self._recent = []
@@ -188,13 +195,14 @@ class CutDetector:
 
 @dataclasses.dataclass(frozen=True)
 class TrackItem:
-    """One frame's result.
+    """The tracked face in one frame.
 
     Attributes:
-        index: as pushed.
-        landmarks: (478,2 or 3) in frame pixels; None where the face is missing.
-        found: whether they were measured in this frame (else interpolated or missing).
-        cut: whether this frame starts anew: nothing may be smoothed or interpolated across.
+      index: Frame number, as pushed.
+      landmarks: (478, 2 or 3) in frame pixels, or None where the face is missing.
+      found: Whether the landmarks were measured in this frame, not interpolated or missing.
+      cut: Whether a scene or another face begins with this frame, so that nothing may be smoothed
+        or interpolated across its start.
     """
 
     index: int
@@ -204,21 +212,20 @@ class TrackItem:
 
 
 class FaceTrack:
-    """One face through a clip: chosen, followed, short gaps interpolated, in constant memory.
+    """Follows one face through a clip and interpolates short gaps, in constant memory.
 
-    Items come out in order; one without a face waits for the next sight of it, but never for more
-    than `max_gap` frames. Gaps longer than that, gaps at either end and gaps with a cut in them
-    stay missing.
+    Items come out in order. A frame without the face waits until the face is seen again, but for at
+    most `max_gap` frames. Longer gaps, gaps at either end and gaps that contain a cut stay missing.
 
     Args:
-        face: see `FaceFollower`.
-        max_gap: longest gap, in frames, that is interpolated.
+      face: See `FaceFollower`.
+      max_gap: Longest gap, in frames, that is interpolated.
     """
 
     def __init__(self, face: str | int = "largest", max_gap: int = 12):
         self.max_gap = max_gap
         self._follower = FaceFollower(face)
-        self._anchor: tuple[float, np.ndarray] | None = None  # last sight, and its time
+        self._anchor: tuple[float, np.ndarray] | None = None  # time and landmarks when last seen
         self._waiting: list[tuple[int, float, bool]] = []  # index, time, cut
 
     def push(
@@ -227,13 +234,13 @@ class FaceTrack:
         """Adds the next frame.
 
         Args:
-            index: the frame's number, returned with its item.
-            faces: (n,478,2 or 3) from FaceMesh.
-            cut: whether a scene begins here (`CutDetector`).
-            time: its time, for footage of variable rate; default the index.
+          index: Frame number, which is returned with the frame's item.
+          faces: (n, 478, 2 or 3) from FaceMesh.
+          cut: Whether a scene begins here (`CutDetector`).
+          time: Time of the frame, for footage of variable rate; the index by default.
 
         Returns:
-            The items that are now certain.
+          The items that have become final.
         """
         time = float(index) if time is None else float(time)
         chosen, jumped = self._follower.update(faces, cut)
@@ -252,7 +259,7 @@ class FaceTrack:
         return ready
 
     def flush(self) -> list[TrackItem]:
-        """Gives up on the open gap: its items, missing. Call it at the clip's end."""
+        """Ends the open gap and returns its items as missing. Call it at the end of the clip."""
         ready = [TrackItem(index, None, False, cut) for index, _, cut in self._waiting]
         self._waiting, self._anchor = [], None
         return ready
@@ -278,18 +285,18 @@ def track_clip(
     max_gap: int = 12,
     times: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`FaceTrack` over a whole clip.
+    """Follows one face through a whole clip; see `FaceTrack`.
 
     Args:
-        detections: for each of N frames the (n,478,3) faces.
-        cuts: for each frame whether a scene begins there; default none does.
-        face: see `FaceFollower`.
-        max_gap: see `FaceTrack`.
-        times: (N,) seconds, increasing; default equal steps.
+      detections: (n, 478, 3) faces of each of N frames.
+      cuts: Whether a scene begins with each frame; no scene does by default.
+      face: See `FaceFollower`.
+      max_gap: See `FaceTrack`.
+      times: (N,) seconds, increasing; equal steps by default.
 
     Returns:
-        landmarks (N,478,3) float32 with NaN rows where the face is missing; found (N,) bool, False
-        for interpolated and missing frames; cuts (N,) bool, those given and the face's own jumps.
+      Landmarks (N, 478, 3) float32, NaN where the face is missing; found (N,) bool, False for
+      interpolated and missing frames; cuts (N,) bool, which include the jumps of the face.
     """
     detections = list(detections)
     cuts = [False] * len(detections) if cuts is None else list(cuts)
@@ -304,34 +311,3 @@ def track_clip(
             landmarks[item.index] = item.landmarks
     found, jumps = (np.array([getattr(i, name) for i in items], bool) for name in ("found", "cut"))
     return landmarks, found, jumps
-
-
-def interpolate_missing(
-    landmarks: np.ndarray,
-    max_gap: int,
-    cuts: np.ndarray | None = None,
-    times: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fills short gaps linearly.
-
-    Args:
-        landmarks: (N,K,D); a row with a NaN in it is missing.
-        max_gap: longest gap, in frames, to fill. Gaps at either end stay.
-        cuts: (N,) bool, True where a scene begins; no gap is filled across one.
-        times: (N,) increasing; default equal steps.
-
-    Returns:
-        (N,K,D) with NaN rows where still missing, and (N,) bool: measured, not filled.
-    """
-    count = len(landmarks)
-    times = np.arange(count, dtype=np.float64) if times is None else np.asarray(times, np.float64)
-    scene = np.zeros(count, int) if cuts is None else np.cumsum(np.asarray(cuts, bool))
-    found = np.isfinite(landmarks).all((1, 2))
-    filled = np.where(found[:, None, None], landmarks, np.nan).astype(landmarks.dtype)
-    seen = np.flatnonzero(found)
-    for a, b in itertools.pairwise(seen):
-        if not 1 < b - a <= max_gap + 1 or scene[a] != scene[b]:
-            continue
-        weight = ((times[a + 1 : b] - times[a]) / (times[b] - times[a]))[:, None, None]
-        filled[a + 1 : b] = landmarks[a] + weight * (landmarks[b] - landmarks[a])
-    return filled, found

@@ -1,4 +1,4 @@
-"""Reading video: `probe`, and `VideoReader`, which streams upright 8-bit RGB frames with times."""
+"""Reading video: `probe` and `VideoReader`, which streams upright 8-bit RGB frames and times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import container as media
 from talkjax.media import pixels
 
@@ -19,25 +20,26 @@ _MAX_FPS = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What a file's headers and first picture tell.
+    """Properties of a video that its headers and its first picture give.
 
     Attributes:
       width, height: Size in pixels of the frames that `VideoReader` yields (after rotation).
       fps: Average frame rate.
       time_base: Seconds per tick of the video stream's timestamps.
-      frames: Number of frames, as far as the headers tell, or None. An estimate.
+      frames: Number of frames as estimated from the headers, or None.
       duration_s: Length of the video stream in seconds, or None if unknown.
-      has_audio: Whether there is an audio stream that can be decoded.
-      audio_codec: FFmpeg's name of its codec, or None.
-      rotation: Clockwise turn in degrees that the reader applies (0, 90, 180, 270).
+      has_audio: Whether the file has an audio stream that can be decoded.
+      audio_codec: FFmpeg's name of the audio codec, or None.
+      rotation: Clockwise rotation in degrees that the reader applies (0, 90, 180, 270).
       codec: FFmpeg's name of the video codec.
       pixel_format: FFmpeg's name of the stored pixel format.
       color_primaries, color_trc, colorspace, color_range: The stream's tags (ITU-T H.273
         numbers, range 1 limited or 2 full; 2, 2, 2 and 0 mean untagged).
       sample_aspect_ratio: Width of a pixel over its height (after rotation); frames keep the
         stored pixels.
-      matrix: The colour matrix that the reader used: the tag, or a guess if untagged.
-      zero: The clip's zero on the container's clock in seconds: video time 0 and audio sample 0.
+      matrix: The colour matrix that the reader uses: the tag, or a guess if there is none.
+      zero: Time of the clip's zero (video time 0, audio sample 0) on the container's clock, in
+        seconds.
     """
 
     width: int
@@ -65,7 +67,7 @@ class VideoFrame:
     """One picture.
 
     Attributes:
-      index: 0, 1, 2, ... in presentation order.
+      index: Frame number 0, 1, 2, ... in presentation order.
       time: Seconds from the clip's zero, strictly increasing.
       rgb: (H, W, 3) uint8.
     """
@@ -75,17 +77,17 @@ class VideoFrame:
     rgb: np.ndarray
 
 
-def probe(path: media.Pathish) -> VideoInfo:
+def probe(path: PathLike) -> VideoInfo:
     """Reads a video's headers and first picture.
 
     Raises:
-      UserError: Not a readable video: missing, empty, truncated, no video stream, no picture.
+      UserError: The file is not a readable video, has no video stream, or holds no picture.
     """
     info, _, _ = _probe(path)
     return info
 
 
-def _probe(path: media.Pathish) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[int, int]]:
+def _probe(path: PathLike) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[int, int]]:
     """Returns the info, the orientation and the stored (width, height)."""
     name = media.display_name(path)
     with media.open_input(path) as container:
@@ -130,7 +132,7 @@ def _checked_stream(container: av.container.InputContainer, name: str) -> av.Vid
     if stream is None:
         raise UserError(f"{name}: has no video stream; give a file with moving pictures")
     _check_size(stream.codec_context.width, stream.codec_context.height, name)
-    stream.codec_context.options = {"max_pixels": str(media.MAX_PIXELS)}  # may change midway
+    stream.codec_context.options = {"max_pixels": str(media.MAX_PIXELS)}  # it may change midway
     return stream
 
 
@@ -146,7 +148,7 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     if stream.duration is not None and stream.duration > 0:
         return float(stream.duration * stream.time_base)
     tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
-    try:  # Matroska keeps each stream's length in a tag, "00:00:03.000000000"
+    try:  # Matroska keeps the length of each stream in a tag such as "00:00:03.000000000"
         hours, minutes, seconds = tag.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
@@ -161,7 +163,7 @@ def _fps(stream: av.VideoStream, duration: float | None) -> float:
     known = [float(rate) if rate and 0 < float(rate) <= _MAX_FPS else None for rate in rates]
     average, nominal, _ = known
     if average and nominal and stream.frames and abs(average - nominal) <= nominal / stream.frames:
-        return nominal  # a constant rate whose average a short or long last frame bends
+        return nominal  # the rate is constant; a short or long last frame changes its average
     for rate in known:
         if rate:
             return rate
@@ -179,7 +181,7 @@ class VideoReader:
         (what could be decoded was yielded).
     """
 
-    def __init__(self, path: media.Pathish) -> None:
+    def __init__(self, path: PathLike) -> None:
         """Raises `UserError` if the file is no readable video (see `probe`)."""
         self.path = path
         self.info, self._how, stored = _probe(path)
@@ -197,7 +199,7 @@ class VideoReader:
             yield VideoFrame(index, time, self.to_rgb(frame))
 
     def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """Turns a frame from `decoded` into an upright (H, W, 3) uint8 array."""
+        """Converts a frame of `decoded` to an upright (H, W, 3) uint8 array."""
         return self._convert(frame, self._how)
 
     def decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -226,9 +228,9 @@ class VideoReader:
 class FrameClock:
     """Gives every frame a time in seconds from the clip's zero, strictly increasing.
 
-    Timestamps are kept as they are. A missing one follows its predecessor by the nominal
-    interval; one that does not increase is moved just past its predecessor; after a jump back
-    (joined recordings) the clock runs on.
+    Valid timestamps are kept. A frame without a timestamp follows its predecessor by the nominal
+    interval, and one whose timestamp does not increase is moved just past its predecessor. After a
+    jump backward, as in joined recordings, the clock continues.
     """
 
     def __init__(self, info: VideoInfo) -> None:
@@ -238,7 +240,7 @@ class FrameClock:
         self._last: float | None = None
 
     def __call__(self, frame: av.VideoFrame) -> float:
-        """Returns the frame's time; frames are given in the order of presentation."""
+        """Returns the time of the next frame in presentation order."""
         ticks = media.frame_ticks(frame)
         last = self._last
         if ticks is None:

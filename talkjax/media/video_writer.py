@@ -1,4 +1,4 @@
-"""Writing video: H.264 with true timestamps and colour tags, beside the original audio."""
+"""Writing video: H.264 with exact timestamps and colour tags, next to the original audio."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ import av
 import numpy as np
 
 from talkjax.errors import UserError
+from talkjax.files import PathLike
 from talkjax.media import container as media
 from talkjax.media import pixels
 from talkjax.media.audio_mux import AudioTrack
 from talkjax.media.video import VideoInfo
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_MIN_TICKS = 10_000  # finest time base of constant-rate output, ticks a second
+_MIN_TICKS = 10_000  # lowest resolution of timestamps by default, ticks per second
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
 class ColorTags:
-    """Colour description (ITU-T H.273 numbers; 2 = unspecified). The matrix is always stated.
+    """Colour description in ITU-T H.273 numbers, of which 2 is "unspecified".
 
-    The default is BT.709. RGB is converted with `matrix`, limited range.
+    The default is BT.709. RGB is converted with `matrix` to limited range. The matrix is always
+    specified.
     """
 
     primaries: int = 1
@@ -37,25 +39,24 @@ class ColorTags:
 
     @classmethod
     def of(cls, info: VideoInfo) -> ColorTags:
-        """The source's own tags, with the matrix that its reader used."""
+        """Returns the tags of a source, with the matrix that its reader uses."""
         known = [tag if tag > 0 else 2 for tag in (info.color_primaries, info.color_trc)]
         return cls(*known, info.matrix)
 
 
 class VideoWriter:
-    """Writes frames with explicit times to an mp4, mov or mkv file; use as a context manager.
+    """Writes frames with explicit times to an mp4, mov or mkv file; a context manager.
 
-    The file appears under its name only when all of it has been written; after an exception
-    nothing is left. H.264 in 4:2:0 has even sizes only, so odd sizes are written in 4:4:4, which
-    keeps them exact.
+    The file appears under its name only when it is complete; after an exception, nothing is left.
+    H.264 in 4:2:0 allows only even sizes, so pictures of odd size are written in 4:4:4.
 
     Attributes:
-      audio_copied: Whether the audio is a bit-exact copy (None without audio).
+      audio_copied: Whether the audio is a bit-exact copy, or None if there is no audio.
     """
 
     def __init__(
         self,
-        path: media.Pathish,
+        path: PathLike,
         width: int,
         height: int,
         fps: float | Fraction = 25.0,
@@ -65,7 +66,7 @@ class VideoWriter:
         preset: str = "medium",
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
-        audio: media.Pathish | None = None,
+        audio: PathLike | None = None,
         lossless: bool = False,
     ) -> None:
         """Opens the output.
@@ -73,14 +74,14 @@ class VideoWriter:
         Args:
           path: Output file; its suffix (.mp4, .m4v, .mov, .mkv) chooses the container.
           width, height: Size of the frames.
-          fps: Average rate, for the encoder and the length of the last frame.
+          fps: Average frame rate, which the encoder uses and the length of the last frame.
           time_base: Resolution of the timestamps in seconds, or None to derive it from `fps`.
           crf: x264's constant rate factor.
           preset: x264's preset.
           color: Tags and matrix; BT.709 if None.
           sample_aspect_ratio: Shape of a pixel.
-          audio: File whose audio goes with the video, on the clock of `load_audio`.
-          lossless: RGB without any loss, for tests (H.264 High 4:4:4, qp 0).
+          audio: File whose audio is added, on the clock of `load_audio`.
+          lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
 
         Raises:
           UserError: The output cannot be created, or the audio cannot be used.
@@ -106,9 +107,11 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._container = None
         with self._cleaning_up():
-            with open(self._temporary, "xb"):  # tells plainly if the directory is not writable
+            with open(
+                self._temporary, "xb"
+            ):  # fails with a clear error if the directory is not writable
                 pass
-            # The movie's own clock, in ms by default, would round the edit lists.
+            # Edit lists are rounded to the movie's own clock, which is in milliseconds by default.
             options = {"movflags": "+faststart", "movie_timescale": "90000"}
             options = {} if output_format == "matroska" else options
             self._container = av.open(
@@ -123,8 +126,8 @@ class VideoWriter:
         self.audio_copied = self._audio.copied if self._audio else None
 
     @classmethod
-    def like(cls, path: media.Pathish, info: VideoInfo, **options) -> VideoWriter:
-        """A writer with a source's size, rate, time base, pixel shape and colours."""
+    def like(cls, path: PathLike, info: VideoInfo, **options) -> VideoWriter:
+        """Opens a writer with a source's size, rate, time base, pixel shape and colours."""
         settings = {
             "fps": info.fps,
             "time_base": info.time_base,
@@ -161,7 +164,7 @@ class VideoWriter:
 
         Args:
           rgb: (H, W, 3) uint8.
-          time: When it is shown, in seconds; not before its predecessor.
+          time: Time at which it is shown in seconds, not before its predecessor.
         """
         if rgb.shape != self._shape or rgb.dtype != np.uint8:
             raise ValueError(f"expected {self._shape} uint8, got {rgb.shape} {rgb.dtype}")
@@ -178,8 +181,8 @@ class VideoWriter:
         """Completes the file and gives it its name.
 
         Args:
-          end: Time at which the last frame ends, in seconds; by default it lasts one average
-            interval (a shorter one would bend the average rate that players show).
+          end: Time at which the last frame ends in seconds. By default the frame lasts one average
+            interval, because a shorter one would change the average rate that players show.
         """
         if self._container is None:
             return
@@ -199,7 +202,7 @@ class VideoWriter:
             os.replace(self._temporary, self._path)
 
     def abort(self) -> None:
-        """Gives up: removes what was written so far."""
+        """Removes what was written so far."""
         container, self._container = self._container, None
         self._pending = self._audio = self._held = None
         if container is not None:
@@ -209,7 +212,7 @@ class VideoWriter:
             os.remove(self._temporary)
 
     def _encode_pending(self, until: int) -> None:
-        """Encodes the frame that was held back until its end was known."""
+        """Encodes the frame that was kept until its end was known."""
         if self._pending is None:
             return
         ticks, rgb = self._pending
@@ -220,7 +223,7 @@ class VideoWriter:
         self._mux_video(self._stream.encode(frame))
 
     def _mux_video(self, packets: list[av.Packet]) -> None:
-        """Muxes all but the newest packet, whose length is set when it proves to be the last."""
+        """Muxes all but the newest packet, whose length changes if it is the last one."""
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             if self._held is None:
@@ -240,7 +243,7 @@ class VideoWriter:
         self._container.mux(packet)
 
     def _mux_audio(self, until: float | None) -> None:
-        """Keeps the audio level with the video, so that neither waits in memory for the other."""
+        """Muxes the audio up to the time of the video, so that neither accumulates in memory."""
         if self._audio is not None:
             for packet in self._audio.packets(until):
                 self._container.mux(packet)

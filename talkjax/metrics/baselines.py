@@ -1,10 +1,11 @@
-"""Videos that need no model, to compare with: all written as generated ones are.
+"""Videos to compare a model with that need no model, written by the same encoder as generated ones.
 
-`reencode` is the ground truth's row: what the writer and FaceMesh cost. `copy_reference` pastes
-one frame's mouth into every frame: what a perfect picture without any lip motion would get.
-`round_trip` sends the true mouth through the autoencoder: what diffusion could reach at best.
+`write_reencoded` makes the ground truth's row: it shows what encoding and FaceMesh cost.
+`write_copied_mouth` pastes one frame's mouth into every frame: a perfect image without lip motion.
+`write_round_trip` sends the true mouth through the autoencoder: the best that diffusion can reach.
 """
 
+import contextlib
 import itertools
 import os
 import wave
@@ -25,30 +26,39 @@ from talkjax.sampling.faces import Candidate, Face
 
 _BATCH = 16
 
-Pictures = Iterable[tuple[float, np.ndarray]]
+TimedImages = Iterable[tuple[float, np.ndarray]]
 
 
-def write(source: str | os.PathLike, out: str | os.PathLike, pictures: Pictures) -> None:
-    """Writes (time, (H, W, 3) uint8) pictures with the size, rate and colours of `source`."""
+def write_video(source: str | os.PathLike, out: str | os.PathLike, images: TimedImages) -> None:
+    """Writes images with the size, frame rate and colour tags of `source`.
+
+    Args:
+      source: Video file to take these properties from.
+      out: Video file to write.
+      images: (time in seconds, (H, W, 3) uint8) pairs.
+    """
     with VideoWriter.like(out, probe(source)) as writer:
-        for time, rgb in pictures:
+        for time, rgb in images:
             writer.write(rgb, time)
 
 
-def reencode(source: str | os.PathLike, out: str | os.PathLike, seconds: float | None) -> None:
-    """The original, encoded once more."""
-    write(source, out, ((f.time, f.rgb) for f in measure.frames(source, seconds)))
+def write_reencoded(
+    source: str | os.PathLike, out: str | os.PathLike, seconds: float | None
+) -> None:
+    """Encodes the original once more, up to `seconds`."""
+    with contextlib.closing(measure.read_frames(source, seconds)) as frames:
+        write_video(source, out, ((f.time, f.rgb) for f in frames))
 
 
-def reference_frame(measurement: Measurement, region: Box = MOUTH_REGION) -> int:
-    """The frame that sampling takes as its reference image of this template.
+def choose_reference_frame(measurement: Measurement, region: Box = MOUTH_REGION) -> int:
+    """Returns the number of the frame that sampling takes as its reference image.
 
     Args:
-      measurement: of the template.
-      region: what the image models see.
+      measurement: Measurement of the template.
+      region: Part of the crop that the image models see.
 
     Raises:
-      UserError: no face was found in it.
+      UserError: No face was found in the template.
     """
     found = np.flatnonzero(measurement.found)
     if not len(found):
@@ -64,12 +74,13 @@ def reference_frame(measurement: Measurement, region: Box = MOUTH_REGION) -> int
     return candidates[reference.choose_image(candidates, (width, height), region)].index
 
 
-def picture(source: str | os.PathLike, number: int) -> np.ndarray:
-    """Frame `number` of those that are measured: (H, W, 3) uint8."""
-    return next(itertools.islice(measure.frames(source), number, None)).rgb
+def read_frame(source: str | os.PathLike, number: int) -> np.ndarray:
+    """Returns frame `number` of `measure.read_frames`: (H, W, 3) uint8."""
+    with contextlib.closing(measure.read_frames(source)) as frames:
+        return next(itertools.islice(frames, number, None)).rgb
 
 
-def copy_reference(
+def write_copied_mouth(
     source: str | os.PathLike,
     out: str | os.PathLike,
     measurement: Measurement,
@@ -77,29 +88,31 @@ def copy_reference(
     crop_size: int,
     seconds: float | None,
 ) -> None:
-    """Pastes the mouth of frame `chosen` into every frame, by the frames' own crop transforms.
+    """Pastes the mouth of one frame into every frame, by the frames' own crop transforms.
 
     Args:
-      source: video file.
-      out: video file.
-      measurement: of the source.
-      chosen: frame number.
-      crop_size: resolution at which the mouth is cut, as a model's would be.
-      seconds: where to stop.
+      source: Video file to read.
+      out: Video file to write.
+      measurement: Measurement of the source.
+      chosen: Number of the frame whose mouth is pasted.
+      crop_size: Resolution in pixels at which the mouth is cut, as a model's would be.
+      seconds: Time at which to stop; None copies the whole file.
     """
-    image = crop.warp_crop(picture(source, chosen), measurement.transforms[chosen], crop_size)
+    image = crop.warp_crop(read_frame(source, chosen), measurement.transforms[chosen], crop_size)
     region = MOUTH_REGION.cut(image)
 
-    def changed() -> Iterator[tuple[float, np.ndarray]]:
-        for number, frame in enumerate(measure.frames(source, seconds)):
+    def edited(frames: Iterable[Any]) -> Iterator[tuple[float, np.ndarray]]:
+        for number, frame in enumerate(frames):
             transform = measurement.transforms[number]
-            seen = np.isfinite(transform).all()
-            yield frame.time, composite.paste(frame.rgb, region, transform) if seen else frame.rgb
+            has_face = np.isfinite(transform).all()
+            rgb = composite.paste(frame.rgb, region, transform) if has_face else frame.rgb
+            yield frame.time, rgb
 
-    write(source, out, changed())
+    with contextlib.closing(measure.read_frames(source, seconds)) as frames:
+        write_video(source, out, edited(frames))
 
 
-def round_trip(
+def write_round_trip(
     source: str | os.PathLike,
     out: str | os.PathLike,
     measurement: Measurement,
@@ -108,43 +121,43 @@ def round_trip(
     crop_size: int,
     seconds: float | None,
 ) -> None:
-    """Replaces every frame's mouth by what the autoencoder makes of it.
+    """Replaces every frame's mouth by the autoencoder's reconstruction of it.
 
     Args:
-      source: video file.
-      out: video file.
-      measurement: of the source.
-      autoencode: (B, H, W, 3) uint8 regions to the same shape, 0 to 255; always called with B=16.
-      region: what they show, crop coordinates.
-      crop_size: px.
-      seconds: where to stop.
+      source: Video file to read.
+      out: Video file to write.
+      measurement: Measurement of the source.
+      autoencode: Maps (16, H, W, 3) uint8 regions to their reconstructions, 0 to 255.
+      region: Part of the crop that the regions show.
+      crop_size: Size of the crop in pixels.
+      seconds: Time at which to stop; None takes the whole file.
     """
 
-    def changed() -> Iterator[tuple[float, np.ndarray]]:
-        numbered = enumerate(measure.frames(source, seconds))
+    def edited(frames: Iterable[Any]) -> Iterator[tuple[float, np.ndarray]]:
+        numbered = enumerate(frames)
         while batch := list(itertools.islice(numbered, _BATCH)):
-            seen = [i for i, _ in batch if np.isfinite(measurement.transforms[i]).all()]
-            images = {
+            regions = {
                 i: region.cut(crop.warp_crop(f.rgb, measurement.transforms[i], crop_size))
                 for i, f in batch
-                if i in seen
+                if np.isfinite(measurement.transforms[i]).all()
             }
             made: dict[int, Any] = {}
-            if images:
-                stacked = np.stack(list(images.values()))
+            if regions:
+                stacked = np.stack(list(regions.values()))
                 padded = np.pad(stacked, [(0, _BATCH - len(stacked))] + [(0, 0)] * 3)
-                made = dict(zip(images, np.asarray(autoencode(padded)), strict=False))
+                made = dict(zip(regions, np.asarray(autoencode(padded)), strict=False))
             for i, frame in batch:
                 rgb = frame.rgb
                 if i in made:
                     rgb = composite.paste(rgb, made[i], measurement.transforms[i], region)
                 yield frame.time, rgb
 
-    write(source, out, changed())
+    with contextlib.closing(measure.read_frames(source, seconds)) as frames:
+        write_video(source, out, edited(frames))
 
 
 def write_wav(path: str | os.PathLike, samples: np.ndarray) -> None:
-    """Writes (S,) float32 mono at 16 kHz as 16-bit PCM."""
+    """Writes (S,) float32 mono samples at 16 kHz as 16-bit PCM."""
     with wave.open(os.fspath(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

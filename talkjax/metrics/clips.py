@@ -1,30 +1,32 @@
-"""Which clips are evaluated."""
+"""Chooses the clips that are evaluated."""
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from talkjax.errors import UserError
-from talkjax.metrics.videos import Clip
+from talkjax.metrics.videos import EvaluationClip
 
 SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
     ".flv", ".wmv", ".3gp", ".ogv", ".mxf", ".vob",
 )  # fmt: skip
+_Item = TypeVar("_Item")
 
 
-def in_folder(folder: str | os.PathLike, flag: str = "--videos") -> list[Clip]:
-    """All videos under a folder, hidden ones passed over, sorted by relative path.
+def find_clips(folder: str | os.PathLike, flag: str = "--videos") -> list[EvaluationClip]:
+    """Finds all videos under a folder, sorted by relative path; hidden files are skipped.
 
     Args:
-      folder: to look in.
-      flag: that named it.
+      folder: Folder to search.
+      flag: Flag that named the folder, for error messages.
 
     Raises:
-      UserError: it is no folder, or holds no video.
+      UserError: The folder does not exist or holds no video.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -36,50 +38,58 @@ def in_folder(folder: str | os.PathLike, flag: str = "--videos") -> list[Clip]:
     ]
     names = sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
     if not names:
-        raise UserError(f"no video in {folder}; check {flag}")
-    return [Clip(name.as_posix(), root / name) for name in names]
+        raise UserError(f"{flag}={folder} holds no video; check the path")
+    return [EvaluationClip(name.as_posix(), root / name) for name in names]
 
 
-def matched(
+def match_by_name(
     generated: str | os.PathLike, truth: str | os.PathLike
-) -> tuple[dict[str, Path], list[Clip], list[str]]:
-    """Pairs the videos of two folders by relative path, whatever their suffixes.
+) -> tuple[dict[str, Path], list[EvaluationClip], list[str]]:
+    """Pairs the videos of two folders by relative path, whatever their suffixes are.
+
+    Args:
+      generated: Folder of generated videos.
+      truth: Folder of the originals.
 
     Returns:
-      {clip name: generated video}, the originals that have one, and the names (of either folder)
-      that found no partner.
+      {clip name: generated video}, the originals that have one, and the names in either folder that
+      have no counterpart in the other.
 
     Raises:
-      UserError: no folder, no video, no pair, or two videos of one name in a folder.
+      UserError: A folder is missing or empty, nothing matches, or two videos of a folder have the
+        same name.
     """
     made, originals = (
-        _by_stem(in_folder(folder, flag))
+        _index_by_stem(find_clips(folder, flag))
         for folder, flag in ((generated, "--generated"), (truth, "--truth"))
     )
     both = sorted(made.keys() & originals.keys())
     if not both:
         raise UserError(
-            f"no video in {generated} is named as one in {truth} (suffixes aside); rename them"
+            f"no video in {generated} has the name of one in {truth} (apart from the suffix); "
+            "rename them"
         )
     files = {originals[stem].name: made[stem].path for stem in both}
     unmatched = sorted(made.keys() ^ originals.keys())
     return files, [originals[stem] for stem in both], unmatched
 
 
-def _by_stem(clips: Sequence[Clip]) -> dict[str, Clip]:
-    found: dict[str, Clip] = {}
+def _index_by_stem(clips: Sequence[EvaluationClip]) -> dict[str, EvaluationClip]:
+    found: dict[str, EvaluationClip] = {}
     for clip in clips:
         other = found.setdefault(clip.name.removesuffix(clip.path.suffix), clip)
         if other is not clip:
-            raise UserError(f"{other.path} and {clip.path} have one name; leave one of them")
+            raise UserError(f"{other.path} and {clip.path} have the same name; remove one of them")
     return found
 
 
-def listed(clips: Sequence[Clip], path: str | os.PathLike) -> list[Clip]:
-    """Those that a text file names, one relative path a line (a suffix may be left out).
+def select_listed(clips: Sequence[EvaluationClip], path: str | os.PathLike) -> list[EvaluationClip]:
+    """Selects the clips that a text file names, one relative path per line.
+
+    Suffixes may be left out; empty lines and lines that begin with # are skipped.
 
     Raises:
-      UserError: the file cannot be read, or names something that is not there.
+      UserError: The file cannot be read, or names a video that does not exist.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -95,22 +105,22 @@ def listed(clips: Sequence[Clip], path: str | os.PathLike) -> list[Clip]:
             raise UserError(f"--list={path} names {line!r}, which is not among the videos")
         chosen[by_name[line].name] = by_name[line]
     if not chosen:
-        raise UserError(f"--list={path} names no video; write one a line")
+        raise UserError(f"--list={path} names no video; write one per line")
     return list(chosen.values())
 
 
-def from_manifest(
+def find_split_clips(
     data_dir: str | os.PathLike, split: str, videos: str | os.PathLike | None = None
-) -> list[Clip]:
-    """The original videos of a split of prepared data.
+) -> list[EvaluationClip]:
+    """Finds the original videos of a split of prepared data.
 
     Args:
-      data_dir: what `data_pipelines.prepare` made: `manifest.jsonl`, `summary.json`.
-      split: e.g. "test".
-      videos: the folder that was prepared; by default what `summary.json` says under "source".
+      data_dir: Folder made by `data_pipelines.prepare`, with `manifest.jsonl` and `summary.json`.
+      split: Name of the split, e.g. "test".
+      videos: Folder that was prepared; by default the "source" in `summary.json`.
 
     Raises:
-      UserError: no manifest, no such split, or the videos are not there any more.
+      UserError: There is no manifest or no such split, or videos are missing.
     """
     path = Path(data_dir) / "manifest.jsonl"
     try:
@@ -124,23 +134,23 @@ def from_manifest(
         ) from error
     root = videos or known.get("source")
     if not root:
-        raise UserError(f"{data_dir} does not say where its videos are; add --videos=DIR")
+        raise UserError(f"{data_dir} does not name the folder of its videos; add --videos=DIR")
     names = sorted(source for source, own in outcomes if own == split)
     if not names:
-        have = sorted({own for _, own in outcomes if own})
-        raise UserError(f"{path} has no split {split!r}; it has {', '.join(have) or 'none'}")
-    clips = [Clip(name, Path(root) / name) for name in names]
-    gone = [clip.name for clip in clips if not clip.path.is_file()]
-    if gone:
+        available = sorted({own for _, own in outcomes if own})
+        raise UserError(f"{path} has no split {split!r}; it has {', '.join(available) or 'none'}")
+    clips = [EvaluationClip(name, Path(root) / name) for name in names]
+    missing = [clip.name for clip in clips if not clip.path.is_file()]
+    if missing:
         raise UserError(
-            f"{len(gone)} of {len(clips)} videos are not in {root} (the first: {gone[0]}); "
-            "give the folder that was prepared as --videos"
+            f"{len(missing)} of {len(clips)} videos are missing in {root} (the first is "
+            f"{missing[0]}); give the folder that was prepared as --videos"
         )
     return clips
 
 
-def evenly(clips: Sequence[Clip], count: int | None) -> list[Clip]:
-    """At most `count` of them, evenly spread."""
-    if not count or count >= len(clips):
-        return list(clips)
-    return [clips[i] for i in np.linspace(0, len(clips) - 1, count).round().astype(int)]
+def take_evenly(items: Sequence[_Item], count: int | None) -> list[_Item]:
+    """Returns at most `count` items, evenly spread; all of them if `count` is None."""
+    if not count or count >= len(items):
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]

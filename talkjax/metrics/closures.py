@@ -1,8 +1,8 @@
-"""Whether lips shut where speech needs it: p, b and m are made with closed lips or not at all.
+"""Measures whether the lips close where the speech requires it: at every p, b and m.
 
-Viewers notice a missing closure more than anything else, and a correlation over a whole clip hardly
-does. When a closure is due is known only where the speech's phonemes are: the synthetic corpus
-keeps them in a JSON file beside each video.
+Viewers notice a missing closure more than anything else, while the correlation over a whole clip
+hardly changes. The times at which closures are due follow from the speech's phonemes, which the
+synthetic corpus stores in a JSON file beside each video.
 """
 
 import json
@@ -15,15 +15,15 @@ from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.metrics import signals
 
 FORMAT = "talkjax-truth"
-WINDOW = 0.06  # seconds to either side of a closure's middle
-THRESHOLD = 0.10  # of the truth's range
+WINDOW = 0.06  # seconds on either side of a closure's middle
+THRESHOLD = 0.10  # share of the truth's range
 
 
-def read(video: str | os.PathLike) -> np.ndarray | None:
-    """The closures of a video's speech, from the JSON file beside it.
+def read_closures(video: str | os.PathLike) -> np.ndarray | None:
+    """Reads the closures of a video's speech from the JSON file beside it.
 
     Returns:
-      (n, 2) float64 seconds, begin and end of each closure; None if there is no such file.
+      (n, 2) float64 start and end of each closure in seconds, or None without such a file.
     """
     try:
         content = json.loads(Path(video).with_suffix(".json").read_text(encoding="utf-8"))
@@ -43,32 +43,33 @@ def closed_share(
     window: float = WINDOW,
     threshold: float = THRESHOLD,
 ) -> float:
-    """The share of closures at which the lips are seen to shut.
+    """Computes the share of closures at which the lips close.
 
-    Lips count as shut where the smallest opening within `window` of a closure's middle is at most
-    `threshold` of the truth's range (`signals.extent`) above the truth's 5th percentile.
+    Lips count as closed where the smallest opening within `window` of a closure's middle exceeds
+    the truth's 5th percentile by at most `threshold` of the truth's range
+    (`signals.percentile_range`).
 
     Args:
-      opening: (T,) the mouth's opening at 0, 1, ... / `rate`, NaN where no face is seen.
-      truth: (U,) the true opening of the same speech, on the same clock; it gives the scale only.
-      closures: (n, 2) seconds.
-      rate: of both curves, Hz.
-      window: seconds.
-      threshold: share of the range.
+      opening: (T,) mouth opening at times 0, 1, ... / `rate`; NaN where no face is visible.
+      truth: (U,) true opening of the same speech on the same clock; it only sets the scale.
+      closures: (n, 2) start and end of each closure in seconds.
+      rate: Samples per second of both curves.
+      window: Seconds on either side of a closure's middle.
+      threshold: Share of the truth's range.
 
     Returns:
-      0 to 1; closures of which nothing is seen do not count, NaN if none is left or the truth does
-      not move.
+      A share from 0 to 1. Closures during which no face is visible do not count; NaN if none is
+      left or the truth does not move.
     """
-    span = signals.extent(truth)
+    span = signals.percentile_range(truth)
     if not np.isfinite(span) or span <= 0:
         return float("nan")
     limit = np.percentile(truth[np.isfinite(truth)], 5) + threshold * span
     times = np.arange(len(opening)) / rate
-    shut = []
+    closed = []
     for middle in np.asarray(closures, np.float64).reshape(-1, 2).mean(1):
-        seen = opening[np.abs(times - middle) <= window + 1e-9]
-        seen = seen[np.isfinite(seen)]
-        if len(seen):
-            shut.append(seen.min() <= limit)
-    return float(np.mean(shut)) if shut else float("nan")
+        nearby = opening[np.abs(times - middle) <= window + 1e-9]
+        nearby = nearby[np.isfinite(nearby)]
+        if len(nearby):
+            closed.append(nearby.min() <= limit)
+    return float(np.mean(closed)) if closed else float("nan")

@@ -15,10 +15,10 @@ from talkjax.sampling.sampler import Options, Sampler
 
 
 class SamplerGenerator:
-    """A `talkjax.metrics.videos.Generator` made of a checkpoint.
+    """A `talkjax.metrics.videos.Generator` that samples from a checkpoint.
 
     Attributes:
-      identity, crop_size, region: see `talkjax.metrics.videos.Generator`.
+      identity, crop_size, region: See `talkjax.metrics.videos.Generator`.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class SamplerGenerator:
         """Loads a checkpoint.
 
         Args:
-          directory: what `train.py --export` wrote.
-          identity: names the weights and the code.
-          options: of sampling; part of the identity.
-          detector: finds the template's faces.
-          devices: default all of this process's.
+          directory: Exported checkpoint, or directory of a training run.
+          identity: Plain data that identifies the weights and the code.
+          options: Sampling options; they become part of the identity.
+          detector: Face detector for the templates.
+          devices: Devices to sample on; by default all of this process.
 
         Raises:
-          UserError: as `talkjax.sampling.checkpoint.load`.
+          UserError: See `talkjax.sampling.checkpoint.load`.
         """
         params, config, networks = checkpoint.load(directory)
         options.check(networks.schedule.steps)

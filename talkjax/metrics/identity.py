@@ -1,7 +1,7 @@
-"""CSIM: whether it is still the same person, by a face embedding network (ONNX, run by OpenCV).
+"""CSIM: similarity of identity, by a face embedding network (ONNX, run by OpenCV).
 
-The network takes 112 x 112 RGB with ImageNet normalisation, aligned by five points as ArcFace
-(arXiv 1801.07698) does, for example MobileFaceNet.
+The network, for example MobileFaceNet, takes 112 x 112 RGB images with ImageNet normalisation,
+aligned by five points as in ArcFace (arXiv 1801.07698).
 """
 
 import os
@@ -13,7 +13,7 @@ from talkjax import conventions
 from talkjax.errors import UserError
 
 SIZE = 112
-# Where eyes, nose tip and mouth corners go, px: the standard of ArcFace.
+# Positions of eyes, nose tip and mouth corners in pixels: ArcFace's standard.
 TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655),
      (70.7299, 92.2041)]
@@ -23,7 +23,7 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eye centres, nose tip and mouth corners of (131, 2) landmarks: (5, 2)."""
+    """Returns eye centres, nose tip and mouth corners of (131, 2) landmarks: (5, 2)."""
     eyes = [
         landmarks[conventions.positions(e)].mean(0)
         for e in (conventions.LEFT_EYE, conventions.RIGHT_EYE)
@@ -35,8 +35,8 @@ def align(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Cuts the aligned face out of a frame.
 
     Args:
-      rgb: (H, W, 3) uint8.
-      landmarks: (131, 2) frame pixels.
+      rgb: (H, W, 3) uint8 frame.
+      landmarks: (131, 2) landmarks in frame pixels.
 
     Returns:
       (112, 112, 3) uint8.
@@ -49,19 +49,19 @@ def align(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     )
     scale = abs(factor)
-    if scale < 0.5:  # a large face: smooth it first, so that it does not alias
+    if scale < 0.5:  # a large face: blur it first to prevent aliasing
         rgb = cv2.GaussianBlur(rgb, (0, 0), 0.4 / scale)
     return cv2.warpAffine(rgb, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
 
 
 class FaceEmbedding:
-    """An embedding network.
+    """A face embedding network.
 
     Args:
       path: ONNX file.
 
     Raises:
-      UserError: it cannot be read, or does not map a 112 x 112 face to a vector.
+      UserError: The file cannot be read, or does not map a 112 x 112 face to a vector.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -73,12 +73,12 @@ class FaceEmbedding:
             out = self(np.zeros((SIZE, SIZE, 3), np.uint8))
         except cv2.error as error:
             why = (error.err or str(error)).strip().splitlines()[0]
-            raise UserError(f"{name} is no usable ONNX face embedding ({why})") from error
+            raise UserError(f"{name} is not a usable ONNX face embedding ({why})") from error
         if out.ndim != 1 or len(out) < 8 or not np.isfinite(out).all():
             raise UserError(f"{name} does not map a 112x112 face to a vector; give another network")
 
     def __call__(self, face: np.ndarray) -> np.ndarray:
-        """(112, 112, 3) uint8 to a (D,) vector of length 1."""
+        """Maps a (112, 112, 3) uint8 face to a (D,) vector of length 1."""
         x = (face.astype(np.float32) / 255 - _MEAN) / _STD
         self._net.setInput(x.transpose(2, 0, 1)[None])
         vector = self._net.forward().reshape(-1).astype(np.float64)
@@ -86,7 +86,7 @@ class FaceEmbedding:
 
 
 def similarity(vectors: np.ndarray, others: np.ndarray) -> float:
-    """Mean cosine between each of (N, D) unit vectors and the direction of the mean of (M, D)."""
+    """Returns the mean cosine between (N, D) unit vectors and the mean of (M, D) others."""
     if not len(vectors) or not len(others):
         return float("nan")
     centre = np.mean(others, 0)

@@ -1,9 +1,9 @@
-"""Inception-v3 as Fréchet Inception distances are computed with, in JAX.
+"""The Inception-v3 of Fréchet Inception distances, in JAX.
 
-The network of 2015-12-05 as pytorch-fid has it (src/pytorch_fid/inception.py), which differs from
-torchvision's: averages leave the padding out, and the last block takes a maximum in the place of
-its average. Weights are given as a safetensors file in the torch layout (`Mixed_5b.branch1x1.conv
-.weight` and so on, no `fc`); widths are read off the tensors.
+This is the network of 2015-12-05 as in pytorch-fid (src/pytorch_fid/inception.py). It differs from
+torchvision's: averages leave out the padding, and the last block takes a maximum instead of an
+average. The weights are a safetensors file in PyTorch's layout (`Mixed_5b.branch1x1.conv.weight`
+and so on, without `fc`); the tensors determine the widths.
 """
 
 import os
@@ -17,7 +17,7 @@ from talkjax import weights
 from talkjax.errors import UserError
 
 FIRST = "Conv2d_1a_3x3.conv.weight"
-SIDE = 299  # px, what the network was trained on
+SIDE = 299  # pixels of the images that the network was trained on
 _EPSILON = 1e-3
 _ROW, _COLUMN = (1, 7), (7, 1)
 
@@ -25,29 +25,29 @@ Params = dict[str, jax.Array]
 
 
 class _Operations(Protocol):
-    """What the network is put together from; x is an array, or its width alone."""
+    """The layers that the network consists of; `x` is an array, or only its width."""
 
     def conv(self, name: str, x: Any, kernel: int | tuple[int, int], *, stride: int, same: bool):
-        """Convolution, normalisation, ReLU; `same` keeps the size."""
+        """Applies a convolution, normalisation and ReLU; `same` keeps the size."""
 
     def maximum(self, x: Any, stride: int):
-        """Of 3 x 3; with stride 1 it keeps the size."""
+        """Takes the 3 x 3 maximum; stride 1 keeps the size."""
 
     def average(self, x: Any):
-        """Of 3 x 3, without the padding."""
+        """Takes the 3 x 3 average without the padding."""
 
     def join(self, *parts: Any):
-        """One after the other along the channels."""
+        """Concatenates along the channels."""
 
 
 def _trunk(op: _Operations, x: Any) -> Any:
-    """Everything before the last average."""
+    """Applies everything before the last average."""
 
     def conv(name, x, kernel, stride=1, same=True):
         return op.conv(name, x, kernel, stride=stride, same=same and stride == 1)
 
     def chain(name, x, *kernels, stride=1, same=True):
-        """Convolutions name_1, name_2, ...; the stride is the last one's."""
+        """Applies convolutions name_1, name_2, ...; the stride is that of the last one."""
         for number, kernel in enumerate(kernels, 1):
             last = stride if number == len(kernels) else 1
             x = conv(f"{name}_{number}", x, kernel, last, same)
@@ -104,7 +104,7 @@ def _trunk(op: _Operations, x: Any) -> Any:
 
 
 class _Widths:
-    """Follows the widths through the network and notes the shapes that fit them."""
+    """Follows the widths through the network and records the shapes that fit them."""
 
     def __init__(self, found: dict[str, tuple[int, ...]]):
         self.found = found
@@ -129,14 +129,14 @@ class _Widths:
 
 
 def shapes(found: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], int]:
-    """What a file must hold, and how many features come out.
+    """Returns the tensors that a file must hold, and the number of features.
 
     Args:
-      found: name and shape of every tensor there is; only the widths are taken from it.
+      found: Name and shape of every tensor in the file; only the widths are used.
 
     Returns:
-      Name and shape of every tensor, torch layout (OIHW); the width of the output (2048 in the
-      published network).
+      Name and shape of every tensor in PyTorch's layout (OIHW), and the width of the output (2048
+      in the published network).
     """
     widths = _Widths(found)
     out = _trunk(widths, 3)
@@ -150,10 +150,10 @@ def load(path: str | os.PathLike) -> tuple[Params, int]:
     """Reads and checks the weights, and folds the normalisation into the convolutions.
 
     Returns:
-      Kernels (HWIO) and biases by name; the number of features.
+      Kernels (HWIO) and biases by name, and the number of features.
 
     Raises:
-      UserError: missing or damaged file, tensors that do not fit.
+      UserError: The file is missing or damaged, or a tensor does not fit.
     """
     tensors = weights.load_safetensors(path)
     found = {name: value.shape for name, value in tensors.items()}
@@ -176,7 +176,7 @@ def load(path: str | os.PathLike) -> tuple[Params, int]:
 
 
 class _Arrays:
-    """The operations on (B, H, W, C)."""
+    """The layers on (B, H, W, C) arrays."""
 
     def __init__(self, params: Params):
         self.params = params
@@ -209,12 +209,12 @@ def _window(x: jax.Array, start: float, function: Any, stride: int) -> jax.Array
 
 @jax.jit
 def resize(images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) to (B, 299, 299, 3), bilinear without antialiasing, as pytorch-fid does."""
+    """Resizes (B, H, W, 3) to (B, 299, 299, 3): bilinear, not antialiased, as in pytorch-fid."""
     shape = (images.shape[0], SIDE, SIDE, images.shape[3])
     return jax.image.resize(images, shape, "linear", antialias=False)
 
 
 @jax.jit
 def pool3(params: Params, images: jax.Array) -> jax.Array:
-    """Features of (B, 299, 299, 3) in [-1, 1]: (B, D) float32."""
+    """Returns the features of (B, 299, 299, 3) images in [-1, 1]: (B, D) float32."""
     return _trunk(_Arrays(params), images).mean((1, 2))

@@ -1,7 +1,7 @@
-"""The landmark network alone, over whole held-out clips of prepared data.
+"""Evaluates the landmark network alone, on whole held-out clips of prepared data.
 
-References are chosen, windows laid and blended by the functions that sampling uses, so the numbers
-say what its lips will do before any picture is made.
+References are chosen and windows are placed and blended by the functions that sampling uses, so the
+numbers predict the lips of sampled videos before any image is made.
 """
 
 import os
@@ -21,29 +21,30 @@ from talkjax.metrics import signals, statistics
 from talkjax.sampling import completion, reference
 from talkjax.sampling.faces import Candidate
 
-# (T, 16, 80) log-mel windows, (T, 74, 2) poses, (R, 131, 2) references to (T, 57, 2) content.
-Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# Maps (T, 16, 80) log-mel windows, (T, 74, 2) poses and (R, 131, 2) references to (T, 57, 2) lips
+# and jaw.
+Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 METRICS = {
-    "opening_correlation": "Pearson correlation of the mouth's opening with the truth's",
-    "l1": "mean |dx|, |dy| of the 57 lip and jaw points, inter-ocular units",
-    "l1_static": "the same of the references' mean content, which does not move",
+    "opening_correlation": "Pearson correlation of the mouth opening with the truth's",
+    "l1": "mean absolute error of the 57 lip and jaw points, inter-ocular units",
+    "l1_static": "the same for the mean of the references, which does not move",
     "articulation": "range (95th - 5th percentile) of the opening over the truth's",
     "jitter": "mean |second difference| of the lips over the truth's",
     "wrong_audio_correlation": "opening_correlation with the audio of the clip half of the split "
-    "away: what pose and habit alone give",
-    "silence_leak": "range of the opening on silence over the true range",
+    "away: what the pose alone gives",
+    "silence_leak": "range of the opening on silent audio over the true range",
 }
 
 
-def load_predict(directory: str | os.PathLike) -> tuple[Predict, dict[str, Any]]:
-    """The landmark network of an export or of a run's newest checkpoint, of whatever stage has it.
+def load_predictor(directory: str | os.PathLike) -> tuple[Predictor, dict[str, Any]]:
+    """Loads the landmark network of an export or of a training run's newest checkpoint.
 
     Returns:
-      The network and its config.
+      The network as a function, and its config.
 
     Raises:
-      UserError: it is neither, has no landmark network, or is damaged.
+      UserError: The directory is neither, has no landmark network, or is damaged.
     """
     from talkjax import runs
     from talkjax.sampling import checkpoint, regions
@@ -53,7 +54,7 @@ def load_predict(directory: str | os.PathLike) -> tuple[Predict, dict[str, Any]]
         raise UserError(
             f"{directory} has no landmark network; give a run of stage landmark or joint"
         )
-    nets, shapes = checkpoint.build({**config, "dtype": "float32"}, directory)
+    nets, shapes = checkpoint.build_networks({**config, "dtype": "float32"}, directory)
     found, expected = (
         {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
         for t in (params["landmark"], shapes["landmark"])
@@ -68,15 +69,18 @@ def load_predict(directory: str | os.PathLike) -> tuple[Predict, dict[str, Any]]
     return predict, config
 
 
-def reference_landmarks(record: Any, count: int) -> np.ndarray:
-    """What sampling would take as references, were the clip its template: (count, 131, 2) float32.
+def choose_references(record: Any, count: int) -> np.ndarray:
+    """Chooses the references that sampling would take if the clip were its template.
 
     Args:
-      record: a `talkjax.data.records.ClipRecord`.
-      count: R.
+      record: A `talkjax.data.records.ClipRecord`.
+      count: Number of references, R.
+
+    Returns:
+      (R, 131, 2) float32 landmarks.
 
     Raises:
-      UserError: no frame of the clip has a measured face.
+      UserError: No frame of the clip has a measured face.
     """
     found = np.flatnonzero(record.face_found)
     if not len(found):
@@ -91,16 +95,16 @@ def reference_landmarks(record: Any, count: int) -> np.ndarray:
 
 
 def predict_clip(
-    predict: Predict, record: Any, references: np.ndarray, window: int, mel: np.ndarray
+    predict: Predictor, record: Any, references: np.ndarray, window: int, mel: np.ndarray
 ) -> np.ndarray:
-    """Content of every tick of a clip: (T, 57, 2).
+    """Predicts the lips and jaw at every tick of a clip: (T, 57, 2).
 
     Args:
-      predict: the network.
-      record: a `talkjax.data.records.ClipRecord`; its pose is used.
-      references: (R, 131, 2).
-      window: ticks of a window.
-      mel: (M, 80) speech; silence where it is too short.
+      predict: The network.
+      record: A `talkjax.data.records.ClipRecord`, whose pose is used.
+      references: (R, 131, 2) landmarks.
+      window: Ticks per window.
+      mel: (M, 80) log-mel of the speech; where it is too short, silence follows.
     """
     ticks = record.num_ticks
     times = np.arange(ticks) / TICKS_PER_SECOND
@@ -119,19 +123,19 @@ def predict_clip(
     return np.stack([track.at(time) for time in times])
 
 
-def opening(record: Any, content: np.ndarray) -> np.ndarray:
-    """(T,) mouth opening of a clip's own pose with (T, 57, 2) content."""
+def content_opening(record: Any, content: np.ndarray) -> np.ndarray:
+    """Returns the mouth opening of a clip's own pose with (T, 57, 2) content: (T,)."""
     pose = record.landmarks[:, : conventions.NUM_POSE]
     return conventions.mouth_opening(np.concatenate([pose, content], 1))
 
 
-def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> dict[str, float]:
-    """The metrics of one clip with its own audio.
+def clip_metrics(content: np.ndarray, references: np.ndarray, record: Any) -> dict[str, float]:
+    """Computes the metrics of one clip with its own audio.
 
     Args:
-      content: (T, 57, 2) predicted.
-      references: (R, 131, 2).
-      record: a `talkjax.data.records.ClipRecord`.
+      content: (T, 57, 2) predicted lips and jaw.
+      references: (R, 131, 2) landmarks.
+      record: A `talkjax.data.records.ClipRecord`.
     """
     truth = record.landmarks.astype(np.float64)
     true_content = truth[:, conventions.NUM_POSE :]
@@ -143,61 +147,63 @@ def clip_numbers(content: np.ndarray, references: np.ndarray, record: Any) -> di
         "opening_correlation": signals.correlation(moved, true_opening),
         "l1": float(np.abs(content - true_content).mean() / unit),
         "l1_static": float(np.abs(static - true_content).mean() / unit),
-        "articulation": signals.articulation(moved, true_opening),
-        "jitter": signals.jitter(whole, truth),
+        "articulation": signals.articulation_ratio(moved, true_opening),
+        "jitter": signals.jitter_ratio(whole, truth),
     }
 
 
 def evaluate_landmarks(
-    predict: Predict,
+    predict: Predictor,
     records: Iterable[Any],
     *,
     window: int,
     references: int,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Runs the network over whole clips.
+    """Evaluates the network on whole clips.
 
     Args:
-      predict: the network.
-      records: `talkjax.data.records.ClipRecord`s, frames not needed.
-      window: ticks of a window, as in training.
-      references: their number, as in training.
-      seed: of the bootstrap.
+      predict: The network.
+      records: `talkjax.data.records.ClipRecord`s; their frames are not needed.
+      window: Ticks per window, as in training.
+      references: Number of references, as in training.
+      seed: Seed of the bootstrap.
 
     Returns:
-      {"metrics": {name: {"mean", "ci95", "n"}}, "per_clip": {clip: {name: number}}}.
+      {"metrics": {name: {"mean", "ci95", "n"}}, "per_clip": {clip: {name: number or None}}}.
 
     Raises:
-      UserError: no clip.
+      UserError: There is no clip.
     """
     records, per_clip = list(records), {}
     silence = np.full((1, NUM_MELS), MEL_FLOOR, np.float32)
     for place, record in enumerate(records):
-        chosen = reference_landmarks(record, references)
-        numbers = clip_numbers(
+        chosen = choose_references(record, references)
+        numbers = clip_metrics(
             predict_clip(predict, record, chosen, window, record.mel), chosen, record
         )
         truth = conventions.mouth_opening(record.landmarks)
         still = predict_clip(predict, record, chosen, window, silence)
-        numbers["silence_leak"] = signals.articulation(opening(record, still), truth)
+        numbers["silence_leak"] = signals.articulation_ratio(content_opening(record, still), truth)
         numbers["wrong_audio_correlation"] = np.nan
         if len(records) > 1:
             other = records[(place + len(records) // 2) % len(records)]
             wrong = predict_clip(predict, record, chosen, window, other.mel)
-            numbers["wrong_audio_correlation"] = signals.correlation(opening(record, wrong), truth)
+            numbers["wrong_audio_correlation"] = signals.correlation(
+                content_opening(record, wrong), truth
+            )
         per_clip[record.clip_id] = {k: v if np.isfinite(v) else None for k, v in numbers.items()}
     if not per_clip:
         raise UserError("no clip to evaluate; check --data and --split")
     metrics = {
-        name: statistics.bootstrap([n[name] for n in per_clip.values()], seed=seed)
+        name: statistics.bootstrap_mean([n[name] for n in per_clip.values()], seed=seed)
         for name in METRICS
     }
     return {"metrics": metrics, "per_clip": per_clip}
 
 
-def table(result: dict[str, Any]) -> str:
-    """One line a metric."""
+def format_table(result: dict[str, Any]) -> str:
+    """Formats a result as text, one metric per line."""
     lines = []
     for name, entry in result["metrics"].items():
         if entry["mean"] is None:

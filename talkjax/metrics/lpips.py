@@ -1,6 +1,6 @@
 """LPIPS with the SqueezeNet 1.1 trunk (Zhang et al., arXiv 1801.03924, v0.1), in JAX.
 
-Weights are given as a safetensors file in the torch layout: `squeezenet.features.*` and
+The weights are a safetensors file in the layout of PyTorch: `squeezenet.features.*` and
 `lin.linK.model.1.weight`.
 """
 
@@ -16,12 +16,12 @@ from talkjax import weights
 
 _SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 _SCALE = np.array([0.458, 0.448, 0.450], np.float32)
-# (features.N, width squeezed to, width expanded to on either side); "pool" between.
+# Index in `features` -> (input width, squeezed width, width of either expansion).
 _FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)} | {
     9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)
 }  # fmt: skip
 _POOLS = (2, 5, 8)
-_TAPS = (1, 4, 7, 9, 10, 11, 12)  # layers whose outputs are compared
+_TAPS = (1, 4, 7, 9, 10, 11, 12)  # indices of the layers whose outputs are compared
 _WIDTHS = (64, 128, 256, 384, 384, 512, 512)
 BATCH = 16
 
@@ -29,7 +29,7 @@ Params = dict[str, jax.Array]
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that is needed, torch layout (OIHW)."""
+    """Returns the name and shape of every tensor that is needed, in PyTorch's layout (OIHW)."""
     out = {"squeezenet.features.0.weight": (64, 3, 3, 3), "squeezenet.features.0.bias": (64,)}
     for number, (inputs, squeezed, expanded) in _FIRES.items():
         sizes = {
@@ -46,10 +46,10 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load(path: str | os.PathLike) -> Params:
-    """Reads and checks the weights; a classifier head in the file is passed over.
+    """Reads and checks the weights; a classifier head in the file is ignored.
 
     Raises:
-      UserError: missing or damaged file, tensors that do not fit.
+      UserError: The file is missing or damaged, or a tensor does not fit.
     """
     tensors = weights.load_safetensors(path)
     tensors = {k: v for k, v in tensors.items() if not k.startswith("squeezenet.classifier.")}
@@ -69,13 +69,13 @@ def _conv(params: Params, name: str, x: jax.Array, stride: int = 1, padding: int
 
 
 def _pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum, stride 2, with torch's ceil_mode."""
+    """Computes the 3 x 3 maximum with stride 2, as PyTorch does with `ceil_mode=True`."""
     pads = [(0, 0)] + [(0, (size - 3) % 2) for size in x.shape[1:3]] + [(0, 0)]
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
 
 
 def features(params: Params, images: jax.Array) -> list[jax.Array]:
-    """The seven compared feature maps of (B, H, W, 3) in [-1, 1], channels last."""
+    """Returns the seven compared feature maps of (B, H, W, 3) in [-1, 1], channels last."""
     row = (1, 1, 1, 3)
     x = (images - jnp.asarray(_SHIFT).reshape(row)) / jnp.asarray(_SCALE).reshape(row)
     x = _conv(params, "squeezenet.features.0", x, stride=2)
@@ -98,7 +98,7 @@ def features(params: Params, images: jax.Array) -> list[jax.Array]:
 
 @jax.jit
 def distance(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
-    """LPIPS of (B, H, W, 3) pictures in [-1, 1], sides of at least 32: (B,) float32."""
+    """Computes LPIPS of (B, H, W, 3) images in [-1, 1], at least 32 pixels a side: (B,)."""
     total = jnp.zeros(a.shape[:1])
     for tap, (x, y) in enumerate(zip(features(params, a), features(params, b), strict=True)):
         x, y = (z / (jnp.sqrt(jnp.square(z).sum(-1, keepdims=True)) + 1e-10) for z in (x, y))
@@ -107,12 +107,12 @@ def distance(params: Params, a: jax.Array, b: jax.Array) -> jax.Array:
     return total
 
 
-def metric(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A function of two (N, H, W, 3) uint8 arrays that gives (N,) LPIPS distances."""
-    return functools.partial(_batches, load(path))
+def load_metric(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Loads weights as a function of two (N, H, W, 3) uint8 arrays that returns (N,) distances."""
+    return functools.partial(_distances, load(path))
 
 
-def _batches(params: Params, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _distances(params: Params, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     out = []
     for start in range(0, len(a), BATCH):
         pair = [x[start : start + BATCH] for x in (a, b)]

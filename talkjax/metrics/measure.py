@@ -1,36 +1,36 @@
-"""From a video file to what is measured in it: decode, FaceMesh, one clock.
+"""Measures a video file: decodes it, finds its face and follows it on one clock.
 
-Generated videos and the truth go through the same function, so whatever FaceMesh gets wrong it gets
-wrong in both.
+Generated videos and originals are measured by the same function, so FaceMesh's errors are the same
+in both.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Generator
+from typing import Protocol
 
 import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.media import tracking
-from talkjax.media.video import VideoReader
+from talkjax.media.video import VideoFrame, VideoReader
 from talkjax.metrics import signals
+from talkjax.sampling.faces import Detector
 
-VERSION = 1  # of what is kept in a work folder: raise it when a measurement changes
+VERSION = 1  # of the files in a work folder; raise it when a measurement changes
 _MAX_GAP_SECONDS = 0.2
 
 
-class Detector(Protocol):
-    """Finds faces: `talkjax.media.facemesh.FaceMesh`, or a stand-in."""
+class VersionedDetector(Detector, Protocol):
+    """A face detector that reports the versions its results depend on.
+
+    Attributes:
+      versions: {package: version}.
+    """
 
     versions: dict[str, str]
-
-    def reset(self) -> None:
-        """Forgets the clip before."""
-
-    def detect(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (n, 478, 3) frame pixels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,11 +38,12 @@ class Measurement:
     """The face in a video file.
 
     Attributes:
-      times: (N,) float64 seconds from the clip's zero.
-      landmarks: (N, 131, 2) float32 frame pixels, NaN where there is no face.
-      found: (N,) bool; False too where the landmarks are interpolated over a short gap.
-      transforms: (N, 2, 3) float64 frame to crop coordinates (`talkjax.media.crop`), NaN alike.
-      size: (2,) int64, width and height of the frames.
+      times: (N,) float64 seconds of the frames from the clip's zero.
+      landmarks: (N, 131, 2) float32 landmarks in frame pixels; NaN where no face was found.
+      found: (N,) bool. False also where the landmarks are interpolated over a short gap.
+      transforms: (N, 2, 3) float64 transforms from frame to crop coordinates
+        (`talkjax.media.crop`); NaN where no face was found.
+      size: (2,) int64 width and height of the frames in pixels.
     """
 
     times: np.ndarray
@@ -53,103 +54,123 @@ class Measurement:
 
     @property
     def ticks(self) -> int:
-        """Ticks of 1/25 s that the file covers."""
+        """Number of ticks of 1/25 s that the file covers."""
         return int(np.floor(self.times[-1] * TICKS_PER_SECOND + 1e-3)) + 1
 
     def crop_landmarks(self) -> np.ndarray:
-        """(N, 131, 2) float64 landmarks of the frames in crop coordinates."""
+        """Returns the landmarks of all frames in crop coordinates: (N, 131, 2) float64."""
         return head_pose.apply_transforms(self.landmarks.astype(np.float64), self.transforms)
 
     def opening(self) -> np.ndarray:
-        """(ticks,) mouth opening."""
-        return signals.on_clock(conventions.mouth_opening(self.landmarks), self.times, self.ticks)
+        """Returns the mouth opening at every tick: (ticks,)."""
+        openings = conventions.mouth_opening(self.landmarks)
+        return signals.resample_to_ticks(openings, self.times, self.ticks)
 
     def aligned(self) -> np.ndarray:
-        """(ticks, 131, 2) landmarks in crop coordinates."""
-        return signals.on_clock(self.crop_landmarks(), self.times, self.ticks)
+        """Returns the landmarks in crop coordinates at every tick: (ticks, 131, 2)."""
+        return signals.resample_to_ticks(self.crop_landmarks(), self.times, self.ticks)
 
 
-def frames(path: str | os.PathLike, seconds: float | None = None) -> Iterator[Any]:
-    """A file's `VideoFrame`s from the clip's zero to `seconds`."""
-    for frame in VideoReader(path):
-        if seconds is not None and frame.time >= seconds - 1e-6:
-            return
-        if frame.time >= 0:
-            yield frame
+def read_frames(
+    path: str | os.PathLike, seconds: float | None = None
+) -> Generator[VideoFrame, None, None]:
+    """Yields a file's frames from the clip's zero on, up to `seconds`.
+
+    The file is closed when the generator is exhausted or closed; callers that may stop early close
+    it (`contextlib.closing`).
+    """
+    with contextlib.closing(iter(VideoReader(path))) as frames:
+        for frame in frames:
+            if seconds is not None and frame.time >= seconds - 1e-6:
+                return
+            if frame.time >= 0:
+                yield frame
 
 
-def measure(
+def measure_video(
     path: str | os.PathLike, detector: Detector, seconds: float | None = None
 ) -> Measurement:
-    """Runs FaceMesh over a file and follows the largest face.
+    """Runs FaceMesh on a file and tracks the largest face.
 
     Args:
-      path: video file.
-      detector: its tracking is reset first.
-      seconds: where to stop.
+      path: Video file.
+      detector: Face detector; it is reset first.
+      seconds: Time at which to stop; None measures the whole file.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: The file cannot be read.
     """
     reader = VideoReader(path)
     detector.reset()
     cuts = tracking.CutDetector()
     times, faces, breaks = [], [], []
-    for frame in frames(path, seconds):
-        times.append(frame.time)
-        faces.append(detector.detect(frame.rgb))
-        breaks.append(cuts.push(frame.rgb))
+    with contextlib.closing(read_frames(path, seconds)) as frames:
+        for frame in frames:
+            times.append(frame.time)
+            faces.append(detector.detect(frame.rgb))
+            breaks.append(cuts.push(frame.rgb))
     gap = max(1, round(_MAX_GAP_SECONDS * reader.info.fps))
     mesh, found, _ = tracking.track_clip(faces, breaks, max_gap=gap, times=np.array(times))
     transforms = np.full((len(times), 2, 3), np.nan)
-    seen = np.isfinite(mesh).all((1, 2))
-    if seen.any():
-        transforms[seen] = head_pose.fit_transforms(mesh[seen], np.array(times)[seen])
+    visible = np.isfinite(mesh).all((1, 2))
+    if visible.any():
+        transforms[visible] = head_pose.fit_transforms(mesh[visible], np.array(times)[visible])
     size = np.array([reader.info.width, reader.info.height], np.int64)
     return Measurement(
         np.array(times, np.float64), conventions.select(mesh), found, transforms, size
     )
 
 
-def save(path: str | os.PathLike, measurement: Measurement) -> None:
+def save_measurement(path: str | os.PathLike, measurement: Measurement) -> None:
     """Writes a measurement as `.npz`."""
     with open(path, "wb") as file:
         np.savez(file, **dataclasses.asdict(measurement))
 
 
-def load(path: str | os.PathLike) -> Measurement:
-    """Reads what `save` wrote."""
+def load_measurement(path: str | os.PathLike) -> Measurement:
+    """Reads a file that `save_measurement` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         return Measurement(**{f.name: arrays[f.name] for f in dataclasses.fields(Measurement)})
 
 
-def matches(truth: Measurement, other: Measurement) -> dict[int, int]:
-    """{frame of the truth: frame of the other file that is shown at the same time}.
+def match_frames(truth: Measurement, other: Measurement) -> dict[int, int]:
+    """Pairs the frames of two files that are shown at the same time.
 
-    Frames without a face in the truth are left out, and those that the other file does not show
-    within half an interval.
+    Frames of the truth without a face are left out, and so are frames for which the other file
+    shows none within half a frame interval.
+
+    Returns:
+      {frame number in the truth: frame number in the other file}.
     """
     if not len(other.times) or not len(truth.times):
         return {}
     interval = np.median(np.diff(truth.times)) if len(truth.times) > 1 else 1 / TICKS_PER_SECOND
-    out = {}
+    matches = {}
     for index in np.flatnonzero(np.isfinite(truth.transforms).all((1, 2))):
         nearest = int(np.argmin(np.abs(other.times - truth.times[index])))
         if abs(other.times[nearest] - truth.times[index]) < 0.5 * interval:
-            out[int(index)] = nearest
-    return out
+            matches[int(index)] = nearest
+    return matches
 
 
-def paired_frames(
+def read_frame_pairs(
     truth: str | os.PathLike, other: str | os.PathLike, pairs: dict[int, int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Streams (frame number of the truth, its picture, the other's) of `matches`."""
-    others = enumerate(frames(other))
-    at, picture = -1, None
-    for number, frame in enumerate(frames(truth)):
-        if number not in pairs:
-            continue
-        while at < pairs[number]:
-            at, held = next(others)
-            picture = held.rgb
-        yield number, frame.rgb, picture
+) -> Generator[tuple[int, np.ndarray, np.ndarray], None, None]:
+    """Yields the images of frames that `match_frames` paired.
+
+    Yields:
+      The frame number in the truth, the truth's image and the other file's image.
+    """
+    with contextlib.ExitStack() as stack:
+        frames, other_frames = (
+            stack.enter_context(contextlib.closing(read_frames(path))) for path in (truth, other)
+        )
+        numbered = enumerate(other_frames)
+        position, image = -1, None
+        for number, frame in enumerate(frames):
+            if number not in pairs:
+                continue
+            while position < pairs[number]:
+                position, other_frame = next(numbered)
+                image = other_frame.rgb
+            yield number, frame.rgb, image

@@ -1,9 +1,9 @@
-"""Does a denoiser use its landmarks and its reference, and where does its warp point?
+"""Measures whether a denoiser uses its landmarks and its reference, and how well its warp aligns.
 
-A model can look well while one of its conditions does nothing. Two measurements on held-out windows
-tell: how much worse the estimate of the mouth gets when a condition is dropped or replaced by a
-wrong one; and how far the place in the reference that a facial point attends to lies from where
-that point is there.
+A model can look good while one of its conditions has no effect. Two measurements on held-out
+windows show this: how much the estimate of the mouth deteriorates when a condition is dropped or
+replaced by a wrong one, and how far the location in the reference to which a facial point attends
+is from that point's true location there.
 """
 
 import functools
@@ -19,11 +19,11 @@ from talkjax.diffusion import schedules
 from talkjax.models import positions, talkformer
 from talkjax.networks import Networks
 
-TIMESTEPS = (0.9, 0.6)  # of the schedule: hardly anything of the picture seen, and some of it
+TIMESTEPS = (0.9, 0.6)  # shares of the schedule: the image is hardly visible, and partly visible
 CONDITIONS = (
     "all", "no landmarks", "another frame's landmarks", "no reference", "another person's reference"
 )  # fmt: skip
-NEEDED = (  # of a batch
+BATCH_KEYS = (
     "target_latent", "masked_latent", "reference_latent", "frame_landmarks",
     "image_reference_landmarks",
 )  # fmt: skip
@@ -31,21 +31,27 @@ NEEDED = (  # of a batch
 Batch = dict[str, jax.Array]
 
 
-def probe(nets: Networks, params: Any, batches: Iterable[Batch], seed: int = 0) -> dict[str, Any]:
+def probe_denoiser(
+    nets: Networks, params: Any, batches: Iterable[Batch], seed: int = 0
+) -> dict[str, Any]:
     """Probes a denoiser.
 
     Args:
-      nets: of the checkpoint.
-      params: {"denoiser": ...}.
-      batches: of stage "diffusion" with latents, B > 1 of different clips.
-      seed: of the noise.
+      nets: Networks of the checkpoint.
+      params: Parameters with the entry "denoiser".
+      batches: Batches of the stage `diffusion` with latents, each of B > 1 different clips.
+      seed: Seed of the noise.
 
     Returns:
-      {"x0_l1": {condition: mean |error| of the one-step estimate about the mouth},
-      "warp": {"own" or "other": {block: {"error", "identity", "kernel"}}}}: for a reference of the
-      same person and of another, whose points lie elsewhere, mean distances in crop units from the
-      lip and jaw points of the reference, of where they are attended to, of no warp at all, and of
-      the correspondence that the kernel starts from. {} without reference alignment.
+      {"x0_l1": {condition: mean absolute error of the one-step estimate around the mouth},
+      "warp": {"own" or "other": {block: {"error", "identity", "kernel"}}}}. The warp is measured
+      for a reference of the same person ("own") and of another ("other"). Its numbers are mean
+      distances in crop units from the lip and jaw points of the reference to the attended locations
+      ("error"), to the same points of the target ("identity", no warp), and to the correspondence
+      that the kernel starts from ("kernel"). It is {} without reference alignment.
+
+    Raises:
+      ValueError: There is no batch.
     """
     run = jax.jit(functools.partial(_probe, nets))
     totals: Any = None
@@ -56,7 +62,7 @@ def probe(nets: Networks, params: Any, batches: Iterable[Batch], seed: int = 0) 
         totals = found if totals is None else jax.tree.map(np.add, totals, found)
         count += 1
     if not count:
-        raise ValueError("no batch to probe with")
+        raise ValueError("there is no batch to probe the denoiser with")
     return jax.tree.map(lambda x: float(x / count), totals)
 
 
@@ -85,7 +91,7 @@ def _probe(nets: Networks, params: Any, batch: Batch, key: jax.Array) -> dict[st
 
 
 def _near_lips(nets: Networks, points: jax.Array) -> jax.Array:
-    """(B, h, w): 1 in hidden cells within the lips' bounding box, a cell's width added."""
+    """Returns (B, h, w): 1 in masked cells within one cell of the lips' bounding box, else 0."""
     h, w, _ = nets.latent_shape
     grid = positions.grid_positions(h, w, nets.region).reshape(1, h, w, 2)
     margin = 1.0 / max(h, w)
@@ -113,7 +119,7 @@ def _denoise(
     elif condition == "no reference":
         keep_reference = ~yes
     elif condition == "another frame's landmarks":
-        # The reference frame's lips and jaw under this frame's pose: the same person's.
+        # Lips and jaw of the same person's reference frame, with the pose of this frame.
         points = jnp.concatenate([points[:, :NUM_POSE], own[:, NUM_POSE:]], 1)
     elif condition == "another person's reference":
         reference, own = jnp.roll(reference, 1, 0), jnp.roll(own, 1, 0)
@@ -132,7 +138,7 @@ def _warp(
     x0: jax.Array,
     masked: jax.Array,
 ) -> dict[str, dict[str, jax.Array]]:
-    """Where the lip and jaw points of the target are looked for in the reference."""
+    """Measures where in the reference the target's lip and jaw points attend to."""
     config = nets.denoiser.config.talkformer
     if not config.reference_align:
         return {}
@@ -159,7 +165,7 @@ def _warp(
         content, wanted = points[:, NUM_POSE:], own[:, NUM_POSE:]
         cell = positions.squared_distance(
             content, jnp.broadcast_to(grid[None], (points.shape[0], *grid.shape))
-        ).argmin(-1)  # (B, K): the cell that a point lies in
+        ).argmin(-1)  # (B, K), the cell that contains a point
         at = jnp.take_along_axis(weights.mean(1), cell[..., None], axis=1)  # (B, K, M)
         inside = grid[cell]
         offset = content - inside
@@ -169,7 +175,7 @@ def _warp(
             "identity": content,
             "kernel": matched + offset,
         }
-        # Points beyond the region have no cell of their own.
+        # Points outside the region have no cell.
         y0, x0_, y1, x1 = config.region
         low, high = (jnp.asarray(v, jnp.float32).reshape(1, 1, 2) for v in ((x0_, y0), (x1, y1)))
         seen = ((content > low) & (content < high) & (wanted > low) & (wanted < high)).all(-1)

@@ -1,10 +1,10 @@
-"""What an evaluation measures: rows, metrics, and which row has which.
+"""The evaluation protocol: its rows, its metrics, and which row has which metric.
 
 Let V_i and A_i be video and audio of test clip i, p its partner (the clip half of the list away),
 M(V, A) the model's video of V speaking A, and open(.) the mouth's opening over time, found by
 FaceMesh in a decoded file. *Paired* rows are compared with V_i at the same times, frame by frame
-and tick by tick; *unpaired* ones share only the clock of their audio with what they are compared
-with. The sync expert hears the audio of the last column.
+and tick by tick; *unpaired* rows share only the clock of their audio with the clip they are
+compared with. The sync expert hears the audio of the last column.
 
     row            file                                       compared with                audio
     model          M(V_i, A_i)                                V_i, paired                  A_i
@@ -16,22 +16,22 @@ with. The sync expert hears the audio of the last column.
     copy_template  V_i, decoded and encoded again             open(V_p), unpaired          A_p
     wrong_audio    M(V_i, A_p)                                V_i, paired                  A_i
 
-Given videos of another system (`--generated`) stand for M(V_i, A_i). What only a model could make
-is left out, and `wrong_audio` is the same videos against open(V_p) and A_p.
+Given videos of another system (`--generated`) take the place of M(V_i, A_i). Rows that only a model
+could make are left out, and `wrong_audio` compares the same videos with open(V_p) and A_p.
 
 In `model` the template is the answer, so copying it would be perfect and mean nothing. Hence two
-baselines: `copy_template` leaves the template's own mouth where `cross_driven` asks for another
+baselines: `copy_template` keeps the template's own mouth where `cross_driven` asks for another
 clip's; `copy_mouth` pastes the mouth of the one frame that the model gets as its reference image,
-by the frames' own crop transforms and with the same feathering as generated mouths. That frame is
-left out of PSNR, SSIM and LPIPS in every row.
+by the frames' own crop transforms and with the same feathering as generated mouths. That frame does
+not count in PSNR, SSIM and LPIPS in any row.
 
 Landmarks are compared in crop coordinates, each file by its own crop transform, so that head
-motion is taken out. Pictures are compared in crops cut by the original's transforms (by each
-file's own where the frames differ in size): the mouth (talkjax.conventions.MASK; LPIPS and FID:
-`MOUTH_REGION`), and the whole crop in the metrics named `_crop`.
+motion does not count. Images are compared in crops cut by the original's transforms (by each
+file's own where the frames differ in size): the mouth (`talkjax.conventions.MASK`; for LPIPS and
+FID, `MOUTH_REGION`), and the whole crop in metrics whose names end in `_crop`.
 
-Closures are those of the speech that is heard (in `cross_driven`, the partner's); the ground
-truth's share is what FaceMesh sees of them, those of the `copy_` rows what chance gives.
+Closures are those of the speech that is heard (in `cross_driven`, the partner's). The share in
+`ground_truth` shows how many FaceMesh detects, the shares in the `copy_` rows what chance gives.
 """
 
 import dataclasses
@@ -39,23 +39,23 @@ import dataclasses
 from talkjax.conventions import TICKS_PER_SECOND
 from talkjax.metrics import closures, signals
 
-PROTOCOL = "1"  # raise it whenever a number changes its meaning
-STRIDE = 5  # frames between those that LPIPS and FID look at
-EMBEDDED = 8  # faces of a video that are embedded
+PROTOCOL = "1"  # raise it whenever the meaning of a number changes
+STRIDE = 5  # LPIPS and FID take every fifth frame
+EMBEDDED = 8  # number of faces per video that are embedded for CSIM
 
 ROWS = {
     "model": "the model, each clip driven by its own audio, against that clip",
     "cross_driven": "the model, driven by the partner's audio; the mouth against the partner's",
     "silence": "the model, each clip driven by digital silence as long as its own audio",
-    "ground_truth": "the originals, written by the same encoder; what measuring itself costs",
-    "autoencoder": "the originals' mouths through the autoencoder; what diffusion reaches at best",
+    "ground_truth": "the originals, written by the same encoder: what encoding and measuring cost",
+    "autoencoder": "the originals' mouths through the autoencoder: the best diffusion can reach",
     "copy_mouth": "no lip motion: the reference frame's mouth pasted into every frame",
-    "copy_template": "no lip sync: each clip as it is, the mouth against its partner's",
-    "wrong_audio": "the videos of `cross_driven`, against the clip that they were made from",
+    "copy_template": "no lip sync: each clip as it is, its mouth against the partner's",
+    "wrong_audio": "the videos of `cross_driven`, against the clip they were made from",
 }
 GIVEN_ROWS = ROWS | {
     "model": "the given videos, against the clips of equal name",
-    "wrong_audio": "the given videos, against the partners of those clips; what chance gives",
+    "wrong_audio": "the given videos, against the partners of these clips: what chance gives",
 }
 NEEDS_MODEL = ("cross_driven", "silence", "autoencoder")
 NEEDS_PARTNER = ("cross_driven", "copy_template", "wrong_audio")
@@ -63,12 +63,12 @@ NEEDS_PARTNER = ("cross_driven", "copy_template", "wrong_audio")
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a number is read.
+    """How to read a number.
 
     Attributes:
-      better: "higher", "lower", "one", "zero" or "truth": which is best.
-      description: what it is.
-      digits: printed.
+      better: Which value is best: "higher", "lower", "one", "zero" or "truth".
+      description: Definition in a few words.
+      digits: Number of printed decimals.
     """
 
     better: str
@@ -78,12 +78,12 @@ class Metric:
 
 METRICS = {
     "opening_correlation": Metric(
-        "higher", "Pearson correlation of the mouth's opening with the truth's, per clip"
+        "higher", "Pearson correlation of the mouth opening with the truth's, per clip"
     ),
     "articulation": Metric("one", "range (95th - 5th percentile) of the opening over the truth's"),
     "closures": Metric(
         "higher",
-        "share of p, b, m at which the lips shut: smallest opening within "
+        "share of p, b, m at which the lips close: smallest opening within "
         f"{1000 * closures.WINDOW:.0f} ms at most {closures.THRESHOLD:.0%} of the truth's range",
     ),
     "lmd": Metric(
@@ -92,26 +92,28 @@ METRICS = {
     "jitter": Metric("one", "mean |second difference| of the lips over the truth's"),
     "opening_lag_ms": Metric(
         "zero",
-        "by which the opening is late against the truth's: best correlation within "
+        "delay of the opening after the truth's: the lag of the best correlation within "
         f"{signals.MAX_LAG * 1000 // TICKS_PER_SECOND} ms",
         0,
     ),
     "lse_c": Metric("higher", "sync expert's confidence: median less smallest distance over lags"),
-    "lse_d": Metric("lower", "sync expert's distance of lips and speech at the best lag"),
+    "lse_d": Metric("lower", "sync expert's distance between lips and speech at the best lag"),
     "av_offset_ms": Metric(
-        "truth", "lag of the picture behind the sound that the sync expert finds best", 0
+        "truth",
+        "delay of the video after the audio at which the sync expert's distance is least",
+        0,
     ),
     "silence_leak": Metric(
-        "zero", "range of the opening on silent audio over the clip's true range of speech"
+        "zero", "range of the opening on silent audio over the clip's true range while speaking"
     ),
-    "psnr": Metric("higher", "dB, mouth (inside of the mask), mean over frames", 2),
+    "psnr": Metric("higher", "dB, mouth (inside the mask), mean over frames", 2),
     "psnr_crop": Metric("higher", "dB, whole crop", 2),
-    "ssim": Metric("higher", "mouth (inside of the mask), mean over frames", 4),
+    "ssim": Metric("higher", "mouth (inside the mask), mean over frames", 4),
     "ssim_crop": Metric("higher", "whole crop", 4),
     "lpips": Metric("lower", f"mouth region, every {STRIDE}th frame", 4),
     "lpips_crop": Metric("lower", f"whole crop, every {STRIDE}th frame", 4),
     "fid": Metric(
-        "lower", f"Fréchet distance to the originals' frames, mouth region, every {STRIDE}th", 2
+        "lower", f"Fréchet distance to the originals, mouth region, every {STRIDE}th frame", 2
     ),
     "fid_crop": Metric("lower", "the same, whole crop", 2),
     "csim": Metric(
@@ -120,7 +122,7 @@ METRICS = {
     ),
     "face_found": Metric("one", "share of frames in which FaceMesh finds the face"),
 }
-SETS = ("fid", "fid_crop")  # of all frames of a row together, not means over clips
+SETS = ("fid", "fid_crop")  # distances of all frames of a row, not means over clips
 
 _MOTION = ("opening_correlation", "articulation", "closures", "jitter", "opening_lag_ms")
 _SYNC = ("lse_c", "lse_d", "av_offset_ms")
@@ -130,12 +132,12 @@ _EXPECTED = {
     "cross_driven": (*_MOTION, *_SYNC, *SETS, "csim", "face_found"),
     "silence": ("silence_leak", *SETS, "csim", "face_found"),
     "copy_template": (*_MOTION, *_SYNC, "face_found"),
-    # Its files are those of `cross_driven`: what does not depend on the audio stands there.
+    # Its files are those of `cross_driven`, which has the metrics that do not depend on the audio.
     "wrong_audio": (*_MOTION, "lmd", *_SYNC, *_PICTURE, "face_found"),
 }
 
 
 def expected(row: str) -> tuple[str, ...]:
-    """The metrics that a row has, in the order of `METRICS`."""
+    """Returns the metrics of a row, in the order of `METRICS`."""
     own = _EXPECTED.get(row, _PAIRED)
     return tuple(name for name in METRICS if name in own)

@@ -1,86 +1,86 @@
-"""The report: one JSON object, and the same as a Markdown table and as CSV.
+"""The report of an evaluation: one JSON object, also formatted as a Markdown table and as CSV.
 
-`{"protocol": "1", "rows": {ROW: {METRIC: {"mean", "ci95": [low, high] or null, "n"}}},
+It is `{"protocol": "1", "rows": {ROW: {METRIC: {"mean", "ci95": [low, high] or null, "n"}}},
 "missing": {METRIC or ROW: why it was not measured}, "failures": [{"clip", "row", "error"}],
-"settings": {all that the numbers depend on, and what rows and metrics mean}}`
+"settings": {everything the numbers depend on, and what rows and metrics mean}}`.
 """
 
 import csv
-import importlib.metadata
 import io
-import platform
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from talkjax.metrics import fid, statistics
-from talkjax.metrics.judge import Judged, Numbers
+from talkjax.metrics.clip_evaluator import ClipScores, Numbers
 from talkjax.metrics.protocol import METRICS, PROTOCOL, SETS, expected
 
-_PACKAGES = (
-    "jax", "jaxlib", "flax", "numpy", "scipy", "opencv-python-headless", "av", "librosa", "soxr"
-)  # fmt: skip
+
+def replace_non_finite(value: Any) -> Any:
+    """Returns JSON data in which NaN and infinities, which JSON does not have, are None."""
+    if isinstance(value, Mapping):
+        return {key: replace_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replace_non_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def versions(detector: Mapping[str, str]) -> dict[str, str]:
-    """What the numbers depend on, by name."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found | {f"facemesh worker: {k}": str(v) for k, v in detector.items()}
-
-
-def build(
-    judged: Mapping[str, Mapping[str, Judged]],
+def make_report(
+    scores: Mapping[str, Mapping[str, ClipScores]],
     rows: Mapping[str, str],
     missing: Mapping[str, str],
     failures: Sequence[Mapping[str, str]],
     settings: Mapping[str, Any],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Puts a report together.
+    """Summarises the scores of clips.
 
     Args:
-      judged: {row: {clip: what was measured}}.
-      rows: {row: description} of those that were asked for.
+      scores: {row: {clip name: scores}}.
+      rows: {row: description} of the requested rows.
       missing: {metric or row: why it was not measured}.
-      failures: {"clip", "row", "error"} of clips that could not be measured in a row.
-      settings: everything that the numbers depend on.
-      seed: of the bootstrap.
+      failures: {"clip", "row", "error"} of every clip that could not be measured in a row.
+      settings: Everything that the numbers depend on.
+      seed: Seed of the bootstrap.
+
+    Returns:
+      The report, as JSON data without NaN or infinities.
     """
-    built: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row in missing:
             continue
-        clips = judged.get(row, {})
-        built[row] = {}
+        clips = scores.get(row, {})
+        summaries[row] = {}
         for name in expected(row):
             if name in missing:
                 continue
             if name in SETS:
                 pairs = [c.features[name] for c in clips.values() if name in c.features]
-                entry = fid.bootstrap([a for a, _ in pairs], [b for _, b in pairs], seed)
+                entry = fid.bootstrap_distance([a for a, _ in pairs], [b for _, b in pairs], seed)
             else:
-                entry = statistics.bootstrap([c.numbers.get(name) for c in clips.values()], seed)
-            built[row][name] = entry
+                entry = statistics.bootstrap_mean(
+                    [c.numbers.get(name) for c in clips.values()], seed
+                )
+            summaries[row][name] = entry
     described = {
         name: {"better": m.better, "description": m.description} for name, m in METRICS.items()
     }
-    return {
-        "protocol": PROTOCOL,
-        "rows": built,
-        "missing": dict(missing),
-        "failures": list(failures),
-        "settings": {**settings, "rows": dict(rows), "metrics": described},
-    }
+    return replace_non_finite(
+        {
+            "protocol": PROTOCOL,
+            "rows": summaries,
+            "missing": dict(missing),
+            "failures": list(failures),
+            "settings": {**settings, "rows": dict(rows), "metrics": described},
+        }
+    )
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The report as a Markdown table, a metric a line; means and half their 95% intervals."""
+def format_markdown(report: Mapping[str, Any]) -> str:
+    """Formats a report as a Markdown table: one metric per line, means ± half of the interval."""
     rows = report["rows"]
     present = [name for name in METRICS if any(name in row for row in rows.values())]
     lines = [["", "best", *rows]]
@@ -112,13 +112,13 @@ def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
     return f"{text} ± {np.ptp(entry['ci95']) / 2:.{digits}f}"
 
 
-def per_clip(judged: Mapping[str, Mapping[str, Judged]]) -> str:
-    """CSV: a line for every row and clip; empty where a number is undefined."""
+def format_csv(scores: Mapping[str, Mapping[str, ClipScores]]) -> str:
+    """Formats scores as CSV: one line per row and clip; undefined numbers are empty."""
     names = [name for name in METRICS if name not in SETS]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["row", "clip", *names])
-    for row, clips in judged.items():
+    for row, clips in scores.items():
         for clip, one in clips.items():
             writer.writerow([row, clip, *(_number(one.numbers, name) for name in names)])
     return out.getvalue()

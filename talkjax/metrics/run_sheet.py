@@ -1,5 +1,6 @@
-"""A picture of one run of the sampler: template above result, mouths, sound and opening below."""
+"""A sheet of one run of the sampler: frames and mouths of template and result, sound, openings."""
 
+import contextlib
 import os
 
 import cv2
@@ -9,85 +10,102 @@ from talkjax import conventions, head_pose
 from talkjax.conventions import MOUTH_REGION, TICKS_PER_SECOND
 from talkjax.media import audio, crop
 from talkjax.media.video import VideoReader
-from talkjax.metrics import sheets, signals
-from talkjax.metrics.measure import Detector
-from talkjax.sampling.faces import Face
+from talkjax.metrics import packages, plots, sheets, signals
+from talkjax.sampling.faces import Detector, Face
 from talkjax.sampling.template import Template
 
-_COLUMN = 176  # px
+_COLUMN_WIDTH = 176  # pixels
 _GAP = 2
-_LABEL = 50  # left of the pictures and of the curves (`sheets.plot`)
-_RIGHT = 15  # as `sheets.plot`
-_LINE = 18
-_WAVE = 64
-_WAVE_RATE = 8000  # Hz, enough for an envelope
+_LABEL_WIDTH = 50
+_LINE_HEIGHT = 18
+_SOUND_RATE = 8000  # Hz, enough for an envelope
 
 
 class RunSheet:
-    """Remembers the beginning of a run (`Sampler.generate(watch=sheet.watch)`), and draws it."""
+    """Records the beginning of a run (see `add_frame`) and draws it.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
 
     def __init__(self, seconds: float = 20.0) -> None:
-        """`seconds`: how much of the output is shown at most."""
+        """Records at most the first `seconds` of the output."""
+        packages.require("matplotlib")
         self._seconds = seconds
         self._times: list[float] = []
         self._transforms: list[np.ndarray | None] = []
-        self._wanted: list[float] = []
+        self._predicted: list[float] = []
 
-    def watch(self, at: float, face: Face | None, landmarks: np.ndarray | None) -> None:
-        """Takes the next frame of the output, as `Sampler.generate` tells of it."""
-        if at >= self._seconds:
+    def add_frame(self, time: float, face: Face | None, landmarks: np.ndarray | None) -> None:
+        """Records the next frame of the output; a callback for `Sampler.generate`.
+
+        Args:
+          time: Time of the frame in seconds.
+          face: The template's face; None where none was found.
+          landmarks: (131, 2) predicted landmarks, or None.
+        """
+        if time >= self._seconds:
             return
-        self._times.append(at)
+        self._times.append(time)
         self._transforms.append(face and face.transform)
-        self._wanted.append(
+        self._predicted.append(
             np.nan if landmarks is None else float(conventions.mouth_opening(landmarks))
         )
 
     def draw(
         self, template: Template, out: str | os.PathLike, detector: Detector, columns: int = 8
     ) -> np.ndarray:
-        """The sheet: (height, width, 3) uint8.
+        """Draws the sheet.
 
         Args:
-          template: as it was used.
-          out: the finished output, with its sound.
-          detector: measures the openings in it.
-          columns: frames to show, evenly spaced.
+          template: Template of the run.
+          out: The finished output with its sound.
+          detector: Face detector that measures the openings in the output.
+          columns: Number of frames to show, evenly spaced.
+
+        Returns:
+          (height, width, 3) uint8.
 
         Raises:
-          UserError: a file cannot be read.
+          UserError: A file cannot be read.
         """
-        made = [i for i, t in enumerate(self._transforms) if t is not None]
-        made = made or list(range(len(self._times)))
-        places = (np.arange(columns) + 0.5) / columns * len(made)
-        chosen = [made[i] for i in sorted({int(place) for place in places})]
-        pictures, measured = [], np.full(len(self._times), np.nan)
+        with_face = [i for i, t in enumerate(self._transforms) if t is not None]
+        with_face = with_face or list(range(len(self._times)))
+        places = (np.arange(columns) + 0.5) / columns * len(with_face)
+        chosen = [with_face[i] for i in sorted({int(place) for place in places})]
+        images, measured = [], np.full(len(self._times), np.nan)
         detector.reset()
-        for index, (before, after) in enumerate(
-            zip(template.forever(), VideoReader(out), strict=False)
-        ):
-            if index == len(self._times):
-                break
-            transform = self._transforms[index]
-            if transform is not None:
-                measured[index] = _opening(detector.detect(after.rgb), transform)
-            if index in chosen:
-                pictures.append(_column(before.rgb, after.rgb, transform))
+        with contextlib.ExitStack() as stack:
+            streams = (template.pingpong(), iter(VideoReader(out)))
+            for stream in streams:
+                if hasattr(stream, "close"):  # a template of one image repeats it by itertools
+                    stack.enter_context(contextlib.closing(stream))
+            for index, (before, after) in enumerate(zip(*streams, strict=False)):
+                if index == len(self._times):
+                    break
+                transform = self._transforms[index]
+                if transform is not None:
+                    measured[index] = _measure_opening(detector.detect(after.rgb), transform)
+                if index in chosen:
+                    images.append(_draw_column(before.rgb, after.rgb, transform))
         times = np.array(self._times)
-        grid = _grid(pictures, times[chosen[: len(pictures)]])
+        grid = _arrange_columns(images, times[chosen[: len(images)]])
         end = times[-1] + (times[1] - times[0] if len(times) > 1 else 0.04)
-        wave = _waveform(out, end, grid.shape[1], times[chosen])
         ticks = max(2, round(end * TICKS_PER_SECOND))
         curves = {
-            "wanted": signals.on_clock(np.array(self._wanted), times, ticks),
-            "measured": signals.on_clock(measured, times, ticks),
+            "predicted": signals.resample_to_ticks(np.array(self._predicted), times, ticks),
+            "measured": signals.resample_to_ticks(measured, times, ticks),
         }
-        plot = sheets.plot(curves, "opening of the mouth / distance of the eyes", grid.shape[1])
-        return sheets.stack([grid, wave, plot])
+        sound = audio.load_audio(out, _SOUND_RATE)[: round(end * _SOUND_RATE)]
+        plot = plots.plot_openings(
+            curves, "mouth opening / inter-ocular distance", grid.shape[1], sound, _SOUND_RATE,
+            times[chosen],
+        )  # fmt: skip
+        return sheets.stack_images([grid, plot])
 
 
-def _opening(faces: np.ndarray, transform: np.ndarray) -> float:
-    """Opening of the mouth of the face that the transform puts into the crop's middle."""
+def _measure_opening(faces: np.ndarray, transform: np.ndarray) -> float:
+    """Returns the mouth opening of the face that the transform maps to the crop's centre."""
     if not len(faces):
         return np.nan
     points = conventions.select(faces).astype(np.float64)
@@ -95,56 +113,38 @@ def _opening(faces: np.ndarray, transform: np.ndarray) -> float:
     return float(conventions.mouth_opening(points[np.linalg.norm(centres - 0.5, axis=-1).argmin()]))
 
 
-def _column(
+def _draw_column(
     before: np.ndarray, after: np.ndarray, transform: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
-    """Whole frames and mouths of template and output, all as wide as a column."""
-    height = max(1, round(before.shape[0] * _COLUMN / before.shape[1]))
-    whole = [
-        cv2.resize(x, (_COLUMN, height), interpolation=cv2.INTER_AREA) for x in (before, after)
+    """Returns the frames and the mouths of template and output, all of a column's width."""
+    height = max(1, round(before.shape[0] * _COLUMN_WIDTH / before.shape[1]))
+    frames = [
+        cv2.resize(x, (_COLUMN_WIDTH, height), interpolation=cv2.INTER_AREA)
+        for x in (before, after)
     ]
     box = MOUTH_REGION
-    size = round(_COLUMN / (box.x1 - box.x0))
+    size = round(_COLUMN_WIDTH / (box.x1 - box.x0))
     y0, x0, y1, x1 = box.pixels(size)
     if transform is None:
         mouths = [np.full((y1 - y0, x1 - x0, 3), 255, np.uint8)] * 2
     else:
         mouths = [box.cut(crop.warp_crop(x, transform, size)) for x in (before, after)]
-    return tuple(x[:, :_COLUMN] for x in (*whole, *mouths))
+    return tuple(x[:, :_COLUMN_WIDTH] for x in (*frames, *mouths))
 
 
-def _grid(columns: list[tuple[np.ndarray, ...]], times: np.ndarray) -> np.ndarray:
-    heights = [picture.shape[0] + _GAP for picture in columns[0]]
-    shape = _LINE + sum(heights), _LABEL + len(columns) * (_COLUMN + _GAP) + _RIGHT, 3
-    sheet = np.full(shape, 255, np.uint8)
-    top = _LINE
+def _arrange_columns(columns: list[tuple[np.ndarray, ...]], times: np.ndarray) -> np.ndarray:
+    heights = [image.shape[0] + _GAP for image in columns[0]]
+    width = _LABEL_WIDTH + len(columns) * (_COLUMN_WIDTH + _GAP)
+    sheet = np.full((_LINE_HEIGHT + sum(heights), width, 3), 255, np.uint8)
+    top = _LINE_HEIGHT
     for label, height in zip(("frame", "result", "mouth", "result"), heights, strict=True):
         sheets.put_text(sheet, label, 2, top + 14)
         top += height
-    for number, (pictures, time) in enumerate(zip(columns, times, strict=True)):
-        left, top = _LABEL + number * (_COLUMN + _GAP), _LINE
-        sheets.put_text(sheet, f"{time:.2f} s", left + 2, _LINE - 5)
-        for picture, height in zip(pictures, heights, strict=True):
-            rows, width = picture.shape[:2]
-            sheet[top : top + rows, left : left + width] = picture
+    for number, (images, time) in enumerate(zip(columns, times, strict=True)):
+        left, top = _LABEL_WIDTH + number * (_COLUMN_WIDTH + _GAP), _LINE_HEIGHT
+        sheets.put_text(sheet, f"{time:.2f} s", left + 2, _LINE_HEIGHT - 5)
+        for image, height in zip(images, heights, strict=True):
+            rows, columns_ = image.shape[:2]
+            sheet[top : top + rows, left : left + columns_] = image
             top += height
     return sheet
-
-
-def _waveform(path: str | os.PathLike, seconds: float, width: int, marks: np.ndarray) -> np.ndarray:
-    """Envelope of a file's first seconds, above the curves; lines where the pictures are."""
-    image = np.full((_WAVE, width, 3), 255, np.uint8)
-    pixels, middle = width - _LABEL - _RIGHT, _WAVE // 2
-    total = max(1, round(seconds * _WAVE_RATE))
-    wave = audio.load_audio(path, _WAVE_RATE)[:total]
-    wave = np.pad(wave, (0, total - len(wave)))
-    peak = max(float(np.abs(wave).max()), 1e-3)
-    for time in marks:
-        x = _LABEL + round(time / seconds * pixels)
-        cv2.line(image, (x, 0), (x, _WAVE), (200, 200, 200), 1)
-    starts = np.linspace(0, total, pixels, endpoint=False).astype(int)
-    heights = np.maximum.reduceat(np.abs(wave), starts) / peak * (middle - 2)
-    for x, height in enumerate(heights, _LABEL):
-        cv2.line(image, (x, middle - round(height)), (x, middle + round(height)), (120, 120, 120))
-    sheets.put_text(image, "sound", 2, middle + 4)
-    return image

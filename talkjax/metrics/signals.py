@@ -1,31 +1,31 @@
-"""Curves over time: how a mouth moves, compared with how it should have moved.
+"""Compares curves over time: how a mouth moves, and how it should have moved.
 
-Everything is on one clock, ticks of 1/25 s from the clip's zero, and NaN where no face was seen.
-Openings are in inter-ocular units (`talkjax.conventions.mouth_opening`), landmarks in crop
-coordinates, that is, with the head's own motion taken out.
+All curves share one clock, ticks of 1/25 s from the clip's zero, and are NaN where no face was
+found. Openings are in inter-ocular units (`talkjax.conventions.mouth_opening`); landmarks are in
+crop coordinates, which excludes the motion of the head.
 """
 
 import numpy as np
 
 from talkjax import conventions
-from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
+from talkjax.conventions import TICKS_PER_SECOND
 
 MAX_LAG = 10  # ticks
-MAX_GAP = 0.12  # seconds between two sights of the face that may be bridged
-_CONSTANT = 1e-6  # a curve whose deviation is below this does not move
-_LEAST = 8  # ticks that a comparison needs
+MAX_GAP = 0.12  # longest time between two measurements, in seconds, that is interpolated
+_CONSTANT = 1e-6  # a curve with a smaller standard deviation does not move
+_MIN_TICKS = 8  # a comparison needs at least so many
 
 
-def on_clock(values: np.ndarray, times: np.ndarray, ticks: int) -> np.ndarray:
-    """Interpolates per-frame values at 0, 1, ... ticks.
+def resample_to_ticks(values: np.ndarray, times: np.ndarray, ticks: int) -> np.ndarray:
+    """Interpolates per-frame values at ticks 0, 1, ...
 
     Args:
-      values: (N, ...); a row with a NaN in it is missing.
-      times: (N,) seconds, increasing.
-      ticks: how many are wanted.
+      values: (N, ...) values; frames with any NaN count as missing.
+      times: (N,) increasing times in seconds.
+      ticks: Number of ticks.
 
     Returns:
-      (ticks, ...) float64, NaN outside of the clip and in gaps of more than `MAX_GAP`.
+      (ticks, ...) float64, NaN outside the clip and in gaps of more than `MAX_GAP` seconds.
     """
     values = np.asarray(values, np.float64)
     good = np.isfinite(values.reshape(len(values), -1)).all(1)
@@ -47,8 +47,8 @@ def on_clock(values: np.ndarray, times: np.ndarray, ticks: int) -> np.ndarray:
     return out
 
 
-def common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ticks that both have, of two arrays that may differ in length."""
+def select_common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Selects the ticks at which both arrays are finite; their lengths may differ."""
     length = min(len(a), len(b))
     a, b = a[:length], b[:length]
     good = np.isfinite(a.reshape(length, -1)).all(1) & np.isfinite(b.reshape(length, -1)).all(1)
@@ -56,74 +56,76 @@ def common(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two (T,) curves; 0 if one does not move, NaN if too short."""
-    a, b = common(a, b)
-    if len(a) < _LEAST:
+    """Computes Pearson's correlation of two (T,) curves.
+
+    It is 0 if a curve does not move, and NaN if they share too few ticks.
+    """
+    a, b = select_common(a, b)
+    if len(a) < _MIN_TICKS:
         return float("nan")
     if min(a.std(), b.std()) < _CONSTANT:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def best_lag(a: np.ndarray, b: np.ndarray, max_lag: int = MAX_LAG) -> float:
-    """Ticks by which `a` comes later than `b`, where their correlation is greatest.
+def find_lag(a: np.ndarray, b: np.ndarray, max_lag: int = MAX_LAG) -> float:
+    """Finds the number of ticks by which `a` is later than `b`, by their greatest correlation.
 
-    NaN if one of the (T,) curves does not move or they share too few ticks.
+    It is NaN if one of the (T,) curves does not move or they share too few ticks.
     """
     best, found = -np.inf, float("nan")
-    for lag in sorted(range(-max_lag, max_lag + 1), key=abs):  # of equals, the smallest
+    for lag in sorted(
+        range(-max_lag, max_lag + 1), key=abs
+    ):  # the smallest of equally good lags wins
         value = correlation(a[max(lag, 0) :], b[max(-lag, 0) :])
         if np.isfinite(value) and value != 0 and value > best + 1e-12:
             best, found = value, float(lag)
     return found
 
 
-def extent(curve: np.ndarray) -> float:
-    """How far a curve moves: its 95th less its 5th percentile; NaN if too short."""
+def percentile_range(curve: np.ndarray) -> float:
+    """Returns the 95th minus the 5th percentile of a curve; NaN if it is too short."""
     curve = curve[np.isfinite(curve)]
-    if len(curve) < _LEAST:
+    if len(curve) < _MIN_TICKS:
         return float("nan")
     return float(np.percentile(curve, 95) - np.percentile(curve, 5))
 
 
-def articulation(a: np.ndarray, truth: np.ndarray) -> float:
-    """Range of an opening curve over the true range: 1 is right, below it mumbles."""
-    return ratio(extent(a), extent(truth))
+def articulation_ratio(a: np.ndarray, truth: np.ndarray) -> float:
+    """Returns the range of an opening over the true range; below 1 the model mumbles."""
+    return safe_ratio(percentile_range(a), percentile_range(truth))
 
 
-def ratio(value: float, unit: float) -> float:
-    """Divides; NaN where the unit is too small to mean anything."""
+def safe_ratio(value: float, unit: float) -> float:
+    """Divides; NaN where the divisor is too small to be meaningful."""
     return value / unit if unit > _CONSTANT else float("nan")
 
 
-def deviation(curve: np.ndarray) -> float:
-    """Standard deviation over the ticks that have a face; NaN if too few."""
-    curve = curve[np.isfinite(curve)]
-    return float(curve.std()) if len(curve) >= _LEAST else float("nan")
-
-
-def lips(landmarks: np.ndarray) -> np.ndarray:
-    """The 40 lip points of (..., 131, 2)."""
+def select_lips(landmarks: np.ndarray) -> np.ndarray:
+    """Returns the 40 lip points of (..., 131, 2) landmarks."""
     return landmarks[..., -conventions.NUM_LIPS :, :]
 
 
 def lip_distance(landmarks: np.ndarray, truth: np.ndarray) -> float:
-    """LMD: mean distance of lip landmarks, in inter-ocular units.
+    """Computes LMD, the mean distance of lip landmarks in inter-ocular units.
 
     Args:
-      landmarks: (T, 131, 2) in crop coordinates.
-      truth: (U, 131, 2) in crop coordinates.
+      landmarks: (T, 131, 2) landmarks in crop coordinates.
+      truth: (U, 131, 2) landmarks in crop coordinates.
     """
-    landmarks, truth = common(landmarks, truth)
+    landmarks, truth = select_common(landmarks, truth)
     if not len(truth):
         return float("nan")
-    distance = np.linalg.norm(lips(landmarks) - lips(truth), axis=-1).mean()
+    distance = np.linalg.norm(select_lips(landmarks) - select_lips(truth), axis=-1).mean()
     return float(distance / conventions.interocular(truth).mean())
 
 
-def shake(landmarks: np.ndarray) -> float:
-    """Mean |second difference| of the lips of (T, 131, 2), inter-ocular units a tick squared."""
-    points = lips(landmarks)
+def lip_shake(landmarks: np.ndarray) -> float:
+    """Computes the mean absolute second difference of the lips of (T, 131, 2) landmarks.
+
+    The unit is the inter-ocular distance per tick squared.
+    """
+    points = select_lips(landmarks)
     second = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=-1).mean(-1)
     second = second[np.isfinite(second)]
     if not len(second):
@@ -131,29 +133,6 @@ def shake(landmarks: np.ndarray) -> float:
     return float(second.mean() / np.nanmean(conventions.interocular(landmarks)))
 
 
-def jitter(landmarks: np.ndarray, truth: np.ndarray) -> float:
-    """`shake` over the truth's own: 1 is as steady as the real lips, more is trembling."""
-    return ratio(shake(landmarks), shake(truth))
-
-
-def loudness(wave: np.ndarray, ticks: int, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Loudness at each tick: RMS in dB of an 80 ms Hann window around it, not below -60.
-
-    Args:
-      wave: (S,) mono, in [-1, 1], from the clip's zero.
-      ticks: how many; those beyond the audio are NaN.
-      sample_rate: of the wave, Hz.
-
-    Returns:
-      (ticks,) float64.
-    """
-    half = sample_rate // TICKS_PER_SECOND
-    window = np.hanning(2 * half + 2)[1:-1]
-    window /= window.sum()
-    power = np.pad(np.asarray(wave, np.float64) ** 2, half)
-    out = np.full(ticks, np.nan)
-    for tick in range(ticks):
-        centre = round(tick * sample_rate / TICKS_PER_SECOND)
-        if centre < max(len(wave), 1):
-            out[tick] = (power[centre : centre + 2 * half] * window).sum()
-    return 10 * np.log10(np.maximum(out, 1e-6))
+def jitter_ratio(landmarks: np.ndarray, truth: np.ndarray) -> float:
+    """Returns `lip_shake` over the truth's; above 1 the lips tremble more than real ones."""
+    return safe_ratio(lip_shake(landmarks), lip_shake(truth))

@@ -1,35 +1,37 @@
-"""Means over clips, and how far to trust them."""
+"""Means over clips with bootstrap intervals."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
 LEVEL = 0.95
 
 
-def bootstrap(
+def bootstrap_mean(
     values: Sequence[float | None], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """A mean over clips with its percentile bootstrap interval (Efron 1979).
+    """Computes a mean over clips and its percentile bootstrap interval (Efron 1979).
 
     Args:
-      values: one for each clip; None and NaN are left out.
-      seed: of the resampling.
-      resamples: how many.
+      values: One value per clip; None and NaN are left out.
+      seed: Seed of the resampling.
+      resamples: Number of resamples.
 
     Returns:
-      {"mean", "ci95", "n"}: `ci95` is [low, high], None with fewer than two clips; `mean` is None
-      with none.
+      {"mean", "ci95", "n"}. `ci95` is [low, high], or None with fewer than two clips; `mean` is
+      None without any.
     """
-    good = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
-    if not len(good):
+    known = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
+    if not len(known):
         return {"mean": None, "ci95": None, "n": 0}
     interval = None
-    if len(good) > 1:
-        rng = np.random.default_rng(seed)
-        drawn = good[rng.integers(0, len(good), (resamples, len(good)))]
-        tail = (1 - LEVEL) / 2
-        interval = [float(q) for q in np.quantile(drawn.mean(1), [tail, 1 - tail])]
-    return {"mean": float(good.mean()), "ci95": interval, "n": len(good)}
+    if len(known) > 1:
+        low, high = stats.bootstrap(
+            (known,), np.mean, n_resamples=resamples, confidence_level=LEVEL, method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
+        interval = [float(low), float(high)]
+    return {"mean": float(known.mean()), "ci95": interval, "n": len(known)}

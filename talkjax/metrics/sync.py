@@ -1,8 +1,8 @@
-"""LSE-D, LSE-C and the offset of sound and picture, by an expert that embeds lips and sound.
+"""LSE-D, LSE-C and the offset of audio and video, by an expert that embeds lips and speech.
 
 The protocol is SyncNet's (Chung & Zisserman 2016; LSE: Prajwal et al., *Wav2Lip*, 2020): the mean
-distance of lips and sound at every lag, over the windows that have both. (SyncNet's own script
-fills the ends with zeros instead.) Distances of two experts do not compare.
+distance between lips and speech at every lag, over the windows that have both. (SyncNet's own
+script pads the ends with zeros instead.) Distances of different experts are not comparable.
 """
 
 import functools
@@ -14,34 +14,35 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import python_speech_features
 from flax import traverse_util
 
 from talkjax import conventions, runs, weights
-from talkjax.conventions import TICKS_PER_SECOND, Box
+from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, Box
 from talkjax.errors import UserError
 from talkjax.media import audio
-from talkjax.metrics import mfcc, sync_weights, weight_files, workspace
+from talkjax.metrics import sync_weights, weight_files, workspace
 from talkjax.models import sync_expert
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
-VERSION = 1  # of embeddings that are kept: raise it when they change
+VERSION = 1  # of the embeddings in a work folder; raise it when they change
 MAX_LAG = 15  # ticks
 TICK_MS = 1000 // TICKS_PER_SECOND
-_LEAST = 5  # windows that a lag's mean needs
-_LIPS_BATCH, _AUDIO_BATCH = 32, 64  # windows embedded at once
+_MIN_WINDOWS = 5  # the mean at a lag needs at least so many
+_LIPS_BATCH, _AUDIO_BATCH = 32, 64  # windows per batch
 _FULL_SCALE = 32768.0
 _TRAINING_ONLY = ("log_scale", "heads")
 
 
-class Scores(NamedTuple):
-    """How well lips and sound fit; NaN where too little of both was there.
+class SyncScores(NamedTuple):
+    """How well lips and speech match; NaN where too few windows have both.
 
     Attributes:
-      lse_d: the smallest mean distance over lags; less is better.
-      lse_c: the median over lags less the smallest; more is surer.
-      av_offset_ms: the lag of the smallest, positive when the picture is late.
-      curve: (2 * max_lag + 1,) mean distance of lips to sound that is -max_lag ... max_lag ticks
-        later.
+      lse_d: Smallest mean distance over all lags; lower is better.
+      lse_c: Median over all lags minus the smallest; higher is more certain.
+      av_offset_ms: Lag of the smallest distance in milliseconds, positive if the video is late.
+      curve: (2 * max_lag + 1,) mean distances between lips and speech that is -max_lag ... max_lag
+        ticks later.
     """
 
     lse_d: float
@@ -50,13 +51,13 @@ class Scores(NamedTuple):
     curve: np.ndarray
 
 
-class SyncExpert:
-    """An expert of either kind, made by `load`.
+class SyncScorer:
+    """Scores lip sync with a trained expert, of the published kind or of talkjax's stage `sync`.
 
     Attributes:
-      name: for reports.
-      sha256: of its weights.
-      crop_size: px of the crops that it wants best.
+      name: Name for reports.
+      sha256: Hash of the weights.
+      crop_size: Size in pixels of the crops that need no resizing.
     """
 
     def __init__(
@@ -67,7 +68,15 @@ class SyncExpert:
         sha256: str,
         config: dict[str, Any] | None = None,
     ):
-        """Takes a network; `config` is that of the stage it was trained in, None if published."""
+        """Takes a network.
+
+        Args:
+          model: Network.
+          params: Its parameters.
+          name: Name for reports.
+          sha256: Hash of the weights.
+          config: Config of the training run; None for a published SyncNet.
+        """
         self.name, self.sha256 = name, sha256
         self._config, self._embedding = config, model.embedding
         if config is None:
@@ -78,60 +87,60 @@ class SyncExpert:
             size = tuple(config["sync"]["image"])
         params = jax.tree.map(jnp.asarray, params)
 
-        def lips(images: jax.Array) -> jax.Array:
+        def embed_lips(images: jax.Array) -> jax.Array:
             if config is None:
                 images = images[..., ::-1].astype(jnp.float32)
             else:
                 images = sync_expert.network_images(images, size)
             return model.apply({"params": params}, images, None)[0][0]
 
-        def sound(features: jax.Array) -> jax.Array:
+        def embed_speech(features: jax.Array) -> jax.Array:
             if config is not None:
                 features = sync_expert.cepstra(features)
             windows = sync_expert.audio_windows(features)
             return model.apply({"params": params}, None, windows)[1][0]
 
-        self._lips, self._sound = jax.jit(lips), jax.jit(sound)
+        self._embed_lips, self._embed_speech = jax.jit(embed_lips), jax.jit(embed_speech)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "SyncExpert":
-        """Loads a run or export of stage `sync`, or a safetensors file of SyncNet's layout.
+    def load(cls, path: str | os.PathLike) -> "SyncScorer":
+        """Loads a run or an export of stage `sync`, or a safetensors file of SyncNet's layout.
 
         Args:
-          path: directory, or "FILE" or "FILE@SHA256" (`weight_files.resolve`).
+          path: Directory, or "FILE" or "FILE@SHA256" (see `weight_files.identify_weights`).
 
         Raises:
-          UserError: missing, damaged, or something else.
+          UserError: The weights are missing, damaged, or not those of a sync expert.
         """
         if not Path(path).is_dir():
-            file = weight_files.resolve(path, "sync_expert")
-            model, params = sync_weights.load(file.path)
+            file = weight_files.identify_weights(path, "sync_expert")
+            model, params = sync_weights.load_syncnet(file.path)
             return cls(model, params, f"SyncNet v2 (file {file.sha256[:8]})", file.sha256)
         params, config, _ = runs.load_weights(path)
         if config.get("stage") != "sync":
             raise UserError(
-                f"{path} is of stage {config.get('stage')!r}, no sync expert; train one with "
-                "configs/sync.py"
+                f"{path} is a checkpoint of stage {config.get('stage')!r}, not a sync expert; "
+                "train one with configs/sync.py"
             )
         try:
             model, shapes = sync_expert.from_config(config), _shapes(config)
             Box(*config["region"]).pixels(int(config["crop_size"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: its config is not one of stage sync ({error!r})") from error
+            raise UserError(f"{path}: its config is not that of stage sync ({error!r})") from error
         flat = traverse_util.flatten_dict(params, sep="/")
         weights.check_tensors({name: x.shape for name, x in flat.items()}, shapes, path)
         released = Path(path) / weights.PARAMS_FILE
         sha256 = (
-            workspace.file_hash(released) if released.is_file() else workspace.checkpoint_hash(path)
+            workspace.hash_file(released) if released.is_file() else workspace.hash_checkpoint(path)
         )
         params = {k: v for k, v in params["sync"].items() if k not in _TRAINING_ONLY}
         return cls(model, params, f"talkjax {Path(path).resolve().name}", sha256, config)
 
-    def video(self, crops: np.ndarray) -> np.ndarray:
-        """Embeds every run of five pictures.
+    def embed_video(self, crops: np.ndarray) -> np.ndarray:
+        """Embeds every window of five consecutive crops.
 
         Args:
-          crops: (T, S, S, 3) uint8 RGB whole unit crops (`talkjax.media.crop`) at 25 Hz ticks.
+          crops: (T, S, S, 3) uint8 RGB unit crops (`talkjax.media.crop`) at ticks of 25 Hz.
 
         Returns:
           (max(T - 4, 0), D) float32.
@@ -141,41 +150,43 @@ class SyncExpert:
         count = len(crops) - FRAMES + 1
         if count < 1:
             return np.zeros((0, self._embedding), np.float32)
-        images = np.stack([self._picture(c) for c in crops])
+        images = np.stack([self._network_input(c) for c in crops])
         images = np.pad(images, ((0, -count % _LIPS_BATCH), (0, 0), (0, 0), (0, 0)), mode="edge")
         parts = [
-            self._lips(images[None, i : i + _LIPS_BATCH + FRAMES - 1])
+            self._embed_lips(images[None, i : i + _LIPS_BATCH + FRAMES - 1])
             for i in range(0, count, _LIPS_BATCH)
         ]
         return np.concatenate(jax.device_get(parts))[:count]
 
-    def _picture(self, picture: np.ndarray) -> np.ndarray:
-        """The part of one crop that the network sees, in its own size."""
+    def _network_input(self, image: np.ndarray) -> np.ndarray:
+        """Returns the part of a crop that the network sees, at the network's size."""
         size = (self.crop_size, self.crop_size)
         if self._config is not None:
-            picture = self._box.cut(picture)
+            image = self._box.cut(image)
             y0, x0, y1, x1 = self._box.pixels(self.crop_size)
             size = (x1 - x0, y1 - y0)
-        if picture.shape[1::-1] == size:
-            return picture
-        shrinks = picture.shape[1] > size[0]
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return cv2.resize(picture, size, interpolation=how)
+        if image.shape[1::-1] == size:
+            return image
+        interpolation = cv2.INTER_AREA if image.shape[1] > size[0] else cv2.INTER_LINEAR
+        return cv2.resize(image, size, interpolation=interpolation)
 
-    def audio(self, wave: np.ndarray) -> np.ndarray:
-        """Embeds sound, one window every 40 ms, the first with the first five pictures.
+    def embed_audio(self, wave: np.ndarray) -> np.ndarray:
+        """Embeds speech, one window every 40 ms; the first belongs to the first five crops.
 
         Args:
-          wave: (S,) float32 mono at 16 kHz, in [-1, 1].
+          wave: (S,) float32 mono samples at 16 kHz, in [-1, 1].
 
         Returns:
-          (N, D) float32; N is ticks - 4 (published experts: of the whole windows that there are).
+          (N, D) float32. N is the number of ticks - 4; for published experts, the number of
+          complete windows.
         """
         wave = np.asarray(wave, np.float32)
         if wave.ndim != 1 or not np.isfinite(wave).all():
             raise ValueError("a wave must be (S,) and finite")
         if self._config is None:
-            features = mfcc.mfcc(wave * _FULL_SCALE).astype(np.float32)
+            # SyncNet was trained on this package's features, with its defaults.
+            features = python_speech_features.mfcc(wave * _FULL_SCALE, SAMPLE_RATE)
+            features = features.astype(np.float32)
             count = (len(features) - STEPS) // STEPS_PER_FRAME + 1
         else:
             count = audio.tick_count(len(wave)) - FRAMES + 1
@@ -187,12 +198,12 @@ class SyncExpert:
         if count < 1:
             return np.zeros((0, self._embedding), np.float32)
         padded = -(-count // _AUDIO_BATCH) * _AUDIO_BATCH
-        wanted = STEPS_PER_FRAME * (padded - 1) + STEPS
-        features = features[:wanted]
-        features = np.pad(features, ((0, wanted - len(features)), (0, 0)), mode="edge")
+        steps = STEPS_PER_FRAME * (padded - 1) + STEPS
+        features = features[:steps]
+        features = np.pad(features, ((0, steps - len(features)), (0, 0)), mode="edge")
         length = STEPS_PER_FRAME * (_AUDIO_BATCH - 1) + STEPS
         parts = [
-            self._sound(features[None, i : i + length])
+            self._embed_speech(features[None, i : i + length])
             for i in range(0, STEPS_PER_FRAME * padded, STEPS_PER_FRAME * _AUDIO_BATCH)
         ]
         return np.concatenate(jax.device_get(parts))[:count]
@@ -200,16 +211,16 @@ class SyncExpert:
     def score(
         self,
         lips: np.ndarray,
-        sound: np.ndarray,
-        seen: np.ndarray | None = None,
+        speech: np.ndarray,
+        visible: np.ndarray | None = None,
         max_lag: int = MAX_LAG,
-    ) -> Scores:
-        """`score` of what `video` and `audio` gave."""
-        return score(lips, sound, seen, max_lag)
+    ) -> SyncScores:
+        """Returns `score_sync` of the results of `embed_video` and `embed_audio`."""
+        return score_sync(lips, speech, visible, max_lag)
 
 
 def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of all that stage `sync` trains."""
+    """Returns the name and shape of every parameter of stage `sync`."""
     init = functools.partial(sync_expert.from_config(config).init, jax.random.key(0))
     tree = jax.eval_shape(
         init,
@@ -222,41 +233,44 @@ def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"sync/log_scale": (), "sync/heads": heads}
 
 
-def seen_windows(seen: np.ndarray) -> np.ndarray:
-    """Which runs of five pictures are seen throughout: (T,) bool -> (max(T - 4, 0),)."""
-    if len(seen) < FRAMES:
+def find_visible_windows(visible: np.ndarray) -> np.ndarray:
+    """Returns which windows of five crops are visible throughout: (T,) -> (max(T - 4, 0),)."""
+    if len(visible) < FRAMES:
         return np.zeros(0, bool)
-    return np.lib.stride_tricks.sliding_window_view(np.asarray(seen, bool), FRAMES).all(1)
+    return np.lib.stride_tricks.sliding_window_view(np.asarray(visible, bool), FRAMES).all(1)
 
 
-def score(
-    lips: np.ndarray, sound: np.ndarray, seen: np.ndarray | None = None, max_lag: int = MAX_LAG
-) -> Scores:
-    """Compares lips with sound at every lag.
+def score_sync(
+    lips: np.ndarray,
+    speech: np.ndarray,
+    visible: np.ndarray | None = None,
+    max_lag: int = MAX_LAG,
+) -> SyncScores:
+    """Compares the embeddings of lips and speech at every lag.
 
     Args:
-      lips: (W, D); rows with NaN are left out.
-      sound: (N, D), row i belongs with row i of `lips` where they are in sync.
-      seen: (W,) bool, False for rows of `lips` to be left out.
-      max_lag: ticks either way.
+      lips: (W, D) embeddings; rows with NaN are left out.
+      speech: (N, D) embeddings; row i belongs to row i of `lips` when both are in sync.
+      visible: (W,) bool; rows of `lips` where it is False are left out.
+      max_lag: Largest lag in ticks, in both directions.
     """
-    lips, sound = np.asarray(lips, np.float64), np.asarray(sound, np.float64)
-    good = np.isfinite(lips).all(1)
-    if seen is not None:
-        good &= np.asarray(seen, bool)
-    heard = np.isfinite(sound).all(1)
+    lips, speech = np.asarray(lips, np.float64), np.asarray(speech, np.float64)
+    usable = np.isfinite(lips).all(1)
+    if visible is not None:
+        usable &= np.asarray(visible, bool)
+    usable_speech = np.isfinite(speech).all(1)
     lags = np.arange(-max_lag, max_lag + 1)
     curve = np.full(len(lags), np.nan)
     for place, lag in enumerate(lags):
-        rows = np.flatnonzero(good) + lag
-        rows = rows[(rows >= 0) & (rows < len(sound))]
-        rows = rows[heard[rows]]
-        if len(rows) >= _LEAST:
-            curve[place] = np.linalg.norm(lips[rows - lag] - sound[rows], axis=1).mean()
+        rows = np.flatnonzero(usable) + lag
+        rows = rows[(rows >= 0) & (rows < len(speech))]
+        rows = rows[usable_speech[rows]]
+        if len(rows) >= _MIN_WINDOWS:
+            curve[place] = np.linalg.norm(lips[rows - lag] - speech[rows], axis=1).mean()
     if not np.isfinite(curve).all():
-        return Scores(float("nan"), float("nan"), float("nan"), curve)
+        return SyncScores(float("nan"), float("nan"), float("nan"), curve)
     least = curve.min()
     ties = lags[curve <= least + 1e-12]
     lag = int(ties[np.abs(ties).argmin()])
     median = float(np.median(curve))
-    return Scores(float(least), median - float(least), float(-lag * TICK_MS), curve)
+    return SyncScores(float(least), median - float(least), float(-lag * TICK_MS), curve)

@@ -1,4 +1,4 @@
-"""Published SyncNet weights: safetensors in the torch names -> parameters of `SyncExpert`."""
+"""Converts published SyncNet weights (safetensors, PyTorch's names) to `SyncExpert` parameters."""
 
 import os
 
@@ -11,16 +11,23 @@ from talkjax import weights
 from talkjax.errors import UserError
 from talkjax.models.sync_expert import COEFFICIENTS, FRAMES, STEPS, SyncExpert
 
-SIDE = 224  # px of the published network's pictures
-_CONVOLUTIONS = (0, 4, 8, 11, 14, 18)  # of netcnnaud and netcnnlip; each one's norm comes next
+SIDE = 224  # pixels of the published network's images
+_CONVOLUTIONS = (
+    0,
+    4,
+    8,
+    11,
+    14,
+    18,
+)  # indices in netcnnaud and netcnnlip; a normalisation follows each
 _DENSE = {"fc_0": 0, "fc_norm": 1, "fc_1": 3}
 _PARTS = {"audio": "aud", "lips": "lip"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_AUDIO_WIDTH = 64  # of the first convolution, as published
+_AUDIO_WIDTH = 64  # width of the published first convolution
 
 
 def torch_name(path: tuple[str, str]) -> str:
-    """("lips_norm_2", "mean") -> "netcnnlip.9.running_mean"."""
+    """Returns PyTorch's name, "netcnnlip.9.running_mean" for ("lips_norm_2", "mean")."""
     module, leaf = path
     part, _, layer = module.partition("_")
     leaf = _LEAVES.get(leaf, leaf)
@@ -31,20 +38,21 @@ def torch_name(path: tuple[str, str]) -> str:
     return f"netcnn{_PARTS[part]}.{place}.{leaf}"
 
 
-def load(
+def load_syncnet(
     path: str | os.PathLike, size: tuple[int, int] = (SIDE, SIDE)
 ) -> tuple[SyncExpert, weights.Params]:
-    """Reads a SyncNet of the published layout, of any width.
+    """Loads a SyncNet of the published layout, of any width.
 
     Args:
-      path: safetensors with the names of syncnet_python's model, BatchNorm statistics included.
-      size: px of the pictures that its last convolution fits.
+      path: safetensors file with the names of syncnet_python's model, including the BatchNorm
+        statistics.
+      size: Height and width in pixels of the images that its last convolution fits.
 
     Returns:
-      The network and its parameters, float32 numpy.
+      The network and its parameters as float32 numpy arrays.
 
     Raises:
-      UserError: missing or damaged file; a tensor is missing, unexpected or mis-shaped.
+      UserError: The file is missing or damaged, or a tensor is missing, unexpected or mis-shaped.
     """
     tensors = {
         name: value
@@ -54,8 +62,8 @@ def load(
     first, last = tensors.get("netcnnaud.0.weight"), tensors.get("netfcaud.3.weight")
     if first is None or last is None or first.ndim != 4 or last.ndim != 2:
         raise UserError(
-            f"{path} is no SyncNet (no netcnnaud.0.weight, netfcaud.3.weight); give its converted "
-            "weights or a directory exported by train.py"
+            f"{path} is not a SyncNet (no netcnnaud.0.weight, netfcaud.3.weight); give its "
+            "converted weights, or an exported directory of the stage sync"
         )
     model = SyncExpert(width=first.shape[0] / _AUDIO_WIDTH, embedding=last.shape[0])
     shapes = jax.eval_shape(
@@ -75,14 +83,14 @@ def load(
 
 
 def _torch_shape(module: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A parameter's shape in torch; of the lips' convolutions all are three-dimensional there."""
+    """Returns a parameter's shape in PyTorch, where all convolutions of the lips have 3 axes."""
     if len(shape) == 4 and module.startswith("lips"):
         shape = (1, *shape)
     return (shape[-1], shape[-2], *shape[:-2]) if len(shape) > 1 else shape
 
 
 def _to_ours(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Output and input features first -> last; a pictures' axis of length 1 is dropped."""
+    """Moves output and input features to the end, and drops a time axis of length 1."""
     if tensor.ndim > 1:
         tensor = np.moveaxis(tensor, (1, 0), (-2, -1))
     return np.ascontiguousarray(tensor).reshape(shape)

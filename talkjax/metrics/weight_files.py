@@ -1,4 +1,4 @@
-"""Which weights a metric was computed with, so that a report can say so."""
+"""Identifies the weight files that metrics are computed with, so that reports can name them."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from talkjax.errors import UserError
 from talkjax.metrics import workspace
 
-# SHA-256 -> (name, flags that take it).
+# SHA-256 -> (name, flags that accept the file).
 KNOWN = {
     "d74c5f8018d663df5fcd98dadaf34bcda82bf0f397a0cf8e6224c863e04ac894": (
         "LPIPS v0.1 SqueezeNet 1.1", ("lpips", "fid")
@@ -25,9 +25,9 @@ class WeightFile:
     """A file of weights.
 
     Attributes:
-      path: where it is.
-      sha256: of its contents, 64 hexadecimal digits.
-      name: for reports; of a file that nobody knows, its own with the hash's first eight digits.
+      path: Path of the file.
+      sha256: SHA-256 of its contents, 64 hexadecimal digits.
+      name: Name for reports; for an unknown file, its own name and eight digits of the hash.
     """
 
     path: Path
@@ -35,15 +35,15 @@ class WeightFile:
     name: str
 
 
-def resolve(spec: str | os.PathLike, kind: str) -> WeightFile:
-    """Finds and identifies the file that a flag names.
+def identify_weights(spec: str | os.PathLike, kind: str) -> WeightFile:
+    """Finds and identifies the weight file that a flag names.
 
     Args:
-      spec: "FILE", or "FILE@HEX64" with the SHA-256 that it must have.
-      kind: the flag, without dashes: "lpips", "face_embedding", "fid" or "sync_expert".
+      spec: "FILE", or "FILE@HEX64" with the SHA-256 that the file must have.
+      kind: Flag without dashes: "lpips", "face_embedding", "fid" or "sync_expert".
 
     Raises:
-      UserError: there is no such file, it has another hash, or it is known to be of another kind.
+      UserError: There is no such file, its hash differs, or it is known to be of another kind.
     """
     spec = os.fspath(spec)
     pinned = _PINNED.fullmatch(spec)
@@ -52,14 +52,14 @@ def resolve(spec: str | os.PathLike, kind: str) -> WeightFile:
         name, at, tail = spec.rpartition("@")
         if at and not pinned and Path(name).is_file():
             raise UserError(
-                f"--{kind}={spec}: {tail[:80]!r} is no SHA-256; write FILE@ and its 64 digits"
+                f"--{kind}={spec}: {tail[:80]!r} is not a SHA-256; write FILE@ and its 64 digits"
             )
         raise UserError(f"--{kind}={path} not found; check the path")
-    found = workspace.file_hash(path)
+    found = workspace.hash_file(path)
     if pinned and found != pinned[2].lower():
         raise UserError(
-            f"--{kind}={path} has SHA-256 {found}, not {pinned[2].lower()} as it should; "
-            "fetch it again, or give the hash of the file that is meant"
+            f"--{kind}={path} has SHA-256 {found}, not {pinned[2].lower()} as given; "
+            "download it again, or correct the hash"
         )
     name, kinds = KNOWN.get(found, (f"{path.name} {found[:8]}", (kind,)))
     if kind not in kinds:

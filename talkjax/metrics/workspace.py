@@ -1,4 +1,4 @@
-"""The work folder: every file that took long is made once and found again by what it depends on."""
+"""The work folder: slow files are made once and found again by a hash of what they depend on."""
 
 import hashlib
 import json
@@ -11,22 +11,25 @@ from typing import Any
 from talkjax import files
 from talkjax.errors import UserError
 
-_PARTS = ("media", "models", "diffusion", "sampling", "networks.py", "weights.py")
-_JUDGES = ("models/sync_expert.py",)  # among these parts, but what generates does not use them
+_PARTS = (
+    "media", "models", "diffusion", "sampling", "conventions.py", "head_pose.py", "networks.py",
+    "weights.py",
+)  # fmt: skip
+_NOT_GENERATING = ("models/sync_expert.py",)  # in these folders, but not used by generation
 
 
 class Workspace:
     """Files named by a kind, a readable label and a hash of their inputs.
 
-    An evaluation that was interrupted finds what it made; one with another checkpoint or other
+    An interrupted evaluation finds the files that it made; one with another checkpoint or other
     settings makes its own.
     """
 
     def __init__(self, folder: str | os.PathLike):
-        """Makes the folder.
+        """Creates the folder if it does not exist.
 
         Raises:
-          UserError: it cannot be made.
+          UserError: It cannot be created.
         """
         self.folder = Path(folder)
         self._hashes: dict[Path, str] = {}
@@ -34,10 +37,10 @@ class Workspace:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"cannot make the work folder {folder} ({error.strerror}); choose another --work"
+                f"cannot create the work folder {folder} ({error.strerror}); choose another --work"
             ) from error
 
-    def get(
+    def get_or_make(
         self,
         kind: str,
         label: str,
@@ -45,42 +48,42 @@ class Workspace:
         suffix: str,
         make: Callable[[Path], None],
     ) -> Path:
-        """The file that `make` writes for these inputs, made if it is not there yet.
+        """Returns the file for these inputs, which is made if it does not exist.
 
         Args:
-          kind: first part of its name.
-          label: a name for people.
-          inputs: everything that it depends on, plain data.
-          suffix: with its dot.
-          make: writes to the path it is given; only a complete file gets the final name.
+          kind: First part of the file's name.
+          label: Human-readable part of the file's name.
+          inputs: Everything that the file depends on, as plain data.
+          suffix: Suffix of the name, with its dot.
+          make: Writes the file at the path it is given; only a complete file gets its final name.
         """
         text = json.dumps([kind, inputs], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = self.folder / f"{kind}-{safe(label)}-{key}{suffix}"
+        path = self.folder / f"{kind}-{safe_name(label)}-{key}{suffix}"
         if path.is_file():
             return path
         with files.replacing(path) as temporary:
             make(Path(temporary))
         return path
 
-    def hash(self, path: str | os.PathLike) -> str:
-        """`file_hash`, remembered."""
+    def hash_file(self, path: str | os.PathLike) -> str:
+        """Returns `hash_file(path)`, computed once."""
         path = Path(path)
         if path not in self._hashes:
-            self._hashes[path] = file_hash(path)
+            self._hashes[path] = hash_file(path)
         return self._hashes[path]
 
 
-def safe(label: str) -> str:
-    """A label as part of a file name."""
+def safe_name(label: str) -> str:
+    """Turns a label into a part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", label)[-60:].lstrip(".") or "clip"
 
 
-def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's contents.
+def hash_file(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file's contents.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: The file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -89,26 +92,26 @@ def file_hash(path: str | os.PathLike) -> str:
         raise UserError(f"{path}: {error.strerror}; check the path") from error
 
 
-def tree_hash(root: str | os.PathLike, pattern: str = "*", without: Collection[Path] = ()) -> str:
-    """SHA-256 of a file, or of a folder's files by name and content, hidden ones passed over."""
+def hash_tree(root: str | os.PathLike, pattern: str = "*", without: Collection[Path] = ()) -> str:
+    """Returns the SHA-256 of a file, or of the names and contents of a folder's visible files."""
     root = Path(root)
     if root.is_file():
-        return file_hash(root)
+        return hash_file(root)
     digest = hashlib.sha256()
     for path in sorted(root.rglob(pattern)):
         relative = path.relative_to(root)
         if path in without:
             continue
         if path.is_file() and not any(p.startswith((".", "__")) for p in relative.parts):
-            digest.update(f"{relative.as_posix()}\0{file_hash(path)}\n".encode())
+            digest.update(f"{relative.as_posix()}\0{hash_file(path)}\n".encode())
     return digest.hexdigest()
 
 
-def checkpoint_hash(directory: str | os.PathLike) -> str:
-    """Names the weights in a checkpoint: an export, or the newest step of a run's directory.
+def hash_checkpoint(directory: str | os.PathLike) -> str:
+    """Identifies the weights of an exported checkpoint or of a training run's newest step.
 
     Raises:
-      UserError: it is neither.
+      UserError: The directory is neither.
     """
     directory = Path(directory)
     parts = [directory / name for name in ("model.safetensors", "config.json")]
@@ -116,17 +119,17 @@ def checkpoint_hash(directory: str | os.PathLike) -> str:
         steps = [p for p in (directory / "checkpoints").glob("*") if p.name.isdigit()]
         if not steps:
             raise UserError(
-                f"{directory} holds no weights; give a training --workdir or an --export directory"
+                f"{directory} holds no weights; give a training run or an exported checkpoint"
             )
         parts[0] = max(steps, key=lambda p: int(p.name))
-    digest = hashlib.sha256("\n".join(tree_hash(p) for p in parts if p.exists()).encode())
+    digest = hashlib.sha256("\n".join(hash_tree(p) for p in parts if p.exists()).encode())
     return digest.hexdigest()
 
 
-def code_hash() -> str:
-    """Names the code that decides what is generated, so that old files do not pass for new ones."""
+def hash_code() -> str:
+    """Identifies the code that generation depends on, so that changed code makes new files."""
     package = Path(__file__).resolve().parents[1]
-    judges = [package / name for name in _JUDGES]
+    unused = [package / name for name in _NOT_GENERATING]
     return hashlib.sha256(
-        "\n".join(tree_hash(package / part, "*.py", judges) for part in _PARTS).encode()
+        "\n".join(hash_tree(package / part, "*.py", unused) for part in _PARTS).encode()
     ).hexdigest()

@@ -1,6 +1,7 @@
-"""Two ways to let a thread work beside the main one, in order and with a bound on what waits.
+"""Two ways to let one thread work ahead of or after the main one, in order and bounded.
 
-Decoding, detection and encoding spend their time outside of Python, so they overlap.
+Decoding, detection and encoding spend their time outside of Python, so such threads run in
+parallel with the main one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
-_END = object()
+_END: Any = object()
 
 
-class _Thread:
-    """One worker thread; leaving the context drops what has not begun and waits for the rest."""
+class _Worker:
+    """One thread. Leaving the context cancels what has not started and waits for the rest."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -28,11 +29,11 @@ class _Thread:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Prefetch(_Thread, Generic[T]):
-    """An iterator whose next `depth` items are made ahead of time."""
+class Prefetcher(_Worker, Generic[T]):
+    """An iterator that computes its next `depth` items ahead of time."""
 
     def __init__(self, items: Iterator[T], depth: int) -> None:
-        """Nothing is made before the first item is asked for."""
+        """Computes nothing until the first item is requested."""
         super().__init__()
         self._items, self._depth = items, depth
 
@@ -48,15 +49,15 @@ class Prefetch(_Thread, Generic[T]):
         return item
 
 
-class Behind(_Thread):
-    """Calls made one after another, at most `depth` of them behind."""
+class TaskQueue(_Worker):
+    """Calls functions one after another in a thread; at most `depth` calls wait."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
         self._depth = depth
 
-    def __call__(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        """Has `function(*args)` called soon; raises what an earlier call raised."""
+    def submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Queues `function(*args)`, and raises the exception of an earlier call that failed."""
         call = self._pool.submit(function, *args)
         self._waiting.append(call)
         while len(self._waiting) > self._depth:
@@ -64,6 +65,6 @@ class Behind(_Thread):
         return call
 
     def finish(self) -> None:
-        """Waits for all calls; raises what one of them raised."""
+        """Waits for all calls, and raises the exception of the first that failed."""
         while self._waiting:
             self._waiting.popleft().result()

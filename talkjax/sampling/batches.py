@@ -1,10 +1,10 @@
-"""Frames in batches of one fixed shape, and back in their order."""
+"""Groups frames into batches of one fixed shape and returns them in their order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,32 +12,65 @@ from talkjax.sampling.faces import Face
 from talkjax.sampling.summary import Summary
 
 
-class Batches:
-    """Collects frames into batches of one shape; one batch is computed while others are handled.
+class FrameInputs(NamedTuple):
+    """What is computed from a frame with a face.
+
+    Attributes:
+      face: The frame's `Face`.
+      masked: (H, W, 3) float32 region without the mouth.
+      landmarks: (131, 2) float32 target landmarks, crop coordinates.
+    """
+
+    face: Face
+    masked: np.ndarray
+    landmarks: np.ndarray
+
+
+class _Frame(NamedTuple):
+    time: float
+    rgb: np.ndarray
+    face: Face | None
+
+
+class FrameBatcher:
+    """Collects frames into batches; one batch is computed while another is pasted.
 
     Frames come out in order, and never more than four batches' worth of them wait.
     """
 
     def __init__(
         self,
-        run: Callable[[np.ndarray, np.ndarray], Any],
+        generate: Callable[[np.ndarray, np.ndarray], Any],
         size: int,
         paste: Callable[[np.ndarray, np.ndarray, Face], np.ndarray],
         summary: Summary,
     ) -> None:
-        """Args: as `Sampler` passes them; `run` must not wait for its result."""
-        self._run, self._size, self._paste, self._summary = run, size, paste, summary
-        self._frames: list[tuple[float, np.ndarray, Face | None]] = []
-        self._inputs: list[tuple[np.ndarray, np.ndarray]] = []
-        self._running: deque[tuple[list, Any]] = deque()
+        """Starts without frames.
+
+        Args:
+          generate: Computes (size, H, W, 3) uint8 regions from stacked `FrameInputs.masked` and
+            `FrameInputs.landmarks`. It must not wait for its result.
+          size: Number of frames in a batch.
+          paste: Puts a region into its frame: `paste(rgb, region, face)`.
+          summary: Counts the frames and the time spent waiting.
+        """
+        self._generate, self._size = generate, size
+        self._paste, self._summary = paste, summary
+        self._frames: list[_Frame] = []
+        self._inputs: list[FrameInputs] = []
+        self._running: deque[tuple[list[_Frame], Any]] = deque()
 
     def add(
-        self, at: float, rgb: np.ndarray, todo: tuple[Face, np.ndarray, np.ndarray] | None
+        self, time: float, rgb: np.ndarray, inputs: FrameInputs | None
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """Takes a frame, to be passed through if `todo` is None; yields finished ones."""
-        self._frames.append((at, rgb, todo and todo[0]))
-        if todo is not None:
-            self._inputs.append(todo[1:])
+        """Adds a frame, which passes through unchanged if `inputs` is None.
+
+        Yields:
+          (seconds, (H, W, 3) uint8) of the frames that are finished.
+        """
+        self._frames.append(_Frame(time, rgb, inputs and inputs.face))
+        if inputs is not None:
+            self._inputs.append(inputs)
         if len(self._inputs) == self._size:
             yield from self._start()
         elif not self._inputs and not self._running:
@@ -46,12 +79,12 @@ class Batches:
             yield from self._start()
 
     def flush(self) -> Iterator[tuple[float, np.ndarray]]:
-        """The rest."""
+        """Yields the remaining frames, as `add` does."""
         yield from self._start()
         while self._running:
             yield from self._finish(*self._running.popleft())
 
-    def _take(self) -> list:
+    def _take(self) -> list[_Frame]:
         frames, self._frames, self._inputs = self._frames, [], []
         return frames
 
@@ -59,14 +92,17 @@ class Batches:
         inputs, result = self._inputs, None
         if inputs:
             full = inputs + inputs[-1:] * (self._size - len(inputs))  # one shape, compiled once
-            result = self._run(*(np.stack(part) for part in zip(*full, strict=True)))
+            result = self._generate(
+                np.stack([item.masked for item in full]),
+                np.stack([item.landmarks for item in full]),
+            )
         self._running.append((self._take(), result))
         while len(self._running) > 1:
             yield from self._finish(*self._running.popleft())
 
-    def _finish(self, frames: list, result: Any) -> Iterator[tuple[float, np.ndarray]]:
-        with self._summary.phase("denoising"):  # what of it is still to be waited for
-            regions_left = iter(()) if result is None else iter(np.asarray(result))
-        for at, rgb, face in frames:
+    def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
+        with self._summary.phase("denoising"):  # the part that is not finished yet
+            regions = iter(()) if result is None else iter(np.asarray(result))
+        for time, rgb, face in frames:
             self._summary.add(face is not None, face is not None and face.found)
-            yield at, rgb if face is None else self._paste(rgb, next(regions_left), face)
+            yield time, rgb if face is None else self._paste(rgb, next(regions), face)

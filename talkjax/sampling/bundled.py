@@ -1,4 +1,4 @@
-"""What comes with the package: a checkpoint, the video of an avatar, and a speech track."""
+"""Files that are part of the package: a checkpoint, the video of an avatar, and a speech track."""
 
 from pathlib import Path
 
@@ -10,35 +10,43 @@ _CHECKPOINT = "demo_128"
 
 
 def checkpoint() -> Path:
-    """Directory of the bundled checkpoint, as `train.py --export` writes them.
+    """Returns the folder of the bundled checkpoint.
 
     Raises:
-      UserError: it is not there, as in a sparse checkout.
+      UserError: It is missing, for example in a sparse checkout.
     """
     directory = ASSETS / _CHECKPOINT
     for name in (weights.PARAMS_FILE, weights.CONFIG_FILE):
-        _existing("checkpoint", "--checkpoint=DIR", directory / name)
+        _first_existing("checkpoint", "checkpoint=DIR", directory / name)
     return directory
 
 
 def template() -> Path:
-    """Video of an avatar that the bundled checkpoint was not trained on; errors as above."""
-    return _existing("template", "--video=FILE or --image=FILE", ASSETS / "demo" / "template.mp4")
+    """Returns the video of an avatar that the bundled checkpoint was not trained on.
+
+    Raises:
+      UserError: It is missing.
+    """
+    path = ASSETS / "demo" / "template.mp4"
+    return _first_existing("template", "video=FILE or image=FILE", path)
 
 
 def speech() -> Path:
-    """Speech that the bundled checkpoint was not trained on; errors as above."""
-    paths = (ASSETS / "demo" / f"speech.{kind}" for kind in ("wav", "flac"))
-    return _existing("speech", "--audio=FILE", *paths)
+    """Returns a speech track that the bundled checkpoint was not trained on.
+
+    Raises:
+      UserError: It is missing.
+    """
+    paths = (ASSETS / "demo" / f"speech.{suffix}" for suffix in ("wav", "flac"))
+    return _first_existing("speech", "audio=FILE", *paths)
 
 
-def _existing(what: str, flag: str, *paths: Path) -> Path:
-    """The first of the paths that is a file."""
+def _first_existing(what: str, alternative: str, *paths: Path) -> Path:
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
         where = f"{ASSETS.parent.name}/{ASSETS.name}"
         raise UserError(
-            f"the bundled {what} is missing ({paths[0]}); get the whole of {where} from the "
-            f"repository, or give {flag}"
+            f"the bundled {what} is missing ({paths[0]}); get the complete folder {where} from the "
+            f"repository, or give {alternative}"
         )
     return found

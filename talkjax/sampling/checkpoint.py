@@ -1,18 +1,17 @@
-"""Loading a released checkpoint: `model.safetensors` and the `config.json` that explains it."""
+"""Loading a checkpoint: an export (`talkjax.export`) or the newest state of a training run."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from flax import errors as flax_errors
 from flax import traverse_util
 
-from talkjax import networks, weights
+from talkjax import files, networks, runs, weights
 from talkjax.errors import UserError
 from talkjax.models import attention
 from talkjax.sampling import regions
@@ -27,50 +26,47 @@ _CONFIG_ERRORS = (
 def load(
     directory: str | os.PathLike, dtype: str | None = None
 ) -> tuple[regions.Params, dict[str, Any], networks.Networks]:
-    """Reads an exported checkpoint.
+    """Loads the networks of an export or of a training run.
 
     Args:
-      directory: what `train.py --export` wrote.
-      dtype: type of the computation; by default the config's, but float32 on CPUs, which only
-        imitate bfloat16.
+      directory: Folder that `talkjax.export` wrote, or the directory of a training run, of which
+        the averaged weights of the newest checkpoint are used; local or in a bucket.
+      dtype: Type of the computation, for example "bfloat16". The default is the config's, but
+        float32 on CPUs, which only emulate bfloat16.
 
     Returns:
-      The parameters (numpy), the config and its networks.
+      The parameters (NumPy), the config and its networks. Fields that an old config lacks have
+      their defaults.
 
     Raises:
-      UserError: it is no such directory; a file is damaged; the config is not one of talkjax, or
-        not the one of these weights; a network is missing.
+      UserError: The folder does not exist, a file is damaged, the config is not one of talkjax or
+        does not match the weights, or a network is missing.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"--checkpoint={directory}: not a directory; give one that --export wrote")
-    if not (directory / weights.PARAMS_FILE).exists() and (directory / "checkpoints").is_dir():
-        raise UserError(
-            f"{directory} is a training run; release its weights first: "
-            f"train.py --workdir={directory} --export=DIR"
-        )
-    params, config = weights.load_params(directory)
+    params, config, _ = runs.load_weights(directory)
     missing = [part for part in PARTS if part not in params]
     if missing:
         stage = config.get("stage", "unknown")
         raise UserError(
-            f"{directory} (stage {stage}) lacks the networks {', '.join(missing)}; "
-            "give an export of the stage joint"
+            f"{directory} (stage {stage}) lacks the networks {', '.join(missing)}; combine two "
+            "runs with `python -m talkjax.export --landmark=RUN --diffusion=RUN --out=DIR`"
         )
     params = {part: params[part] for part in PARTS}
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
-    nets, expected = build(_as_here(config, dtype), directory)
-    found, wanted = (
-        {name: tuple(leaf.shape) for name, leaf in traverse_util.flatten_dict(t, sep="/").items()}
-        for t in (params, expected)
+    nets, expected = build_networks(_adapt(config, dtype), directory)
+    found_shapes, expected_shapes = (
+        {
+            name: tuple(leaf.shape)
+            for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+        }
+        for tree in (params, expected)
     )
-    weights.check_tensors(found, wanted, directory / weights.PARAMS_FILE)
+    weights.check_tensors(found_shapes, expected_shapes, directory)
     return params, config, nets
 
 
-def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
-    """The config with another type of computation, and attention as this platform has it."""
+def _adapt(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
+    """Changes the type of the computation, and the attention to one that this platform has."""
     if dtype is not None:
         config = {**config, "dtype": dtype}
     with contextlib.suppress(KeyError, TypeError):  # `make_networks` reports what is wrong
@@ -83,13 +79,20 @@ def _as_here(config: Mapping[str, Any], dtype: str | None) -> Mapping[str, Any]:
     return config
 
 
-def build(
+def build_networks(
     config: Mapping[str, Any], directory: str | os.PathLike
 ) -> tuple[networks.Networks, regions.Params]:
-    """The networks of a checkpoint's config, and the shapes of their parameters.
+    """Builds the networks of a checkpoint's config.
+
+    Args:
+      config: Contents of its `config.json`.
+      directory: Folder of the checkpoint, for error messages.
+
+    Returns:
+      The networks, and the shapes of their parameters.
 
     Raises:
-      UserError: a field is missing or wrong.
+      UserError: A field is missing or wrong.
     """
     try:
         for name in ("window", "references"):
@@ -101,7 +104,8 @@ def build(
         reason = f"it has no field {error}"
     except _CONFIG_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    path = files.as_path(directory) / weights.CONFIG_FILE
     raise UserError(
-        f"{Path(directory) / weights.CONFIG_FILE} is not a config that talkjax can use ({reason}); "
+        f"{path} is not a config that talkjax can use ({reason}); "
         "export the weights again with this version"
     )

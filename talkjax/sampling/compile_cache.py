@@ -1,24 +1,25 @@
-"""JAX's persistent compilation cache, so that only the first run of a program compiles."""
+"""JAX's persistent compilation cache, so that only the first run of a program compiles it."""
 
 import os
 from pathlib import Path
 
 import jax
 
-VARIABLE = "TALKJAX_COMPILATION_CACHE"  # 0 switches it off; a path moves it
+VARIABLE = "TALKJAX_COMPILATION_CACHE"  # "0" turns the cache off, a path moves it
 
 
 def enable() -> Path | None:
-    """Turns the cache on, unless one is set already or the variable above is 0.
+    """Turns the cache on, unless one is configured already or the environment turns it off.
 
     Returns:
-      Its directory, by default `~/.cache/talkjax/jax`; None where there is none.
+      The cache's directory, by default `~/.cache/talkjax/jax`, or None if it was not turned on.
     """
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted.lower() in ("0", "off", "no", "false") or jax.config.jax_compilation_cache_dir:
+    setting = os.environ.get(VARIABLE, "")
+    if setting.lower() in ("0", "off", "no", "false") or jax.config.jax_compilation_cache_dir:
         return None
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    path = Path(wanted if wanted and wanted != "1" else os.path.join(home, "talkjax", "jax"))
+    default = os.path.join(home, "talkjax", "jax")
+    path = Path(setting if setting and setting != "1" else default)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:

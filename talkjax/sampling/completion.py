@@ -1,8 +1,9 @@
 """Lip and jaw landmarks of the whole speech track, window by window on the 25 Hz clock.
 
-Windows of the length that the landmark network was trained on overlap by half; where they do,
-their predictions are averaged with weights that fall towards a window's ends (Hann), so that no
-window's beginning shows. Only a window's poses and a few predictions are held at a time.
+Windows have the length that the landmark network was trained on and overlap by half. Where they
+overlap, their predictions are averaged with weights that fall towards the ends of a window (Hann),
+so that the start of a window is not visible. Only one window's poses and a few predictions are held
+at a time.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 from talkjax.conventions import TICKS_PER_SECOND
 
-# (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks; the result may
-# be an array that is still being computed.
+# Maps (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks. The result
+# may be an array that is still being computed.
 Complete = Callable[[np.ndarray, np.ndarray], Any]
 
 
 class PoseTrack:
-    """Poses at landmark ticks, interpolated between the output's frames."""
+    """Poses at landmark ticks, interpolated between the frames of the output."""
 
     def __init__(
         self, frames: Iterator[tuple[float, np.ndarray | None]], before: np.ndarray
@@ -29,9 +30,9 @@ class PoseTrack:
         """Starts a track.
 
         Args:
-          frames: (time, (74, 2) pose or None) of the output's frames. Where the face is missing
+          frames: (seconds, (74, 2) pose or None) of the output's frames. Where the face is missing,
             the last pose is held.
-          before: pose until the first one is seen.
+          before: (74, 2) pose until the first face is seen.
         """
         self._frames = frames
         self._ended = False
@@ -40,7 +41,10 @@ class PoseTrack:
         self._poses: list[np.ndarray] = []
 
     def at(self, ticks: np.ndarray) -> np.ndarray:
-        """(T, 74, 2) float32 at (T,) rising tick numbers; the first never falls between calls."""
+        """Returns the (T, 74, 2) float32 poses at (T,) increasing tick numbers.
+
+        The first tick must not be smaller than in an earlier call.
+        """
         times = np.asarray(ticks) / TICKS_PER_SECOND
         while not self._ended and (not self._times or self._times[-1] < times[-1]):
             frame = next(self._frames, None)
@@ -63,7 +67,7 @@ class PoseTrack:
 
 
 class ContentTrack:
-    """Content landmarks at any time, made as they are asked for, in order."""
+    """Content landmarks at any time, predicted on demand and in order."""
 
     def __init__(
         self,
@@ -77,26 +81,30 @@ class ContentTrack:
         """Starts a track.
 
         Args:
-          complete: the landmark network with its references bound.
-          mel_windows: (first tick, count) to (count, 16, 80), as `speech.MelStream.windows`.
-          poses: of the output's frames.
-          ticks: length of the track.
-          window: T.
-          ahead: ticks by which windows are begun before they are needed. A device works in order:
-            what is begun after a batch of images waits for the batch.
+          complete: The landmark network with its references bound.
+          mel_windows: Returns (count, 16, 80) windows from (first tick, count), such as
+            `speech.MelStream.windows`.
+          poses: Poses of the output's frames.
+          ticks: Length of the track in ticks.
+          window: Number of ticks T in a window.
+          ahead: Number of ticks by which predictions start before they are needed. A device works
+            in order, so a prediction that starts after a batch of images waits for that batch.
         """
         self._complete, self._mel_windows, self._poses = complete, mel_windows, poses
         self._count, self._window = ticks, window
         self._weights = np.sin(np.pi * (np.arange(window) + 0.5) / window).astype(np.float32) ** 2
         self._starts = window_starts(ticks, window)
         self._next, self._ahead = 0, ahead
-        self._begun: deque[tuple[int, Any]] = deque()  # (start, prediction) of windows
+        self._started: deque[tuple[int, Any]] = deque()  # (first tick, prediction) of windows
         self._first = 0  # tick of the first row of the sums
-        self._sums: np.ndarray | None = None  # (n, 57, 2), weighted predictions
+        self._sums = np.zeros((0, 0, 2), np.float32)  # (n, 57, 2) weighted predictions
         self._totals = np.zeros(0, np.float32)  # (n,) their weights
 
     def at(self, time: float) -> np.ndarray:
-        """(57, 2) float32 at `time` seconds, which must not fall from call to call."""
+        """Returns the (57, 2) float32 landmarks at `time` seconds.
+
+        The time must not be smaller than in an earlier call.
+        """
         tick = min(max(time * TICKS_PER_SECOND, 0.0), self._count - 1.0)
         low = min(int(tick), max(self._count - 2, 0))
         high = min(low + 1, self._count - 1)
@@ -104,9 +112,9 @@ class ContentTrack:
             start = self._starts[self._next]
             self._next += 1
             if start + self._window > low:
-                self._begun.append((start, self._predict(start)))
-        while self._begun and self._begun[0][0] <= high:
-            start, predicted = self._begun.popleft()
+                self._started.append((start, self._predict(start)))
+        while self._started and self._started[0][0] <= high:
+            start, predicted = self._started.popleft()
             self._add_window(start, np.asarray(predicted), low)
         a, b = (self._sums[k - self._first] / self._totals[k - self._first] for k in (low, high))
         share = np.float32(tick - low)
@@ -114,13 +122,13 @@ class ContentTrack:
 
     def _predict(self, start: int) -> Any:
         ticks = start + np.arange(self._window)
-        # Beyond the track's end the last pose is held; `mel_windows` gives silence there.
+        # Beyond the end of the track the last pose is held, and `mel_windows` returns silence.
         poses = self._poses.at(np.minimum(ticks, max(self._count - 1, 0)))
         return self._complete(self._mel_windows(start, self._window), poses)
 
     def _add_window(self, start: int, predicted: np.ndarray, low: int) -> None:
-        """Adds a window's predictions; nobody asks for ticks before `low` any more."""
-        if self._sums is None:
+        """Adds the predictions of a window, and drops ticks before `low`."""
+        if not self._sums.size:
             self._sums = np.zeros((0, *predicted.shape[1:]), np.float32)
         drop = min(max(min(low, start) - self._first, 0), len(self._totals))
         self._sums, self._totals = self._sums[drop:], self._totals[drop:]
@@ -134,6 +142,6 @@ class ContentTrack:
 
 
 def window_starts(ticks: int, window: int) -> list[int]:
-    """First ticks of half-overlapping windows; the last one ends where the track ends."""
+    """Returns the first ticks of half-overlapping windows; the last one ends with the track."""
     last = max(0, ticks - window)
     return [*range(0, last, max(1, window // 2)), last]

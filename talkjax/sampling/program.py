@@ -1,4 +1,4 @@
-"""The compiled program of a batch of frames, shared by the sampler and whoever wants its costs."""
+"""The compiled program for a batch of frames, used for sampling and for measuring its costs."""
 
 from typing import Any
 
@@ -15,22 +15,22 @@ def lower(
     params: regions.Params,
     reference: Any,
     frames: int,
-    rows: NamedSharding,
-    everywhere: NamedSharding,
+    batch_sharding: NamedSharding,
+    replicated: NamedSharding,
     **settings: Any,
 ) -> jax.stages.Lowered:
     """Lowers (params, reference, masked, landmarks, key) -> (frames, H, W, 3) uint8.
 
     Args:
-      networks: of the params' config.
-      params: arrays or shapes, on all devices.
+      networks: Networks of the parameters.
+      params: Arrays or shapes, replicated over all devices.
       reference: `regions.Reference` of arrays or shapes.
-      frames: B.
-      rows: sharding of the frames.
-      everywhere: of all the rest.
-      **settings: of `regions.generate_regions`.
+      frames: Batch size B.
+      batch_sharding: Sharding of the frames.
+      replicated: Sharding of everything else.
+      **settings: Keyword arguments of `regions.generate_regions`.
     """
-    mesh = rows.mesh
+    mesh = batch_sharding.mesh
 
     def generate(params, reference, masked, landmarks, key):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for attention kernels
@@ -38,21 +38,21 @@ def lower(
                 params, networks, masked, landmarks, reference, key, **settings
             )
 
-    def like(sharding, shape, dtype=np.float32):
+    def shape_of(sharding, shape, dtype=np.float32):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.jit(generate, out_shardings=rows).lower(
+    return jax.jit(generate, out_shardings=batch_sharding).lower(
         params,
-        jax.tree.map(lambda x: like(everywhere, x.shape, x.dtype), reference),
-        like(rows, (frames, *networks.image_size, 3)),
-        like(rows, (frames, NUM_LANDMARKS, 2)),
-        like(everywhere, key.shape, key.dtype),
+        jax.tree.map(lambda x: shape_of(replicated, x.shape, x.dtype), reference),
+        shape_of(batch_sharding, (frames, *networks.image_size, 3)),
+        shape_of(batch_sharding, (frames, NUM_LANDMARKS, 2)),
+        shape_of(replicated, key.shape, key.dtype),
     )
 
 
 def reference_shapes(networks: Networks, params: regions.Params) -> regions.Reference:
-    """Shapes of a prepared reference."""
+    """Returns the shapes of an encoded reference."""
     return jax.eval_shape(
         lambda p, image, points: regions.encode_reference(p, networks, image, points),
         params,

@@ -1,8 +1,8 @@
-"""From masked regions and landmarks to finished regions: the part of sampling that is JAX.
+"""From masked regions and landmarks to finished regions: the JAX part of sampling.
 
-Pure functions of arrays. A clip's reference is encoded once (`encode_reference`);
-`generate_regions` makes one batch of frames and is what gets jitted: encoding, the motion
-contexts, the step loop (one `lax.scan`) and decoding.
+All functions are pure functions of arrays. `encode_reference` encodes a clip's reference once.
+`generate_regions` generates one batch of frames and is meant to be jitted: it encodes the masked
+regions, computes the motion contexts, runs the step loop (one `lax.scan`) and decodes the result.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Params = dict[str, Any]
 
 @flax.struct.dataclass
 class Reference:
-    """A clip's reference, ready for every frame and step.
+    """A clip's encoded reference, which all frames and steps share.
 
     Attributes:
-      context: keys and values of every block (`UNet.reference_context`).
+      context: Keys and values of every block (`UNet.reference_context`).
       landmarks: (1, 131, 2) crop coordinates.
     """
 
@@ -38,13 +38,13 @@ class Reference:
 def encode_reference(
     params: Params, networks: Networks, image: jax.Array, landmarks: jax.Array
 ) -> Reference:
-    """Prepares the reference.
+    """Encodes a reference image.
 
     Args:
-      params: with the subtrees "autoencoder" and "denoiser".
-      networks: of the same config.
-      image: (H, W, 3) uint8, the region, unmasked.
-      landmarks: (131, 2) the image's own, crop coordinates.
+      params: Parameters with the subtrees "autoencoder" and "denoiser".
+      networks: Networks of these parameters.
+      image: (H, W, 3) uint8 unmasked region.
+      landmarks: (131, 2) landmarks of the image, crop coordinates.
     """
     latent = networks.encode(params["autoencoder"], image[None])
     landmarks = landmarks[None]
@@ -69,19 +69,21 @@ def generate_regions(
 ) -> jax.Array:
     """Fills in the masked part of B frames.
 
-    All frames share one noise, drawn from the key, so that a clip whose batches get the same key
-    does not flicker.
+    All frames share one noise that is drawn from the key. Give the same key with all batches of a
+    clip, so that it does not flicker.
 
     Args:
-      params: with the subtrees "autoencoder" and "denoiser".
-      networks: of the same config.
+      params: Parameters with the subtrees "autoencoder" and "denoiser".
+      networks: Networks of these parameters.
       masked: (B, H, W, 3) float32 regions in [-1, 1], 0 in the mask (`mask_region`).
-      landmarks: (B, 131, 2) the frames' own pose and the wanted content, crop coordinates.
-      reference: from `encode_reference`.
-      key: the clip's.
-      steps: network evaluations per guidance pass.
-      landmark_guidance, reference_guidance: scales, 1 for none (`talkjax.diffusion.guidance`).
-      eta: 0 is deterministic DDIM, 1 as random as DDPM.
+      landmarks: (B, 131, 2) each frame's pose and target content, crop coordinates.
+      reference: Output of `encode_reference`.
+      key: Random key of the clip.
+      steps: Number of network evaluations per guidance pass.
+      landmark_guidance: Scale of classifier-free guidance by the landmarks; 1 is no guidance
+        (`talkjax.diffusion.guidance`).
+      reference_guidance: Scale of classifier-free guidance by the reference, as above.
+      eta: 0 is deterministic DDIM, 1 is as random as DDPM.
 
     Returns:
       (B, H, W, 3) uint8.
@@ -90,14 +92,14 @@ def generate_regions(
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
     masked_latent = networks.encode(params["autoencoder"], masked)
-    wanted = {keep for keep, _, _ in guidance.passes(landmark_guidance, reference_guidance)}
+    needed = {keep for keep, _, _ in guidance.passes(landmark_guidance, reference_guidance)}
     own = jnp.broadcast_to(reference.landmarks, landmarks.shape)
     flags = {keep: jnp.full((batch,), keep) for keep in (False, True)}
     size = networks.latent_shape[:2]
     denoiser = functools.partial(networks.denoiser.apply, {"params": params["denoiser"]})
     motions = {
         keep: denoiser(landmarks, own, flags[keep], size, method="motion_context")
-        for keep in sorted(wanted)
+        for keep in sorted(needed)
     }
 
     def predict(z: jax.Array, t: jax.Array, keep_landmarks: bool, keep_reference: bool):
@@ -128,14 +130,14 @@ def generate_regions(
 def complete_content(
     params: Params, networks: Networks, mel: jax.Array, pose: jax.Array, references: jax.Array
 ) -> jax.Array:
-    """Content landmarks of one window.
+    """Predicts the content landmarks of one window.
 
     Args:
-      params: with the subtree "landmark".
-      networks: of the same config.
+      params: Parameters with the subtree "landmark".
+      networks: Networks of these parameters.
       mel: (T, 16, 80) log-mel windows of the ticks.
-      pose: (T, 74, 2) crop coordinates.
-      references: (R, 131, 2) whole faces.
+      pose: (T, 74, 2) pose landmarks, crop coordinates.
+      references: (R, 131, 2) landmarks of reference frames, crop coordinates.
 
     Returns:
       (T, 57, 2) float32 crop coordinates.
@@ -146,7 +148,7 @@ def complete_content(
 
 
 def expected_params(networks: Networks) -> Params:
-    """Names and shapes of everything that sampling needs, without computing anything."""
+    """Returns the names and shapes of all parameters of sampling, without computing anything."""
     key = jax.random.key(0)
     latent = jnp.zeros((1, *networks.latent_shape))
     points, yes = jnp.zeros((1, NUM_LANDMARKS, 2)), jnp.ones((1,), bool)

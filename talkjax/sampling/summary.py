@@ -1,4 +1,4 @@
-"""What a run of the sampler has to tell."""
+"""The result of a run of the sampler."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-_LISTED = 5  # ranges that the text names
+_MAX_LISTED = 5  # ranges of frames that the text names
 
 
 @dataclasses.dataclass
 class Summary:
-    """Result of one run.
+    """What one run produced, and how long it took.
 
     Attributes:
-      output: path as given.
-      width, height, fps: of the output, as the template's.
-      frames: written.
-      audio_seconds: length of the speech track.
-      frames_generated: those with a new mouth; of them `frames_interpolated` lay in short gaps
-        of the face detection.
-      faces_missed: [first, last] output frames without a face, passed through untouched.
-      reference_frame: number of the template's frame that is the reference image.
-      seconds, frames_per_second: wall-clock time of the run, compilation included.
-      audio_copied: whether the audio in the output is a bit-exact copy.
-      template_damaged: whether the template was cut short or damaged.
-      phases: {name: seconds that the run waited for it}; the rest of `seconds` went into decoding,
-        cutting, pasting and encoding.
+      output: Path of the output, as given.
+      width: Width of the output and of the template in pixels.
+      height: Height of the output and of the template in pixels.
+      fps: Frame rate of the output and of the template.
+      frames: Number of frames written.
+      audio_seconds: Length of the speech track.
+      frames_generated: Number of frames with a generated mouth.
+      frames_interpolated: Number of generated frames that lie in short gaps of the face detection.
+      faces_missed: [first, last] ranges of output frames without a face, which are unchanged.
+      reference_frame: Number of the template's frame that is the reference image.
+      seconds: Wall-clock time of the run, including compilation.
+      frames_per_second: `frames` / `seconds`.
+      audio_copied: Whether the audio of the output is a bit-exact copy.
+      template_damaged: Whether the template is truncated or damaged.
+      phases: Seconds that the run waited for each phase, by name. The rest of `seconds` was spent
+        on decoding, cropping, pasting and encoding.
     """
 
     output: str
@@ -50,14 +53,19 @@ class Summary:
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Adds the time that the body takes to a phase."""
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             yield
         finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - began
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - start
 
     def add(self, generated: bool, found: bool) -> None:
-        """Counts the next written frame."""
+        """Counts the next written frame.
+
+        Args:
+          generated: Whether it has a generated mouth.
+          found: Whether its face was measured and not interpolated.
+        """
         if not generated:
             if self.faces_missed and self.faces_missed[-1][1] == self.frames - 1:
                 self.faces_missed[-1][1] = self.frames
@@ -68,24 +76,26 @@ class Summary:
         self.frames_interpolated += generated and not found
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Returns plain data for JSON."""
         return dataclasses.asdict(self)
 
     def text(self) -> str:
-        """A few lines for people."""
+        """Describes the run in a few lines."""
         lines = [
             f"{self.output}: {self.frames} frames of {self.width}x{self.height} at "
-            f"{self.fps:.6g} fps, {self.audio_seconds:.2f} s of speech, made in "
+            f"{self.fps:.6g} fps for {self.audio_seconds:.2f} s of speech, generated in "
             f"{self.seconds:.1f} s ({self.frames_per_second:.2f} frames/s)"
         ]
         if self.frames_interpolated:
-            lines.append(f"face lost briefly in {self.frames_interpolated} frames: interpolated")
+            lines.append(
+                f"the face was lost briefly in {self.frames_interpolated} frames, which were "
+                "interpolated"
+            )
         if missed := self.frames - self.frames_generated:
             spans = [f"{a}-{b}" if b > a else f"{a}" for a, b in self.faces_missed]
-            more = f" and {len(spans) - _LISTED} more" if len(spans) > _LISTED else ""
-            lines.append(
-                f"no face in {missed} frames ({', '.join(spans[:_LISTED])}{more}): left as it was"
-            )
+            more = len(spans) - _MAX_LISTED
+            listed = ", ".join(spans[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+            lines.append(f"no face was found in {missed} frames ({listed}), which are unchanged")
         if self.template_damaged:
-            lines.append("the template is cut short or damaged; what could be read was used")
+            lines.append("the template is truncated or damaged; the readable part was used")
         return "\n".join(lines)

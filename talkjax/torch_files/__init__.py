@@ -1,14 +1,11 @@
-"""PyTorch's checkpoint files (.pth, .pt, .model) read without unpickling anything.
+"""PyTorch's checkpoint files (.pth, .pt, .model), read by PyTorch in a process of its own.
 
-Both formats are read: the zip archive of PyTorch 1.6 and later, and the one before it, a chain of
-pickles with the raw storages behind. Their pickles are programs for a stack machine. Here a machine
-of our own runs them that knows containers, numbers, strings and a handful of globals, which it
-turns into descriptions of tensors; it calls nothing and imports nothing, and whatever it does not
-know ends in a `UserError` that names it.
-
-The format is as in torch/serialization.py and torch/_utils.py of PyTorch 2.13.
+Such files are pickles, which can run code. `script.py` reads them with
+`torch.load(weights_only=True)`, which refuses everything but tensors and plain containers, and
+hands the tensors over as safetensors. Nothing is unpickled in this process, and talkjax does not
+depend on PyTorch.
 """
 
-from talkjax.torch_files.formats import load
+from talkjax.torch_files.reader import load
 
 __all__ = ["load"]

@@ -91,3 +91,7 @@ def run() -> NoReturn:
     if "--distributed" in sys.argv[1:]:
         sys.exit(processes.run_main(main, sys.argv[1:]))
     sys.exit(commands.run_main(main, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

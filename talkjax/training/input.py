@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from talkjax import files, networks, runs
 from talkjax.conventions import Box
-from talkjax.data import latents, loader, records
+from talkjax.data import describe, latents, loader, records
 from talkjax.errors import UserError
 from talkjax.training import checkpoints
 from talkjax.training.stage import Params
@@ -53,7 +53,8 @@ def make_datasets(config: Any) -> MakeData:
     def make(split: str) -> Any:
         if split == "train":
             return loader.train_dataset(config.data.dir, options, config.seed, **share)
-        return loader.eval_dataset(*_held_out(config), options=options, **share)
+        folder, split = _held_out(config)
+        return loader.eval_dataset(folder, options, split, **share)
 
     return make
 
@@ -200,7 +201,11 @@ def check_data(config: Any) -> None:
         _check_latents(config)
         return
     for folder in sorted(folders):
-        size = records.crop_size(folder)
+        size = describe(folder)["crop_size"]
+        if size is None:
+            raise UserError(
+                f"{folder} holds speech without pictures; it trains stage landmark alone"
+            )
         if size != config.crop_size:
             raise UserError(
                 f"{folder} holds crops of {size} px, the configuration has crop_size="
@@ -242,7 +247,7 @@ def check_encoder(config: Any, params: Mapping[str, Any]) -> None:
     """
     if not config.data.latents or "autoencoder" not in params:
         return
-    encoder = {k: v for k, v in params["autoencoder"].items() if "decoder" not in k}
+    encoder = params["autoencoder"]
     if jax.process_count() > 1:
         encoder = multihost_utils.process_allgather(encoder, tiled=True)
     found = latents.encoder_id(jax.device_get(encoder))

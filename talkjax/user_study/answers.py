@@ -1,4 +1,4 @@
-"""Reads the key of a study and the answers that raters sent back; both may hold anything."""
+"""Reads the key of a study and the answers of its raters; neither file is trusted."""
 
 import csv
 import dataclasses
@@ -22,14 +22,14 @@ class Vote:
     """One answer.
 
     Attributes:
-      rater: name as given or drawn.
-      question: e.g. "sync".
-      clip: name of the pair; in an attention check, of the video on both sides.
+      rater: Name of the rater, as given or generated.
+      question: Name of the question, e.g. "sync".
+      clip: Name of the pair; in an attention check, of the video on both sides.
       choice: "left", "right" or "none".
-      winner: "a" or "b"; None without preference and in attention checks.
-      check: whether both sides showed the same video.
-      replays: how often something was played beyond the first time.
-      seconds: from the trial's appearance to its answer.
+      winner: "a" or "b"; None without a preference and in attention checks.
+      check: Whether both sides showed the same video.
+      replays: Number of times that a video was played again.
+      seconds: Time from the trial's appearance to the answer.
     """
 
     rater: str
@@ -43,10 +43,10 @@ class Vote:
 
 
 def read_key(path: str | os.PathLike) -> dict[str, Any]:
-    """What `study.make` wrote beside the page.
+    """Reads the key that `study.write_study` wrote.
 
     Raises:
-      UserError: it cannot be read, or is something else.
+      UserError: The file cannot be read, or is not a complete key.
     """
     try:
         key = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -62,41 +62,41 @@ def read_key(path: str | os.PathLike) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--key={path} cannot be read ({error}); give OUT/key.json") from error
     if not whole:
-        raise UserError(f"--key={path} is no whole key of a study; give OUT/key.json")
+        raise UserError(f"--key={path} is not a complete key of a study; give OUT/key.json")
     return key
 
 
-def read_all(paths: Iterable[str | os.PathLike], key: dict[str, Any]) -> list[Vote]:
-    """The answers of all files, in their order.
+def read_answers(paths: Iterable[str | os.PathLike], key: dict[str, Any]) -> list[Vote]:
+    """Reads the answers of all files, in their order.
 
     Raises:
-      UserError: a file cannot be read, is no table of answers, is of another study, or repeats
-        an answer; the message names file and line.
+      UserError: A file cannot be read, is not a table of answers, belongs to another study, or
+        repeats an answer. The message names the file and the line.
     """
     votes, places = [], {}
     for path in paths:
-        for line, row in _rows(path):
-            vote = _vote(row, key, f"{path}, line {line}")
+        for line, row in _read_rows(path):
+            vote = _parse_vote(row, key, f"{path}, line {line}")
             answer = (vote.rater, row["trial"])
             if answer in places:
                 raise UserError(
-                    f"{path}, line {line}: rater {vote.rater!r} answered trial {row['trial']} "
-                    f"already in {places[answer]}; keep the newest file of every rater only"
+                    f"{path}, line {line}: rater {vote.rater!r} already answered trial "
+                    f"{row['trial']} in {places[answer]}; keep only the newest file of every rater"
                 )
             places[answer] = f"{path}, line {line}"
             votes.append(vote)
     return votes
 
 
-def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
-    """(line, {column: text}) of every row."""
+def _read_rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
+    """Returns (line number, {column: text}) of every row."""
     try:
         data = Path(path).read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{path}, line {line}: is not UTF-8 text; give the file as the page saved it"
+            f"{path}, line {line}: not UTF-8 text; give the file as the page saved it"
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -112,31 +112,32 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
         for row in reader:
             if len(row) != len(COLUMNS):
                 raise UserError(
-                    f"{path}, line {reader.line_num}: {len(row)} columns in the place of "
+                    f"{path}, line {reader.line_num}: {len(row)} columns instead of "
                     f"{len(COLUMNS)}; give the file as the page saved it"
                 )
             rows.append((reader.line_num, dict(zip(COLUMNS, row, strict=True))))
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {reader.line_num}: is no CSV ({error}); give the file as the page "
-            "saved it"
+            f"{path}, line {reader.line_num}: not CSV ({error}); give the file as the page saved it"
         ) from error
     if not rows:
-        raise UserError(f"{path}, line 1: holds no answer; leave the file out")
+        raise UserError(f"{path}, line 1: no answers follow; leave the file out")
     return rows
 
 
-def _vote(row: dict[str, str], key: dict[str, Any], where: str) -> Vote:
+def _parse_vote(row: dict[str, str], key: dict[str, Any], where: str) -> Vote:
     if row["page"] != key["study"]:
         raise UserError(
-            f"{where}: is of another study (page {row['page']!r}, the key's is {key['study']!r}); "
+            f"{where}: belongs to another study (page {row['page']!r}, not {key['study']!r}); "
             "leave the file out or give its own key"
         )
     if not row["rater"] or len(row["rater"]) > _MAX_NAME:
-        raise UserError(f"{where}: a rater's name has 1 to {_MAX_NAME} characters")
+        raise UserError(f"{where}: a rater's name must have 1 to {_MAX_NAME} characters")
     trial = key["trials"].get(row["trial"])
     if trial is None:
-        raise UserError(f"{where}: unknown trial {row['trial']!r}; the key does not have it")
+        raise UserError(
+            f"{where}: trial {row['trial']!r} is not in the key; give the key of this study"
+        )
     if row["question"] != trial["question"]:
         raise UserError(
             f"{where}: question {row['question']!r}, but trial {row['trial']} asks for "
@@ -154,16 +155,16 @@ def _vote(row: dict[str, str], key: dict[str, Any], where: str) -> Vote:
         choice=row["choice"],
         winner=winner,
         check=trial["check"],
-        replays=int(_number(row["replays"], "replays", where, whole=True)),
-        seconds=_number(row["seconds"], "seconds", where),
+        replays=int(_parse_number(row["replays"], "replays", where, whole=True)),
+        seconds=_parse_number(row["seconds"], "seconds", where),
     )
 
 
-def _number(text: str, name: str, where: str, whole: bool = False) -> float:
+def _parse_number(text: str, name: str, where: str, whole: bool = False) -> float:
     try:
         value = float(int(text) if whole else text)
     except (ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        raise UserError(f"{where}: {name} is {text[:40]!r}, which is no number from 0")
+        raise UserError(f"{where}: {name} is {text[:40]!r}, not a number of at least 0")
     return value

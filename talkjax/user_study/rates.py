@@ -1,13 +1,12 @@
-"""From votes to preference rates, and how far to trust them.
+"""Computes preference rates from votes, with intervals and p-values.
 
-Two shares are given for every question. `share` counts a tie ("no preference") as half a vote for
-each system; its interval is a bootstrap that draws raters and clips anew, both at once (the
-"pigeonhole" bootstrap, Owen 2007), since votes of one rater, or on one clip, are not independent;
-it is wide rather than narrow. `decided` is the share among the votes that preferred a side, as in
-a sign test: its Wilson interval and exact two-sided binomial p-value treat votes as independent,
-and so are too narrow and too small where a few raters gave many votes. P-values are not corrected
-for the number of questions. Attention checks count for nothing but themselves, and nobody is
-dropped.
+Every question gets two shares. `share` counts a tie ("no preference") as half a vote for each
+system. Its interval comes from a bootstrap that resamples raters and clips at the same time (the
+"pigeonhole" bootstrap, Owen 2007), because votes of one rater, or on one clip, are not independent;
+it is conservative. `decided` is the share among the votes that preferred a side, as in a sign test.
+Its Wilson interval and exact two-sided binomial p-value treat votes as independent, so they are too
+small where a few raters gave many votes. P-values are not corrected for the number of questions.
+Attention checks do not count in any rate, and no rater is excluded.
 """
 
 import collections
@@ -25,27 +24,27 @@ RESAMPLES = 2000
 _SCORE = {"a": 1.0, "b": 0.0, None: 0.5}
 
 
-def rates(votes: Sequence[Vote], key: dict[str, Any], seed: int = 0) -> dict[str, Any]:
-    """The report.
+def compute_rates(votes: Sequence[Vote], key: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Computes the report of a study.
 
     Args:
-      votes: of all raters, attention checks among them.
-      key: of the study.
-      seed: of the bootstrap.
+      votes: Votes of all raters, including attention checks.
+      key: Key of the study.
+      seed: Seed of the bootstrap.
 
     Returns:
-      Plain data for JSON: "questions" {name: rates}, "sides", "checks", "raters".
+      JSON data with the entries "questions" {name: rates}, "sides", "checks" and "raters".
     """
     real = [vote for vote in votes if not vote.check]
     checks = [vote for vote in votes if vote.check]
-    raters = _raters(votes, len(key["trials"]))
+    raters = _summarize_raters(votes, len(key["trials"]))
     return {
         "study": key["study"],
         "names": key["names"],
         "level": LEVEL,
         "seed": seed,
         "questions": {
-            question: question_rates([v for v in real if v.question == question], seed)
+            question: rate_question([v for v in real if v.question == question], seed)
             for question in key["questions"]
         },
         "sides": side_bias(real),
@@ -59,12 +58,12 @@ def rates(votes: Sequence[Vote], key: dict[str, Any], seed: int = 0) -> dict[str
     }
 
 
-def question_rates(votes: Sequence[Vote], seed: int) -> dict[str, Any]:
-    """Preference for system a among the votes on one question.
+def rate_question(votes: Sequence[Vote], seed: int) -> dict[str, Any]:
+    """Computes the preference for system a from the votes on one question.
 
     Returns:
       {"votes", "raters", "clips", "a", "b", "ties", "share": {"value", "low", "high"},
-      "decided": {"value", "low", "high"}, "p_value", "sides"}; what cannot be said is None.
+      "decided": {"value", "low", "high"}, "p_value", "sides"}; undefined values are None.
     """
     counts = collections.Counter(vote.winner for vote in votes)
     a, b = counts["a"], counts["b"]
@@ -75,14 +74,14 @@ def question_rates(votes: Sequence[Vote], seed: int) -> dict[str, Any]:
         "a": a,
         "b": b,
         "ties": counts[None],
-        "share": share(votes, seed),
-        **decided(a, b),
+        "share": preference_share(votes, seed),
+        **decided_share(a, b),
         "sides": side_bias(votes),
     }
 
 
-def decided(a: int, b: int) -> dict[str, Any]:
-    """Share of a in a + b with Wilson's interval, and the exact p-value against one half."""
+def decided_share(a: int, b: int) -> dict[str, Any]:
+    """Computes a / (a + b) with Wilson's interval, and its exact p-value against one half."""
     if not a + b:
         return {"decided": {"value": None, "low": None, "high": None}, "p_value": None}
     test = binomtest(a, a + b)
@@ -95,12 +94,12 @@ def decided(a: int, b: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def share(votes: Sequence[Vote], seed: int) -> dict[str, float | None]:
-    """Share of a, ties as half, with an interval from drawing raters and clips anew.
+def preference_share(votes: Sequence[Vote], seed: int) -> dict[str, float | None]:
+    """Computes the share of system a, with ties as half, and its bootstrap interval.
 
     Returns:
-      {"value", "low", "high"}: the bounds are None with fewer than two raters or clips, and
-      "value" too without votes.
+      {"value", "low", "high"}. The bounds are None with fewer than two raters or clips; without
+      votes, "value" is None as well.
     """
     result: dict[str, float | None] = {"value": None, "low": None, "high": None}
     if not votes:
@@ -122,14 +121,14 @@ def share(votes: Sequence[Vote], seed: int) -> dict[str, float | None]:
     by_clip = rng.multinomial(len(clips), np.full(len(clips), 1 / len(clips)), RESAMPLES)
     total = ((by_rater @ count) * by_clip).sum(axis=1)
     drawn = ((by_rater @ score) * by_clip).sum(axis=1)
-    some = total > 0  # where raters judged few clips, a draw may hold no vote
+    some = total > 0  # with few votes, a resample may be empty
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn[some] / total[some], [tail, 1 - tail])
     return result | {"low": float(low), "high": float(high)}
 
 
 def side_bias(votes: Sequence[Vote]) -> dict[str, Any]:
-    """How often left, right and neither were chosen; the share of left is 0.5 without bias."""
+    """Counts how often each side was chosen; without bias, the share of left is 0.5."""
     counts = collections.Counter(vote.choice for vote in votes)
     left, right = counts["left"], counts["right"]
     some = left + right > 0
@@ -142,8 +141,8 @@ def side_bias(votes: Sequence[Vote]) -> dict[str, Any]:
     }
 
 
-def _raters(votes: Sequence[Vote], trials: int) -> list[dict[str, Any]]:
-    """What everybody did, by name."""
+def _summarize_raters(votes: Sequence[Vote], trials: int) -> list[dict[str, Any]]:
+    """Returns a summary of every rater, sorted by name."""
     own = collections.defaultdict(list)
     for vote in votes:
         own[vote.rater].append(vote)
@@ -164,8 +163,8 @@ def _raters(votes: Sequence[Vote], trials: int) -> list[dict[str, Any]]:
     ]
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as a Markdown table with two lines below."""
+def format_table(report: dict[str, Any]) -> str:
+    """Formats a report as a Markdown table with two lines below it."""
     a, b = report["names"]["a"], report["names"]["b"]
     lines = [
         f"| question | prefers {a}, ties as half | bootstrap | of decided | Wilson | p | "
@@ -184,15 +183,15 @@ def table(report: dict[str, Any]) -> str:
     finished = sum(rater["answered"] == rater["of"] for rater in raters)
     lines += [
         "",
-        f"{len(raters)} raters, {finished} of them with every answer. Chosen: left "
+        f"{len(raters)} raters, {finished} of whom answered every trial. Chosen: left "
         f"{sides['left']}, right {sides['right']}, no preference {sides['none']}.",
     ]
     if checks["votes"]:
         failing = checks["raters_failing_most"]
         lines.append(
-            f"Attention checks: a side preferred in {checks['failures']} of {checks['votes']} "
-            f"(left {checks['left']}, right {checks['right']}); in most of theirs by "
-            f"{', '.join(failing) or 'nobody'}."
+            f"Attention checks: a side was preferred in {checks['failures']} of {checks['votes']} "
+            f"(left {checks['left']}, right {checks['right']}). Raters who failed most of theirs: "
+            f"{', '.join(failing) or 'none'}."
         )
     return "\n".join(lines)
 

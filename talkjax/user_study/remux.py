@@ -1,9 +1,9 @@
-"""Copies of videos and pictures that say nothing about where they come from.
+"""Copies videos and images without anything that reveals their origin.
 
-Streams are copied bit for bit into a new MP4, so nothing is lost, but names, times and metadata of
-the containers stay behind, and so do the notes that H.264 encoders write into the stream itself
-(x264 puts its version and settings there). What a copy cannot hide: length, size in bytes, pixels,
-codec parameters, and the encoder's name inside of AAC sound.
+Streams are copied bit for bit into a new MP4 file, so nothing is lost. The containers' names, times
+and metadata are dropped, and so are the notes that H.264 encoders write into the stream itself
+(x264 stores its version and settings there). A copy cannot hide length, size in bytes, pixels,
+codec parameters and the encoder's name inside AAC audio.
 """
 
 import dataclasses
@@ -20,49 +20,53 @@ from talkjax.media.image import read_image
 _VIDEO = {"h264", "vp9", "av1"}
 _AUDIO = {"aac", "mp3", "opus"}
 _PIXELS = {"yuv420p", "yuvj420p"}
-_SEI = 6  # NAL unit type of H.264: supplemental information, encoders' notes among it
-_MTIME = 946684800  # 2000-01-01: the order in which copies were made is nobody's business
+_SEI = 6  # NAL unit type of H.264 for supplemental information such as encoders' notes
+_MTIME = 946684800  # 2000-01-01; real times would reveal the order of the copies
 _CONVERT = "e.g. with ffmpeg -i IN -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a aac OUT.mp4"
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """What to copy of a video, and its length in seconds."""
+    """The streams of a video to copy, and its length in seconds."""
 
     video: av.VideoStream
     audio: av.AudioStream | None
     seconds: float
 
 
-def seconds_of(path: os.PathLike, sound: bool = True) -> float:
-    """Length of a video in seconds.
+def video_seconds(path: os.PathLike, sound: bool = True) -> float:
+    """Returns the length of a video in seconds.
+
+    Args:
+      path: A local video.
+      sound: Whether the video must have sound.
 
     Raises:
-      UserError: it is no video that browsers play, or has no sound where there should be some.
+      UserError: Browsers cannot play the video, or it has no sound though it must.
     """
     with media.open_input(path) as source:
-        return _streams(source, path, sound).seconds
+        return _choose_streams(source, path, sound).seconds
 
 
 def copy_video(path: os.PathLike, out: Path, sound: bool = True) -> None:
     """Copies a video's best streams to the MP4 file `out`, without metadata.
 
     Args:
-      path: a local video.
-      out: file to write; its folder exists.
-      sound: whether the sound is copied, and has to be there.
+      path: A local video.
+      out: File to write; its folder exists.
+      sound: Whether the sound is copied; the video must have sound then.
 
     Raises:
-      UserError: as `seconds_of`, or the file is damaged.
+      UserError: See `video_seconds`, or the file is damaged.
     """
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with media.open_input(path) as source:
-        chosen = _streams(source, path, sound)
+        chosen = _choose_streams(source, path, sound)
         streams = [s for s in (chosen.video, chosen.audio) if s is not None]
         try:
             with av.open(str(out), "w", format="mp4", container_options=options) as target:
                 copies = {s.index: target.add_stream_from_template(s) for s in streams}
-                clean = _without_notes(chosen.video)
+                clean = _make_note_filter(chosen.video)
                 for packet in source.demux(streams):
                     index = packet.stream.index
                     whole = [packet] if packet.size else []  # an empty one ends a stream
@@ -72,16 +76,16 @@ def copy_video(path: os.PathLike, out: Path, sound: bool = True) -> None:
                         target.mux(piece)
         except (av.error.FFmpegError, ValueError) as error:
             raise UserError(
-                f"{path}: cannot be copied into an MP4 ({error}); make it anew, {_CONVERT}"
+                f"{path}: cannot be copied into an MP4 file ({error}); encode it again, {_CONVERT}"
             ) from error
     os.utime(out, (_MTIME, _MTIME))
 
 
-def copy_picture(path: os.PathLike, out: Path) -> None:
-    """Copies a picture to the PNG file `out`, upright and without metadata.
+def copy_image(path: os.PathLike, out: Path) -> None:
+    """Copies an image to the PNG file `out`, upright and without metadata.
 
     Raises:
-      UserError: it is no PNG, JPEG, WebP or BMP picture.
+      UserError: The file is not a PNG, JPEG, WebP or BMP image.
     """
     import cv2
 
@@ -90,18 +94,18 @@ def copy_picture(path: os.PathLike, out: Path) -> None:
     os.utime(out, (_MTIME, _MTIME))
 
 
-def _without_notes(stream: av.VideoStream):
-    """Packet -> packets, without supplemental units where the stream is H.264."""
+def _make_note_filter(stream: av.VideoStream):
+    """Returns a function from packet to packets that drops supplemental units of H.264."""
     if media.codec_name(stream) != "h264":
         return lambda packet: [packet] if packet.size else []
     units = BitStreamFilterContext(f"filter_units=remove_types={_SEI}", stream)
     return lambda packet: units.filter(packet if packet.size else None)
 
 
-def _streams(source, path: os.PathLike, sound: bool) -> Streams:
+def _choose_streams(source, path: os.PathLike, sound: bool) -> Streams:
     video = media.video_stream(source)
     if video is None:
-        raise UserError(f"{path}: has no video stream; give talking-face videos")
+        raise UserError(f"{path}: no video stream; give talking-face videos")
     name, pixels = media.codec_name(video), video.codec_context.pix_fmt
     if name not in _VIDEO or pixels not in _PIXELS:
         raise UserError(
@@ -115,5 +119,5 @@ def _streams(source, path: os.PathLike, sound: bool) -> Streams:
             f"{path}: not every browser plays {media.codec_name(audio)}; convert it, {_CONVERT}"
         )
     if not source.duration:
-        raise UserError(f"{path}: does not say how long it is; make it anew, {_CONVERT}")
+        raise UserError(f"{path}: its length is unknown; encode it again, {_CONVERT}")
     return Streams(video, audio, source.duration / av.time_base)

@@ -38,7 +38,7 @@ def test_counts_each_collective_once_and_knows_fused_reduce_scatters():
         "collective-permute": (1, 10),
     }
     total = sum(size for _, size in found.values())
-    assert hlo.sent(found) == total + 101 * 4  # an all-reduce goes round twice
+    assert hlo.bytes_sent(found) == total + 101 * 4  # an all-reduce goes round twice
 
 
 def test_counts_those_of_a_program_compiled_here():

@@ -48,10 +48,10 @@ def test_cached_latents_take_the_place_of_pixels():
 
 def test_changed_leaves_the_config_alone():
     config = base_256.get_config()
-    other = programs.changed(config, {"mesh.fsdp": 7, "batch_size": 3})
+    other = programs.updated(config, {"mesh.fsdp": 7, "batch_size": 3})
     assert (other.mesh.fsdp, other.batch_size) == (7, 3)
     assert (config.mesh.fsdp, config.batch_size) == (1, 256)
-    again = programs.changed(other, {"mesh.fsdp": 5})
+    again = programs.updated(other, {"mesh.fsdp": 5})
     assert (other.mesh.fsdp, again.mesh.fsdp) == (7, 5)
 
 
@@ -72,7 +72,7 @@ def tiny(stage="diffusion", **changes):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_train_step_costs(accumulation):
-    where = slices.parse("v5e-8")
+    where = slices.parse_slice("v5e-8")
     config = tiny("landmark", **{"mesh.fsdp": 4, "optimizer.accumulation": accumulation})
     program = programs.train_program(config, jax.devices())
     found = report.compile_program(program, where, 8)
@@ -94,7 +94,7 @@ def test_recomputation_is_not_the_models():
 
 @pytest.mark.parametrize("steps", [1, 12])
 def test_a_samplers_loop_counts_every_evaluation(steps):
-    where = slices.parse("v5e-8")
+    where = slices.parse_slice("v5e-8")
     program = programs.sample_program(tiny(), jax.devices(), steps)
     found = report.compile_program(program, where, 8)
     assert found.samples == 16 and found.fits

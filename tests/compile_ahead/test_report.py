@@ -24,8 +24,8 @@ LATE = (
 
 
 def test_report_arithmetic():
-    one = report.Report(
-        slices.parse("v5e-4"), 4, 8, 60.0, 8 << 30, 16 << 30,
+    one = report.CompileReport(
+        slices.parse_slice("v5e-4"), 4, 8, 60.0, 8 << 30, 16 << 30,
         flops=2 * 197e9, model_flops=197e9, traffic=819e6, sent={"all-reduce": (3, 50_000_000)},
     )  # fmt: skip
     times = {"compute": 2e-3, "HBM": 1e-3, "network": 0.5e-3}  # the sum goes round twice
@@ -35,7 +35,7 @@ def test_report_arithmetic():
     text = "\n".join(one.lines())
     assert "fits: memory 8.00 GiB of 16.00 GiB" in text and "3 all-reduce" in text
     assert one.row().count("|") == report.HEADER.splitlines()[0].count("|")
-    full = report.Report(slices.parse("v5e-4"), 4, 8, 60.0, 20 << 30, 16 << 30)
+    full = report.CompileReport(slices.parse_slice("v5e-4"), 4, 8, 60.0, 20 << 30, 16 << 30)
     assert "DOES NOT FIT" in full.lines()[1] and "4.00 GiB too much" in full.lines()[1]
     assert full.row().count("|") == one.row().count("|")
 
@@ -64,25 +64,27 @@ class Failing:
 
 
 def test_a_program_that_does_not_fit_is_a_report_and_says_by_how_much():
-    where = slices.parse("v5e-4")
+    where = slices.parse_slice("v5e-4")
     found = report.compile_program(Program(Failing(EARLY), 64, 1.0), where, 4)
     assert not found.fits
     assert found.lines() == [
-        "v5e-4: chips 4, samples 64, 16 a chip",
+        "v5e-4: chips 4, batch 64, 16 samples per chip",
         "DOES NOT FIT: memory 33.54 GiB of 15.75 GiB of HBM, 17.79 GiB too much",
     ]
     assert "**33.54 GiB**, 17.79 GiB too much" in found.row()
 
 
 def test_other_failures_are_errors():
-    with pytest.raises(UserError, match=r"v5e-4: the compiler gave up: INTERNAL"):
-        report.compile_program(Program(Failing("INTERNAL: no"), 4, 1.0), slices.parse("v5e-4"), 4)
+    with pytest.raises(UserError, match=r"v5e-4: the compiler failed: INTERNAL"):
+        report.compile_program(
+            Program(Failing("INTERNAL: no"), 4, 1.0), slices.parse_slice("v5e-4"), 4
+        )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `tpu`")
 @pytest.mark.parametrize("name", ["v4-8", "v5e-1", "v5p-8", "v6e-1"])
 def test_the_real_compiler_says_so_too(name):
-    where = slices.parse(name)
+    where = slices.parse_slice(name)
     on_chip = SingleDeviceSharding(where.devices()[0])
 
     def compiled(gibs):

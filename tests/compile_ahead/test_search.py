@@ -7,8 +7,8 @@ def fake(each, *, base=2 << 30, sample=1 << 30, fixed=0.004, per_sample=0.001, c
     """A chip of 15.75 GiB; the step takes `fixed` seconds and more by the sample."""
     used = base + each * sample
     chip = slices.CHIPS["v5e"]
-    return report.Report(
-        slices.parse("v5e-4"), chips, each * chips, 1.0, used, chip.hbm,
+    return report.CompileReport(
+        slices.parse_slice("v5e-4"), chips, each * chips, 1.0, used, chip.hbm,
         flops=chip.flops * (fixed + per_sample * each), model_flops=chip.flops * per_sample * each,
     )  # fmt: skip
 
@@ -20,7 +20,7 @@ def tried(**settings):
         sizes.append(each)
         return fake(each, **settings)
 
-    *_, best = search.best_batch(compile_at, settings.pop("start", 1))
+    best = search.best_batch(compile_at, settings.pop("start", 1))
     return sizes, best.samples // 4
 
 
@@ -36,7 +36,7 @@ def test_stops_where_more_does_not_pay():
 
 
 def test_goes_down_when_even_the_first_does_not_fit():
-    *_, best = search.best_batch(lambda n: fake(n), 64)
+    best = search.best_batch(lambda n: fake(n), 64)
     assert best.samples // 4 in range(8, 15)
-    *_, best = search.best_batch(lambda n: fake(n, base=20 << 30), 2)
+    best = search.best_batch(lambda n: fake(n, base=20 << 30), 2)
     assert not best.fits

@@ -21,7 +21,7 @@ from talkjax.errors import UserError
     ],
 )
 def test_names(name, topology, count):
-    found = slices.parse(name)
+    found = slices.parse_slice(name)
     assert (found.topology, found.count) == (topology, count)
 
 
@@ -29,20 +29,20 @@ def test_names(name, topology, count):
     "name", ["v5e", "v5e-", "v3-8", "v5e-12", "v5e-512", "v5p-4", "v5p-9", "0xv5e-4", "h100-8", ""]
 )
 def test_names_that_are_none(name):
-    with pytest.raises(UserError, match="--compile_for"):
-        slices.parse(name)
+    with pytest.raises(UserError, match="slice="):
+        slices.parse_slice(name)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_without_libtpu_the_error_says_what_to_install():
     with pytest.raises(UserError, match="--extra tpu"):
-        slices.parse("v5e-4").devices()
+        slices.parse_slice("v5e-4").devices()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `tpu`")
 @pytest.mark.parametrize("name", ["v5e-1", "v5e-16", "v5p-128", "v4-32", "2xv6e-8"])
 def test_libtpu_knows_the_topologies(name):
-    found = slices.parse(name)
+    found = slices.parse_slice(name)
     devices = found.devices()
     chips = found.count
     for size in found.topology:

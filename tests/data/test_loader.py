@@ -283,7 +283,7 @@ def test_clips_without_usable_frames_are_passed_over(tmp_path):
     ("change", "message"),
     [
         ({"stage": "nonsense"}, "no stage 'nonsense'"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"window": 500}, "longer than the window of 500 ticks"),
     ],
 )
@@ -310,6 +310,6 @@ def test_measured_pose_never_reaches_a_batch(shards):
     for pose, clip, start in zip(batch["pose"], batch["clip"], batch["start"], strict=True):
         record = reader.read(int(clip), with_frames=False)
         window = slice(int(start), int(start) + 25)
-        steady = records.with_steady_pose(record).landmarks[window, :74]
+        steady = records.with_normalized_pose(record).landmarks[window, :74]
         np.testing.assert_array_equal(pose, steady)
         assert np.abs(pose - record.landmarks[window, :74]).max() > 1e-3

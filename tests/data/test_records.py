@@ -83,7 +83,7 @@ def test_damaged_entries_are_user_errors(raw):
 
 
 def test_missing_data_and_split(tmp_path, shards):
-    with pytest.raises(UserError, match=re.escape(f"no prepared data in {tmp_path}")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path} holds no prepared data")):
         records.ShardReader(tmp_path, "train")
     with pytest.raises(UserError, match="no split 'validation'; it has test, train"):
         records.ShardReader(shards, "validation")
@@ -93,5 +93,5 @@ def test_a_damaged_shard_file_is_a_user_error(tmp_path):
     data = write_shards(tmp_path, {"train": [make_record(ticks=30)]})
     (shard,) = records.find_dataset(data).glob("*array_record*")
     shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(UserError, match="prepare again"):
+    with pytest.raises(UserError, match="prepare the data again"):
         records.ShardReader(data, "train").read(0)

@@ -183,7 +183,7 @@ def test_what_users_get_wrong(prepared, tmp_path):
     (both / ".cache").unlink()
     os.symlink(videos / "out" / ".cache", both / ".cache")
     with_tfds("video_folder", videos / "in", both, settings())
-    with pytest.raises(UserError, match="both holds video_folder, voxceleb2; name one of them"):
+    with pytest.raises(UserError, match="both holds video_folder, voxceleb2; give the folder"):
         records.find_dataset(both)
     assert records.list_splits(both / "voxceleb2") == SPLITS["voxceleb2"]
 

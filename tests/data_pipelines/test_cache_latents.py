@@ -152,7 +152,7 @@ def test_latents_belong_to_their_frames(data):
 def test_mistakes(data, tmp_path):
     directory = latents.default_directory(data)
     options = loader.LoaderOptions(stage="diffusion", latents=str(directory))
-    with pytest.raises(UserError, match="no cached latents in"):
+    with pytest.raises(UserError, match="holds no cached latents"):
         loader.train_dataset(data, options, seed=0)
     with pytest.raises(UserError, match="name it first in --splits"):
         run(data, Encoder(), splits=("test",))
@@ -160,7 +160,7 @@ def test_mistakes(data, tmp_path):
     with pytest.raises(UserError, match="no latents of split 'test'"):
         loader.eval_dataset(data, options)
     wrong = dataclasses.replace(options, region=(0.0, 0.0, 1.0, 1.0))
-    with pytest.raises(UserError, match="are of region"):
+    with pytest.raises(UserError, match="show region"):
         loader.train_dataset(data, wrong, seed=0)
     other = write_shards(tmp_path / "other", {"train": [make_record("x"), make_record("y")]})
     with pytest.raises(UserError, match="were made from other shards"):
@@ -190,9 +190,14 @@ def test_encoder_of_a_trained_run(tmp_path):
     np.testing.assert_allclose(encode(images), mean, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "box", [["0", "0", "1"], ["0", "0", "2", "1"], ["0.5", "0", "0.5", "1"], ["a"] * 4]
-)
+def test_boxes_are_those_of_the_encoder(tmp_path):
+    config = {"region": [0, 0, 1, 1], "mask": [0.5, 0.25, 1, 0.75]}
+    weights.save_params(tmp_path / "run", {}, config)
+    assert cache_latents._boxes(tmp_path / "run") == (Box(0, 0, 1, 1), Box(0.5, 0.25, 1, 0.75))
+    assert cache_latents._boxes(tmp_path / "encoder.safetensors") == (REGION, MASK)
+
+
+@pytest.mark.parametrize("box", ["0,0,1", "0,0,2,1", "0.5,0,0.5,1", "a,a,a,a"])
 def test_boxes_are_checked(box):
     with pytest.raises(UserError, match="--region"):
-        cache_latents._floats("region", box)
+        cache_latents.main(["--data=none", "--encoder=none", f"--region={box}"])

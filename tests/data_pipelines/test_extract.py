@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import extract
-from data_pipelines.cut import Box
+from data_pipelines.cut import PixelBox
 from talkjax import conventions, head_pose
 from talkjax.data import records, windows
 from talkjax.media import audio
@@ -104,7 +104,7 @@ def test_reasons(tmp_path):
 
 def test_a_piece_is_extracted_as_if_it_were_a_file(tmp_path):
     whole = make_video(tmp_path / "a.mkv", frames=80, black=range(80))
-    box = Box(32, 0, 64, 64)  # the corner that tells FakeMesh of a face lies outside
+    box = PixelBox(32, 0, 64, 64)  # the corner that tells FakeMesh of a face lies outside
     result = extract.extract_video(whole, "id", FakeMesh(), OPTIONS, interval=(1.0, 2.6), box=box)
     (clip,) = result.clips
     assert result.frames == clip.num_frames == 40 and clip.timestamps[0] == 0
@@ -115,7 +115,7 @@ def test_a_piece_is_extracted_as_if_it_were_a_file(tmp_path):
     for piece, message in (
         ({"interval": (4.0, 6.0)}, "unreadable: the video ends before second 4"),
         (
-            {"box": Box(200, 0, 64, 64)},
+            {"box": PixelBox(200, 0, 64, 64)},
             "unreadable: the listed crop 64x64 at .200, 0. lies outside",
         ),
         ({"interval": (2.9, 6.0), "box": box}, "too_short"),
@@ -127,9 +127,9 @@ def test_a_piece_is_extracted_as_if_it_were_a_file(tmp_path):
 
 def test_boxes_scale_with_the_picture_and_end_at_its_edge():
     rgb = np.arange(40 * 80 * 3).reshape(40, 80, 3)
-    np.testing.assert_array_equal(Box(20, 10, 30, 20, 0).crop(rgb), rgb[10:30, 20:50])
-    np.testing.assert_array_equal(Box(20, 10, 30, 20, 20).crop(rgb), rgb[20:40, 40:80])
-    np.testing.assert_array_equal(Box(20, 10, 30, 20, 80).crop(rgb), rgb[5:15, 10:25])
+    np.testing.assert_array_equal(PixelBox(20, 10, 30, 20, 0).crop(rgb), rgb[10:30, 20:50])
+    np.testing.assert_array_equal(PixelBox(20, 10, 30, 20, 20).crop(rgb), rgb[20:40, 40:80])
+    np.testing.assert_array_equal(PixelBox(20, 10, 30, 20, 80).crop(rgb), rgb[5:15, 10:25])
 
 
 def test_names_of_any_bytes_become_valid_ids():

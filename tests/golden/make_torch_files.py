@@ -1,19 +1,20 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["torch==2.13.0", "numpy"]
+# dependencies = ["torch==2.13.0", "numpy", "safetensors"]
 # ///
-"""Writes PyTorch files in both formats and what is in them; imports torch, as make_golden.py does.
+"""Writes PyTorch files in both formats, what is in them, and a small Inception-v3.
 
     uv run tests/golden/make_torch_files.py
 
-Runs in its own environment, on a CPU, in seconds. Inception-v3 is written out here as pytorch-fid
-has it (src/pytorch_fid/inception.py: average pooling without the padding, maximum in the last
-block), with a sixteenth of its widths; random weights are rounded to float16.
+It runs in its own environment, on a CPU, in seconds. Inception-v3 is the network of pytorch-fid
+(src/pytorch_fid/inception.py: average pooling without the padding, a maximum in the last block)
+with a sixteenth of its widths and random weights, rounded to float16.
 """
 
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -264,11 +265,10 @@ def inception() -> None:
                     value.add_(0.2 * torch.randn_like(value))
                 value.copy_(value.half().float())
         model.eval()
-        # An old file: without batch counts, in the format of its time.
+        # Like the published file, which is older than batch counts.
         state = {k: v for k, v in model.state_dict().items() if not k.endswith("tracked")}
-        path = HERE / "inception_legacy.pth"
         halves = {k: v.half() for k, v in state.items()}
-        torch.save(halves, path, _use_new_zipfile_serialization=False)
+        safetensors.torch.save_file(halves, HERE / "inception.safetensors")
         features = {f"{k}_features": model(v).numpy() for k, v in as_input.items()}
     np.savez_compressed(HERE / "inception.npz", coarse=coarse, **features)
 

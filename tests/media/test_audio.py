@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from talkjax.errors import UserError
 from talkjax.media import audio, video
@@ -155,6 +157,14 @@ def test_loud_float_audio_is_clipped(tmp_path):
     assert np.abs(audio.load_audio(path)).max() == 1
 
 
+def test_tag_that_is_not_utf8(tmp_path):
+    path = make.write_wav(tmp_path / "a.wav", make.tone(0.5, 16000), 16000)
+    tag = b"LIST" + (14).to_bytes(4, "little") + b"INFOINAM\x02\x00\x00\x00\xff\xfe"
+    data = path.read_bytes() + tag
+    path.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    assert len(audio.load_audio(path)) == 8000
+
+
 def test_bad_files_give_one_line(tmp_path):
     text = tmp_path / "a.wav"
     text.write_text("not sound at all " * 100)
@@ -207,13 +217,32 @@ def test_log_mel_equals_librosa(seconds):
         np.testing.assert_allclose(mel, np.log(np.maximum(power.T, 1e-5)), atol=5e-5)
 
 
-def test_log_mel_is_the_same_in_chunks(monkeypatch):
-    wave = np.random.default_rng(1).normal(0, 0.1, 12345).astype(np.float32)
-    whole = audio.log_mel(wave)
-    monkeypatch.setattr(audio, "_CHUNK", 7)
-    np.testing.assert_allclose(audio.log_mel(wave), whole, atol=1e-5)
+@given(
+    lengths=st.lists(st.integers(0, 3000), max_size=12),
+    size=st.integers(1, 12),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_log_mel_is_the_same_in_pieces(lengths, size, seed):
+    rng = np.random.default_rng(seed)
+    waves = [rng.uniform(-1, 1, n).astype(np.float32) for n in lengths]
+    whole = audio.log_mel(np.concatenate([*waves, np.zeros(0, np.float32)]))
+    pieces = list(audio.stream_log_mel(waves, size))
+    assert all(len(piece) == size for piece in pieces[:-1])
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-4)
+
+
+def test_log_mel_requires_mono():
     with pytest.raises(ValueError, match="mono"):
         audio.log_mel(np.zeros((2, 100)))
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.wav", 16000), ("a.mp3", 44100), ("a.flac", 8000)])
+def test_stream_mono_equals_load_audio(tmp_path, name, rate):
+    path = make.make_media(tmp_path / name, sound=make.Sound(make.tone(3.3, rate, 2), rate))
+    pieces = list(audio.stream_mono(path))
+    assert len(pieces) > 3
+    np.testing.assert_array_equal(np.concatenate(pieces), audio.load_audio(path))
 
 
 def test_mel_frames_are_centred_at_their_time():
@@ -253,5 +282,8 @@ def test_real_recordings(shared_data):
         "clips/square_590_25fps.mp4": 5.01551,
     }
     for name, length in seconds.items():
-        assert audio.audio_duration(data / name) == pytest.approx(length, abs=1e-5)
-        assert len(audio.load_audio(data / name)) == pytest.approx(length * 16000, abs=1)
+        # FFmpeg before version 8 plays 22 samples of padding at the end of the mp4.
+        tolerance = 6e-4 if name.endswith(".mp4") else 1e-5
+        assert audio.audio_duration(data / name) == pytest.approx(length, abs=tolerance)
+        samples = len(audio.load_audio(data / name))
+        assert samples == pytest.approx(length * 16000, abs=1 + 16000 * tolerance)

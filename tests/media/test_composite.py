@@ -1,4 +1,4 @@
-"""Pasting: exact outside of the mask, accurate inside, at any scale, angle and place."""
+"""Pasting is exact outside the mask and accurate inside, at any scale, angle and place."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def picture(height: int, width: int, x0: float = 0.0, y0: float = 0.0) -> np.nda
 
 
 def mask_area(shape, matrix) -> np.ndarray:
-    """(H,W) bool: pixels whose centre is inside of the mask, computed apart."""
+    """(H, W) bool: pixels whose centre is inside the mask, computed independently."""
     y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
     u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
     v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
@@ -69,7 +69,7 @@ def test_inside_it_is_replaced():
 @pytest.mark.parametrize("side", [40, 128, 300])
 @pytest.mark.parametrize("angle", [0.0, 0.4, -2.0])
 def test_what_was_cut_out_comes_back(side, angle):
-    """The cut and the paste agree on where pixels are, but for rounding and lost detail."""
+    """Pasting puts back what was cut out, except for rounding and lost detail."""
     frame = picture(400, 400)
     matrix = transform(side, 203.3, 190.7, angle)
     region = MOUTH_REGION.cut(crop.warp_crop(frame, matrix, 128))
@@ -91,7 +91,7 @@ def test_any_region(box, shape):
 
 
 def test_no_aliasing_where_the_face_is_small():
-    """A fine checkerboard turns grey, instead of a moire pattern."""
+    """A fine checkerboard becomes grey and shows no moire pattern."""
     frame = np.full((80, 80, 3), 128, np.uint8)
     board = (np.indices((160, 224)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, -1)
     out = composite.paste(frame, board, transform(30, 40, 40, 0.1), colour=False)

@@ -30,7 +30,7 @@ def masked(cropped):
 
 
 def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
-    """The leak test: content moved at will, everything the network is given stays bit-identical."""
+    """The leak test: wherever the content moves, all inputs of the network stay bit-identical."""
     mesh, times = face()
     frame = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
     moved = mesh.copy()
@@ -47,7 +47,7 @@ def test_jaw_and_lips_reach_neither_crop_nor_mask_nor_pose():
     assert np.array_equal(*pose)
     images = [masked(crop.warp_crop(frame, t[0], 64)) for t in (first, second)]
     assert np.array_equal(*images)
-    # The counter-check: a rigid point does move them.
+    # A rigid point, in contrast, moves them.
     moved[:, conventions.RIGID[0]] += 5
     assert not np.array_equal(first, head_pose.fit_transforms(moved, times))
 
@@ -67,7 +67,7 @@ def test_mouth_pixels_do_not_reach_the_masked_image():
 
 @pytest.mark.parametrize("scale", [0.4, 1.0, 7.3])
 def test_warp_shows_what_the_transform_says(scale):
-    """A smooth ramp in frame coordinates must read the same through the crop, at any scale."""
+    """A smooth ramp in frame coordinates has the same values in the crop, at any scale."""
     size, height, width = 32, 400, 500
     y, x = np.mgrid[0:height, 0:width] + 0.5
     frame = np.stack([x / width * 255, y / height * 255, 0 * x], -1).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The FaceMesh client against fake workers."""
+"""The FaceMesh client with fake workers."""
 
 import ast
 import os
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from talkjax import uv_scripts
 from talkjax.errors import UserError
 from talkjax.media import facemesh
 from talkjax.media.facemesh import FaceMesh
@@ -214,6 +215,39 @@ def test_missing_uv(monkeypatch):
         facemesh.worker_command()
 
 
+FAKE_UV = """#!{python}
+import os, sys
+with open({log!r}, "a") as log:
+    print(*sys.argv[1:], file=log)
+if sys.argv[1:3] == ["python", "find"]:
+    sys.exit({code})
+os.execv({python!r}, [{python!r}, {script!r}, "good", {notes!r}, sys.argv[-1]])
+"""
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_download_of_python_is_announced(fake, tmp_path, monkeypatch, caplog, found):
+    uv, log = tmp_path / "uv", tmp_path / "log"
+    script, notes, code = tmp_path / "fake.py", tmp_path / "notes", 0 if found else 2
+    values = {"python": sys.executable, "script": str(script), "notes": str(notes)}
+    uv.write_text(FAKE_UV.format(log=str(log), code=code, **values))
+    uv.chmod(0o700)
+    monkeypatch.setattr(uv_scripts, "find_uv", lambda purpose: str(uv))
+    with FaceMesh() as mesh:
+        assert len(mesh.detect(frame())) == 1
+    first, second = log.read_text().splitlines()
+    assert first.endswith("--no-python-downloads >=3.11,<3.13")
+    assert second.startswith("run ") and str(facemesh.WORKER) in second
+    messages = [record.getMessage() for record in caplog.records]
+    expected = "Python 3.11 or 3.12, and this machine has neither; uv downloads one"
+    assert len(messages) == (0 if found else 1)
+    assert all(expected in message and "\n" not in message for message in messages)
+
+
+def test_python_of_the_worker():
+    assert f'# requires-python = "{facemesh._PYTHONS}"\n' in facemesh.WORKER.read_text()
+
+
 def test_stderr_is_drained(fake):
     with fake("chatty") as mesh:  # over a megabyte: an undrained pipe would block the worker
         assert len(mesh.detect(frame())) == 1
@@ -269,21 +303,6 @@ def test_threads_take_turns(fake):
         for thread in threads:
             thread.join()
     assert {v: int(a[0, 1, 0]) for v, a in answers} == {v: 27 * v for v in range(1, 6)}
-
-
-def test_environment_is_cleaned():
-    dirty = {
-        "PATH": "/bin", "HOME": "/h", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p", "PYTHONHOME": "/q",
-        "UV_PROJECT_ENVIRONMENT": "/e", "UV_CONSTRAINT": "c", "UV_PYTHON": "3.9", "UV_FROZEN": "1",
-        "UV_CACHE_DIR": "/c", "UV_INDEX_URL": "i", "UV_OFFLINE": "1", "HTTPS_PROXY": "x",
-    }  # fmt: skip
-    clean = facemesh.worker_environment(dirty)
-    gone_names = set(dirty) - set(clean)
-    assert gone_names == {
-        "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "UV_CONSTRAINT",
-        "UV_PYTHON", "UV_FROZEN",
-    }  # fmt: skip
-    assert clean["PATH"].startswith("/bin" + os.pathsep)
 
 
 def test_worker_script_stands_alone():

@@ -1,4 +1,4 @@
-"""The real FaceMesh worker in its own environment, and on real footage where there is some."""
+"""The real FaceMesh worker in its own environment, also on real footage if there is any."""
 
 import multiprocessing
 import re
@@ -36,7 +36,7 @@ def test_empty_frames_have_no_face(real, shape):
 
 
 def test_project_settings_do_not_matter(real, monkeypatch, tmp_path):
-    """The start is not disturbed by the caller's folder and variables."""
+    """The caller's folder and variables do not affect the start."""
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "other"\nversion = "0"\nrequires-python = ">=3.14"\n'
         '[tool.uv]\nconstraint-dependencies = ["numpy==2.0.0"]\n'
@@ -80,11 +80,11 @@ def test_same_clip_same_landmarks(real, footage):
     alone = track(real, first)
     assert np.ptp(alone[0, :, 0]) == pytest.approx(103, rel=0.15)  # the face's known width
     track(real, second)
-    np.testing.assert_array_equal(track(real, first), alone)  # not what came before matters,
+    np.testing.assert_array_equal(track(real, first), alone)  # independent of earlier frames,
     with FaceMesh() as other:
-        np.testing.assert_array_equal(track(other, first), alone)  # nor which worker it is,
+        np.testing.assert_array_equal(track(other, first), alone)  # of the worker
     with FaceMesh(max_faces=3) as several:
-        np.testing.assert_array_equal(track(several, first), alone)  # nor how many may come.
+        np.testing.assert_array_equal(track(several, first), alone)  # and of the number of faces.
 
 
 def test_small_face_in_a_large_frame(real, footage):

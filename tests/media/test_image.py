@@ -1,4 +1,4 @@
-"""Photographs: what is read, and what is refused before it costs memory."""
+"""Reading photographs, and refusing bad ones before they cost memory."""
 
 import struct
 import zlib
@@ -51,7 +51,7 @@ def png_of_size(width, height):
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"hello, world", "not a picture"),
+        (b"hello, world", "not a readable picture"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
         (b"\xff\xd8\xff\xe0", "truncated"),
         (b"RIFF\0\0\0\0WEBPVP8 ", "truncated"),

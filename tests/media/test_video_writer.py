@@ -190,7 +190,7 @@ def test_audio_is_kept(tmp_path, name, codec, rate, channels, suffix):
     if writer.audio_copied:
         assert audio_bytes(path) == audio_bytes(source)
     a, b = audio.load_audio(source), audio.load_audio(path)
-    # Matroska tells times, and so the length, in milliseconds. FFmpeg's mp4 reader shows the
+    # Matroska stores times, and so the length, in milliseconds. FFmpeg's mp4 reader shows the
     # padding at the end of mp3, up to one frame of 1152 samples.
     rounded = name.endswith((".mkv", ".webm")) and kind in ("aac", "opus")
     slack = 16 if rounded else 420 if kind == "mp3" else EXACT_IN_SAMPLES
@@ -299,7 +299,7 @@ def test_directory_that_is_not_writable():
         VideoWriter("/proc/a.mp4", 64, 48)
 
 
-def test_audio_file_that_is_none(tmp_path):
+def test_file_that_is_not_audio(tmp_path):
     silent = make.make_media(tmp_path / "s.mp4", make.pictures(3, 64, 48))
     for bad in (silent, tmp_path / "missing.wav"):
         with pytest.raises(UserError):

@@ -6,7 +6,7 @@ from talkjax import conventions, head_pose
 from talkjax.conventions import MOUTH_REGION
 from talkjax.media.video import probe
 from talkjax.media.video_writer import VideoWriter
-from talkjax.metrics import measure, signals
+from talkjax.metrics import measure
 from tests.media_files import Sound, make_media
 
 SIDE = 160
@@ -72,6 +72,17 @@ class PatchDetector:
         return points[None]
 
 
+def loudness(wave: np.ndarray, ticks: int, sample_rate: int = 16000) -> np.ndarray:
+    """(ticks,) RMS in dB of an 80 ms Hann window around each tick, not below -60."""
+    half = sample_rate // 25
+    window = np.hanning(2 * half + 2)[1:-1]
+    window /= window.sum()
+    power = np.pad(np.asarray(wave, np.float64) ** 2, half)
+    starts = np.arange(ticks) * half
+    out = np.array([(power[i : i + 2 * half] * window).sum() for i in starts])
+    return 10 * np.log10(np.maximum(out, 1e-6))
+
+
 class LoudGenerator:
     """A perfect model: the mouth opens as the audio is loud, `late` ticks behind it."""
 
@@ -87,14 +98,14 @@ class LoudGenerator:
 
         self.calls.append(str(out))
         sound = load_audio(audio)
-        template = [frame.rgb for frame in measure.frames(video)]
+        template = [frame.rgb for frame in measure.read_frames(video)]
         ticks = len(sound) * 25 // 16000
-        curve = np.clip((signals.loudness(sound, ticks) + 55) / 50, 0, 1)
+        curve = np.clip((loudness(sound, ticks) + 55) / 50, 0, 1)
         curve = np.concatenate([np.full(self.late, curve[0]), curve])[:ticks]
-        to_and_fro = [*range(len(template)), *range(len(template) - 2, 0, -1)]
+        pingpong = [*range(len(template)), *range(len(template) - 2, 0, -1)]
         with VideoWriter.like(out, probe(video)) as writer:
             for tick, value in enumerate(curve):
-                frame = template[to_and_fro[tick % len(to_and_fro)]]
+                frame = template[pingpong[tick % len(pingpong)]]
                 writer.write(draw(frame, value), tick / 25)
 
     def autoencode(self, regions):

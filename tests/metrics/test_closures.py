@@ -59,11 +59,11 @@ def test_what_is_not_seen_does_not_count():
 )  # fmt: skip
 def test_other_files_beside_a_video_are_no_truth(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    assert closures.read(tmp_path / "a.mp4") is None
-    assert closures.read(tmp_path / "none.mp4") is None
+    assert closures.read_closures(tmp_path / "a.mp4") is None
+    assert closures.read_closures(tmp_path / "none.mp4") is None
 
 
 def test_a_sidecar_is_read(tmp_path):
     content = {"format": "talkjax-truth", "bilabial": [[0.5, 0.6]], "more": 1}
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert closures.read(tmp_path / "a.mp4").tolist() == [[0.5, 0.6]]
+    assert closures.read_closures(tmp_path / "a.mp4").tolist() == [[0.5, 0.6]]

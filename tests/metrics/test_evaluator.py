@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from talkjax.errors import UserError
+from talkjax.media.video import VideoReader
 from talkjax.metrics import baselines, evaluator, measure, protocol, report
-from talkjax.metrics.judge import Instruments
-from talkjax.metrics.videos import Clip
+from talkjax.metrics.clip_evaluator import MetricModels
+from talkjax.metrics.videos import EvaluationClip
 from talkjax.metrics.workspace import Workspace
 from tests.metrics.synthetic import LoudGenerator, PatchDetector, make_clip, opening_curve
 
@@ -20,15 +21,15 @@ from tests.metrics.synthetic import LoudGenerator, PatchDetector, make_clip, ope
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     return [
-        Clip(f"{n}.mkv", make_clip(folder / f"{n}.mkv", seed, ticks))
+        EvaluationClip(f"{n}.mkv", make_clip(folder / f"{n}.mkv", seed, ticks))
         for n, seed, ticks in (("a", 1, 50), ("b", 2, 62), ("c", 3, 50))
     ]
 
 
 def run(clips, folder, generator=None, detector=None, **settings):
-    return evaluator.evaluate(
+    return evaluator.evaluate_model(
         clips, generator or LoudGenerator(), detector or PatchDetector(), folder / "work",
-        evaluator.Settings(**settings),
+        evaluator.EvaluationSettings(**settings),
     )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def value(result, row, metric):
     return result.report["rows"][row][metric]["mean"]
 
 
-NOT_GIVEN = {"closures", *evaluator.NO_WEIGHTS}
+NOT_GIVEN = {"closures"}.union(*(names for names, _ in evaluator.NEEDED_MODELS.values()))
 
 
 def test_every_row_has_every_number_or_the_report_says_why_not(result):
@@ -92,7 +93,7 @@ def test_the_settings_are_pinned(result):
 
 
 def test_the_table_shows_rows_and_what_is_missing(result):
-    lines = report.markdown(result.report).splitlines()
+    lines = report.format_markdown(result.report).splitlines()
     cells = [c.strip() for c in lines[0].split("|")[1:-1]]
     assert cells == ["", "best", *protocol.ROWS]
     table = [line for line in lines if line.startswith("|")]
@@ -103,7 +104,7 @@ def test_the_table_shows_rows_and_what_is_missing(result):
 
 
 def test_the_csv_has_every_clip(result):
-    lines = list(csv.DictReader(io.StringIO(report.per_clip(result.judged))))
+    lines = list(csv.DictReader(io.StringIO(report.format_csv(result.scores))))
     assert len(lines) == 3 * len(protocol.ROWS)
     for row in protocol.ROWS:
         values = [float(x["face_found"]) for x in lines if x["row"] == row]
@@ -149,7 +150,7 @@ def test_a_late_model_is_seen_to_be_late(clips, tmp_path):
 
 def test_long_clips_are_cut(clips, tmp_path):
     result = run(clips[:2], tmp_path, seconds=1.2)
-    assert {len(c.curves["opening"]) for c in result.judged["model"].values()} == {30}
+    assert {len(c.curves["opening"]) for c in result.scores["model"].values()} == {30}
     assert value(result, "cross_driven", "opening_correlation") > 0.95
     assert len(list((tmp_path / "work").glob("audio-*.wav"))) == 2
 
@@ -178,14 +179,14 @@ def test_a_failing_clip_is_reported_and_the_rest_goes_on(clips, tmp_path):
         "silence",
         "wrong_audio",
     }
-    assert "b cannot be done" in report.markdown(result.report)
+    assert "b cannot be done" in report.format_markdown(result.report)
 
 
 def test_nothing_measured_is_an_error(tmp_path):
     bad = tmp_path / "bad.mkv"
     bad.write_bytes(b"no video")
     with pytest.raises(UserError, match="no clip could be measured"):
-        run([Clip("bad.mkv", bad)], tmp_path)
+        run([EvaluationClip("bad.mkv", bad)], tmp_path)
     with pytest.raises(UserError, match="no clip"):
         run([], tmp_path)
 
@@ -194,7 +195,9 @@ def test_closures_are_measured_where_phoneme_times_are_known(tmp_path):
     due = {"a": [[0.4, 0.48]], "b": [[0.9, 0.98]]}
     clips = []
     for seed, (name, times) in enumerate(due.items(), 1):
-        clips.append(Clip(f"{name}.mkv", make_clip(tmp_path / f"{name}.mkv", seed, shut=times)))
+        clips.append(
+            EvaluationClip(f"{name}.mkv", make_clip(tmp_path / f"{name}.mkv", seed, shut=times))
+        )
         content = {"format": "talkjax-truth", "bilabial": times}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     made = run(clips, tmp_path)
@@ -206,7 +209,7 @@ def test_closures_are_measured_where_phoneme_times_are_known(tmp_path):
         assert made.report["rows"][row].get("closures", {"n": 0})["n"] == (
             2 if row == "wrong_audio" else 0
         )
-    assert "| closures" in report.markdown(made.report)
+    assert "| closures" in report.format_markdown(made.report)
 
 
 def test_extras_are_measured_where_they_are_given(clips, tmp_path):
@@ -226,9 +229,9 @@ def test_extras_are_measured_where_they_are_given(clips, tmp_path):
         def __call__(self, images):
             return images.astype(np.float32).mean((1, 2))
 
-    tools = Instruments(perceptual=perceptual, embedding=Embedding(), features=Features())
-    made = evaluator.evaluate(
-        clips[:2], LoudGenerator(), PatchDetector(), tmp_path, instruments=tools
+    models = MetricModels(perceptual=perceptual, embedding=Embedding(), features=Features())
+    made = evaluator.evaluate_model(
+        clips[:2], LoudGenerator(), PatchDetector(), tmp_path, models=models
     )
     for ending in ("", "_crop"):
         for metric in ("lpips", "fid"):
@@ -240,10 +243,60 @@ def test_extras_are_measured_where_they_are_given(clips, tmp_path):
     assert set(made.report["missing"]) == {"closures", "lse_c", "lse_d", "av_offset_ms"}
 
 
+def test_a_report_that_would_hold_nan_is_valid_json(clips, tmp_path):
+    class Features:
+        sha256 = "0"
+
+        def __call__(self, images):
+            return np.full((len(images), 2), np.nan, np.float32)
+
+    made = evaluator.evaluate_model(
+        clips[:2], LoudGenerator(), PatchDetector(), tmp_path,
+        evaluator.EvaluationSettings(rows=("model",), more={"guidance": float("nan")}),
+        MetricModels(features=Features(), perceptual=lambda a, b: np.full(len(a), np.inf)),
+    ).report  # fmt: skip
+    json.dumps(made, allow_nan=False)
+    assert made["rows"]["model"]["fid"] == {"mean": None, "ci95": None, "n": 2}
+    assert made["rows"]["model"]["lpips"] == {"mean": None, "ci95": None, "n": 0}
+    assert made["settings"]["guidance"] is None
+
+
+def test_a_reader_is_closed_when_its_user_fails(clips, monkeypatch):
+    """At the error, and not when the traceback that holds the frame is collected."""
+    closed = []
+
+    class Reader:
+        def __init__(self, path):
+            self.reader = VideoReader(path)
+            self.info = self.reader.info
+
+        def __iter__(self):
+            try:
+                yield from self.reader
+            finally:
+                closed.append(True)
+
+    monkeypatch.setattr(measure, "VideoReader", Reader)
+
+    class Failing(PatchDetector):
+        def detect(self, rgb):
+            raise UserError("the detector failed")
+
+    with pytest.raises(UserError) as kept:
+        measure.measure_video(clips[0].path, Failing())
+    assert kept.traceback and closed == [True]
+    pairs = measure.read_frame_pairs(clips[0].path, clips[1].path, {0: 0, 1: 1})
+    next(pairs)
+    pairs.close()
+    assert len(closed) == 3
+    assert baselines.read_frame(clips[0].path, 1).shape == (160, 160, 3)
+    assert len(closed) == 4
+
+
 def test_sheets_and_plots_are_drawn_of_the_best_the_median_and_the_worst(result, clips, tmp_path):
-    names = evaluator.draw(result, clips, tmp_path / "sheets")
+    names = evaluator.write_sheets(result, clips, tmp_path / "sheets")
     assert [name.split("-")[0] for name in names] == ["best", "median", "worst"]
-    distance = {name: one.numbers["lmd"] for name, one in result.judged["model"].items()}
+    distance = {name: one.numbers["lmd"] for name, one in result.scores["model"].items()}
     best = min(distance, key=distance.get)
     assert names[0] == f"best-{best}.png"
     image = cv2.imread(str(tmp_path / "sheets" / names[0]))
@@ -253,18 +306,18 @@ def test_sheets_and_plots_are_drawn_of_the_best_the_median_and_the_worst(result,
 
 def test_the_reference_copy_touches_nothing_outside_of_the_mouth(clips, tmp_path):
     clip, detector = clips[0], PatchDetector()
-    measured = measure.measure(clip.path, detector)
-    chosen = baselines.reference_frame(measured)
+    measured = measure.measure_video(clip.path, detector)
+    chosen = baselines.choose_reference_frame(measured)
     # Sampling prefers a moderately open mouth.
     curve = opening_curve(1)
     assert abs(curve[chosen] - np.quantile(curve, 0.7)) < 0.05
     out = tmp_path / "copy.mp4"
-    baselines.copy_reference(clip.path, out, measured, chosen, 64, None)
-    copied = measure.measure(out, detector)
+    baselines.write_copied_mouth(clip.path, out, measured, chosen, 64, None)
+    copied = measure.measure_video(out, detector)
     assert len(copied.times) == len(measured.times)
     assert np.ptp(copied.opening()) < 0.05 * np.ptp(measured.opening())
-    pairs = measure.matches(measured, copied)
-    for number, a, b in measure.paired_frames(clip.path, out, pairs):
+    pairs = measure.match_frames(measured, copied)
+    for number, a, b in measure.read_frame_pairs(clip.path, out, pairs):
         difference = np.abs(a.astype(int) - b)
         assert difference[:60].max() < 16 and difference[:, :40].max() < 16, number
 
@@ -279,7 +332,7 @@ def test_frames_without_a_face_are_left_out():
     other = measure.Measurement(
         times[:3] + 0.001, landmarks[:3], np.ones(3, bool), transforms[:3], size
     )
-    assert measure.matches(truth, other) == {0: 0, 2: 2}
+    assert measure.match_frames(truth, other) == {0: 0, 2: 2}
 
 
 def test_the_work_folder_makes_things_once(tmp_path):
@@ -289,9 +342,9 @@ def test_the_work_folder_makes_things_once(tmp_path):
         calls.append(path)
         path.write_text("x")
 
-    one = space.get("kind", "a b/c", {"x": 1}, ".txt", make)
-    assert space.get("kind", "a b/c", {"x": 1}, ".txt", make) == one and len(calls) == 1
-    assert space.get("kind", "a b/c", {"x": 2}, ".txt", make) != one
+    one = space.get_or_make("kind", "a b/c", {"x": 1}, ".txt", make)
+    assert space.get_or_make("kind", "a b/c", {"x": 1}, ".txt", make) == one and len(calls) == 1
+    assert space.get_or_make("kind", "a b/c", {"x": 2}, ".txt", make) != one
     assert one.name.startswith("kind-a_b_c-") and one.suffix == ".txt"
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="work folder"):

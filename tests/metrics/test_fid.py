@@ -31,19 +31,19 @@ def test_against_the_matrix_root():
         mu, nu = rng.normal(size=(2, size))
         root = linalg.sqrtm(a @ b).real
         expected = ((mu - nu) ** 2).sum() + np.trace(a + b - 2 * root)
-        assert fid.frechet_of_statistics(mu, a, nu, b) == pytest.approx(expected, rel=1e-9)
-        assert fid.frechet_of_statistics(nu, b, mu, a) == pytest.approx(expected, rel=1e-9)
+        assert fid.frechet_distance_of_statistics(mu, a, nu, b) == pytest.approx(expected, rel=1e-9)
+        assert fid.frechet_distance_of_statistics(nu, b, mu, a) == pytest.approx(expected, rel=1e-9)
 
 
 def test_closed_forms_of_gaussians():
     # One dimension: (μ - ν)² + (σ - τ)². Covariances that commute: the same in each direction.
-    assert fid.frechet_of_statistics([1], [[4]], [3], [[25]]) == pytest.approx(4 + 9)
+    assert fid.frechet_distance_of_statistics([1], [[4]], [3], [[25]]) == pytest.approx(4 + 9)
     turn = linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
     s, t = np.array([3.0, 2, 1, 0]), np.array([1.0, 2, 0, 0])  # singular ones too
     a, b = (turn @ np.diag(x**2) @ turn.T for x in (s, t))
     zero = np.zeros(4)
     expected = ((s - t) ** 2).sum()
-    assert fid.frechet_of_statistics(zero, a, zero, b) == pytest.approx(expected, abs=1e-6)
+    assert fid.frechet_distance_of_statistics(zero, a, zero, b) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 8, 9, 200])
@@ -52,24 +52,28 @@ def test_of_samples(rows):
     rng = np.random.default_rng(rows)
     a, b = rng.normal(size=(rows, 8)), 2 * rng.normal(size=(rows + 3, 8)) + 1
     statistics = [f(x) for x in (a, b) for f in (lambda x: x.mean(0), lambda x: np.cov(x.T))]
-    assert fid.frechet(a, b) == pytest.approx(fid.frechet_of_statistics(*statistics), rel=1e-6)
-    assert fid.frechet(a, a) == pytest.approx(0, abs=1e-10)
+    assert fid.frechet_distance(a, b) == pytest.approx(
+        fid.frechet_distance_of_statistics(*statistics), rel=1e-6
+    )
+    assert fid.frechet_distance(a, a) == pytest.approx(0, abs=1e-10)
     shift = rng.normal(size=(1, 8))
-    assert fid.frechet(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-9)
-    assert fid.frechet(a.astype(np.float32), b) == pytest.approx(fid.frechet(a, b), rel=1e-4)
+    assert fid.frechet_distance(a, a + shift) == pytest.approx((shift**2).sum(), rel=1e-9)
+    assert fid.frechet_distance(a.astype(np.float32), b) == pytest.approx(
+        fid.frechet_distance(a, b), rel=1e-4
+    )
 
 
 def test_many_samples_come_close_to_the_truth():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(40000, 3)), rng.normal(size=(40000, 3)) * (2, 1, 3) + (0, 1, 0)
-    assert fid.frechet(a, b) == pytest.approx(1 + 1 + 4, rel=0.03)
+    assert fid.frechet_distance(a, b) == pytest.approx(1 + 1 + 4, rel=0.03)
 
 
 def test_what_has_no_distance():
     ok = np.zeros((3, 4))
     for bad in (np.zeros((1, 4)), np.zeros((3, 5)), np.zeros(4), np.full((3, 4), np.nan)):
         with pytest.raises(ValueError, match=r"need|finite"):
-            fid.frechet(ok, bad)
+            fid.frechet_distance(ok, bad)
 
 
 # ---- over clips ---------------------------------------------------------------------------------
@@ -83,26 +87,28 @@ def clips(seed, count, frames, size, shift=0.0):
 @pytest.mark.parametrize(("count", "frames", "size"), [(12, 10, 5), (4, 2, 60)])
 def test_bootstrap_over_clips(count, frames, size):
     a, b = clips(0, count, frames, size), clips(1, count, frames, size, 0.5)
-    result = fid.bootstrap(a, b, seed=3, resamples=50)
+    result = fid.bootstrap_distance(a, b, seed=3, resamples=50)
     assert result["n"] == count
-    assert result["mean"] == pytest.approx(fid.frechet(np.concatenate(a), np.concatenate(b)))
+    assert result["mean"] == pytest.approx(
+        fid.frechet_distance(np.concatenate(a), np.concatenate(b))
+    )
     low, high = result["ci95"]
     assert 0 <= low < result["mean"] < high
-    assert result == fid.bootstrap(a, b, seed=3, resamples=50)
-    assert result["ci95"] != fid.bootstrap(a, b, seed=4, resamples=50)["ci95"]
+    assert result == fid.bootstrap_distance(a, b, seed=3, resamples=50)
+    assert result["ci95"] != fid.bootstrap_distance(a, b, seed=4, resamples=50)["ci95"]
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 30])
 def test_sums_are_those_of_the_drawn_clips(monkeypatch, limit):
-    monkeypatch.setattr(fid, "_SUMS_LIMIT", limit)
+    monkeypatch.setattr(fid, "_MOMENTS_LIMIT", limit)
     parts = [x[: 2 + i] for i, x in enumerate(clips(0, 5, 9, 4))]
     drawn = np.array([0, 2, 1, 0, 2])
-    mean, covariance = fid._Sums(parts).statistics(drawn)
+    mean, covariance = fid._ClipMoments(parts).statistics(drawn)
     rows = np.concatenate([x for x, times in zip(parts, drawn, strict=True) for _ in range(times)])
     np.testing.assert_allclose(mean, rows.mean(0))
     np.testing.assert_allclose(covariance, np.cov(rows.T))
-    other = fid._Sums(clips(1, 5, 9, 4)).statistics(drawn)
-    expected = fid.frechet_of_statistics(mean, covariance, *other)
+    other = fid._ClipMoments(clips(1, 5, 9, 4)).statistics(drawn)
+    expected = fid.frechet_distance_of_statistics(mean, covariance, *other)
     assert fid._quick_distance((mean, covariance), other) == pytest.approx(expected, rel=1e-6)
 
 
@@ -110,21 +116,21 @@ def test_a_smaller_basis_keeps_distances():
     sets = [clips(0, 3, 2, 50), clips(1, 3, 2, 50)]
     reduced = fid._reduced(sets)
     assert reduced[0][0].shape == (2, 12)
-    expected = fid.frechet(*map(np.concatenate, sets))
-    assert fid.frechet(*map(np.concatenate, reduced)) == pytest.approx(expected)
+    expected = fid.frechet_distance(*map(np.concatenate, sets))
+    assert fid.frechet_distance(*map(np.concatenate, reduced)) == pytest.approx(expected)
 
 
 def test_few_clips():
     a, b = clips(0, 3, 4, 2), clips(1, 3, 4, 2)
-    assert fid.bootstrap([], []) == {"mean": None, "ci95": None, "n": 0}
-    assert fid.bootstrap([a[0][:1]], [b[0]]) == {"mean": None, "ci95": None, "n": 1}
-    alone = fid.bootstrap(a[:1], b[:1])
-    assert alone == {"mean": pytest.approx(fid.frechet(a[0], b[0])), "ci95": None, "n": 1}
-    gaps = fid.bootstrap([a[0], None, a[2]], [b[0], b[1], b[2][:0]])
+    assert fid.bootstrap_distance([], []) == {"mean": None, "ci95": None, "n": 0}
+    assert fid.bootstrap_distance([a[0][:1]], [b[0]]) == {"mean": None, "ci95": None, "n": 1}
+    alone = fid.bootstrap_distance(a[:1], b[:1])
+    assert alone == {"mean": pytest.approx(fid.frechet_distance(a[0], b[0])), "ci95": None, "n": 1}
+    gaps = fid.bootstrap_distance([a[0], None, a[2]], [b[0], b[1], b[2][:0]])
     assert gaps == alone
     with pytest.raises(ValueError, match="zip"):
-        fid.bootstrap(a, b[:2])
-    single = fid.bootstrap([x[:1] for x in a], [x[:1] for x in b])
+        fid.bootstrap_distance(a, b[:2])
+    single = fid.bootstrap_distance([x[:1] for x in a], [x[:1] for x in b])
     assert single["n"] == 3 and single["mean"] is not None
 
 
@@ -134,7 +140,7 @@ def test_few_clips():
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("net") / "inception.safetensors"
-    convert_weights.convert("inception", [GOLDEN / "inception_legacy.pth"], path)
+    convert_weights.convert("inception", [GOLDEN / "inception.safetensors"], path)
     return path
 
 
@@ -193,10 +199,10 @@ def test_blur_and_noise_increase_the_distance(kind, request):
         "blur": lambda x, s: np.stack([cv2.GaussianBlur(i, (0, 0), s) for i in x]),
         "noise": lambda x, s: np.clip(x + rng.normal(0, 20 * s, x.shape), 0, 255).astype(np.uint8),
     }
-    assert fid.frechet(features, features) == pytest.approx(0, abs=1e-3)
-    assert fid.frechet(features, others) > 0
+    assert fid.frechet_distance(features, features) == pytest.approx(0, abs=1e-3)
+    assert fid.frechet_distance(features, others) > 0
     for change in changes.values():
-        little, much = (fid.frechet(features, net(change(images, s))) for s in (1, 4))
+        little, much = (fid.frechet_distance(features, net(change(images, s))) for s in (1, 4))
         assert 0 < little < much
 
 

@@ -7,7 +7,7 @@ import pytest
 from talkjax.errors import UserError
 from talkjax.metrics import evaluator, landmarks, workspace
 from talkjax.metrics.generator import SamplerGenerator
-from talkjax.metrics.videos import Clip
+from talkjax.metrics.videos import EvaluationClip
 from talkjax.sampling import Options
 from tests.metrics.synthetic import PatchDetector, make_clip
 from tests.metrics.test_landmarks import record
@@ -20,14 +20,14 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_checkpoint_is_evaluated_and_nothing_is_generated_twice(checkpoint, tmp_path):
-    clips = [Clip(f"{n}.mkv", make_clip(tmp_path / f"{n}.mkv", n, 12)) for n in (1, 2)]
-    identity = {"checkpoint": workspace.checkpoint_hash(checkpoint)}
+    clips = [EvaluationClip(f"{n}.mkv", make_clip(tmp_path / f"{n}.mkv", n, 12)) for n in (1, 2)]
+    identity = {"checkpoint": workspace.hash_checkpoint(checkpoint)}
 
     def evaluate():
         generator = SamplerGenerator(
             checkpoint, identity, Options(steps=1, batch=4), PatchDetector(), jax.devices()[:1]
         )
-        return evaluator.evaluate(clips, generator, PatchDetector(), tmp_path / "work").report
+        return evaluator.evaluate_model(clips, generator, PatchDetector(), tmp_path / "work").report
 
     report = evaluate()
     assert not report["failures"]
@@ -52,16 +52,16 @@ def test_the_round_trip_is_that_of_the_networks(checkpoint):
 
 
 def test_options_that_make_no_sense_are_refused(checkpoint):
-    with pytest.raises(UserError, match="--steps"):
+    with pytest.raises(UserError, match="steps=100000 is out of range"):
         SamplerGenerator(checkpoint, {}, Options(steps=100_000), PatchDetector())
 
 
 def test_the_landmark_network_of_an_export_is_measured(checkpoint, tmp_path):
-    predict, config = landmarks.load_predict(checkpoint)
+    predict, config = landmarks.load_predictor(checkpoint)
     window = config["data"]["window"]
     result = landmarks.evaluate_landmarks(
         predict, [record("a", 1, 30)], window=window, references=config["data"]["references"]
     )
     assert result["metrics"]["l1"]["mean"] > 0
     with pytest.raises(UserError):
-        landmarks.load_predict(tmp_path)
+        landmarks.load_predictor(tmp_path)

@@ -66,7 +66,7 @@ def test_one_that_is_deaf_is_as_good_as_a_still_face():
     assert metrics["articulation"]["mean"] == pytest.approx(0, abs=1e-4)
     assert metrics["l1"]["mean"] == pytest.approx(metrics["l1_static"]["mean"], rel=1e-4)
     assert set(result["per_clip"]) == {"a", "b", "c"} and metrics["l1"]["n"] == 3
-    assert "opening_correlation" in landmarks.table(result)
+    assert "opening_correlation" in landmarks.format_table(result)
 
 
 def test_l1_is_in_interocular_units():
@@ -87,7 +87,7 @@ def test_windows_of_one_length_cover_every_tick():
 
     clip = record("short", 1, 20)
     content = landmarks.predict_clip(
-        noting, clip, landmarks.reference_landmarks(clip, 4), 25, clip.mel
+        noting, clip, landmarks.choose_references(clip, 4), 25, clip.mel
     )
     assert content.shape == (20, 57, 2) and np.isfinite(content).all() and len(seen) == 1
 
@@ -96,10 +96,10 @@ def test_references_come_from_measured_faces_only():
     clip = record("a", 1)
     clip.face_found[:] = False
     clip.face_found[7:9] = True
-    chosen = landmarks.reference_landmarks(clip, 4)
+    chosen = landmarks.choose_references(clip, 4)
     assert all(any(np.array_equal(c, clip.frame_landmarks[i]) for i in (7, 8)) for c in chosen)
     clip.face_found[:] = False
     with pytest.raises(UserError, match="no frame with a face"):
-        landmarks.reference_landmarks(clip, 4)
+        landmarks.choose_references(clip, 4)
     with pytest.raises(UserError, match="no clip"):
         evaluate(listening, [])

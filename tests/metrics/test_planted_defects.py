@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks import planted_defects
 from talkjax.metrics import evaluator
-from talkjax.metrics.judge import Instruments
-from talkjax.metrics.videos import Clip
+from talkjax.metrics.clip_evaluator import MetricModels
+from talkjax.metrics.videos import EvaluationClip
 from tests.metrics.synthetic import PatchDetector, make_clip
 
 # The sync expert and real pictures are for the benchmark; the patch has no lips to tremble.
@@ -27,10 +27,10 @@ class Features:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
-    clips = [Clip(f"{n}.mkv", make_clip(folder / f"{n}.mkv", n, 50)) for n in range(1, 4)]
+    clips = [EvaluationClip(f"{n}.mkv", make_clip(folder / f"{n}.mkv", n, 50)) for n in range(1, 4)]
     return planted_defects.measure_defects(
-        clips, PatchDetector(), folder / "out", Instruments(features=Features()), DEFECTS,
-        evaluator.Settings(crop_size=64),
+        clips, PatchDetector(), folder / "out", MetricModels(features=Features()), DEFECTS,
+        evaluator.EvaluationSettings(crop_size=64),
     )  # fmt: skip
 
 
@@ -44,11 +44,11 @@ def test_a_defect_is_seen(found, defect, metric):
         assert metric not in found[defect]
         return
     values = {name: metrics[metric]["mean"] for name, metrics in found.items()}
-    assert planted_defects.verdicts(found)[defect, metric], values
+    assert planted_defects.check_expectations(found)[defect, metric], values
 
 
 def test_what_is_not_wrong_is_not_complained_of(found):
     clean = {metric: entry["mean"] for metric, entry in found["none"].items()}
     assert clean["opening_correlation"] > 0.99 and clean["opening_lag_ms"] == 0
     assert clean["articulation"] == pytest.approx(1, abs=0.05) and clean["psnr"] > 38
-    assert "!" not in planted_defects.table(found)
+    assert "!" not in planted_defects.format_table(found)

@@ -25,12 +25,12 @@ def batches(nets):
     for name in ("target_latent", "masked_latent"):
         made[name] = rng.normal(size=(4, 1, *nets.latent_shape)).astype(np.float32)
     made["reference_latent"] = rng.normal(size=(4, *nets.latent_shape)).astype(np.float32)
-    return [{name: made[name] for name in probe.NEEDED}]
+    return [{name: made[name] for name in probe.BATCH_KEYS}]
 
 
 def errors(**changes):
     nets, params = probed(**changes)
-    return probe.probe(nets, params, batches(nets))["x0_l1"]
+    return probe.probe_denoiser(nets, params, batches(nets))["x0_l1"]
 
 
 def test_a_full_network_depends_on_everything():
@@ -77,12 +77,12 @@ def test_a_warp_that_is_right_is_found_right():
         return np.zeros_like(leaf) if silent else leaf
 
     right = jax.tree_util.tree_map_with_path(sharpen, params["denoiser"])
-    warp = probe.probe(nets, {"denoiser": right}, [made])["warp"]["own"]
+    warp = probe.probe_denoiser(nets, {"denoiser": right}, [made])["warp"]["own"]
     for name, block in warp.items():
         assert block["identity"] == pytest.approx(0.12 * np.sqrt(2), rel=1e-3), name
         assert block["kernel"] == pytest.approx(0, abs=1e-5), name
         assert block["error"] < 0.025, name  # a cell is 0.0625 wide
-    blunt = probe.probe(nets, params, [made])["warp"]["own"]
+    blunt = probe.probe_denoiser(nets, params, [made])["warp"]["own"]
     for name in warp:
         assert blunt[name]["error"] > 2 * warp[name]["error"]
 
@@ -90,4 +90,4 @@ def test_a_warp_that_is_right_is_found_right():
 def test_nothing_to_probe_with():
     nets, params = probed()
     with pytest.raises(ValueError, match="no batch"):
-        probe.probe(nets, params, [])
+        probe.probe_denoiser(nets, params, [])

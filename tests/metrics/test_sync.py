@@ -32,7 +32,7 @@ def planted(shift, windows=60, features=6, seed=0):
 
 @pytest.mark.parametrize("shift", [-15, -3, 0, 1, 2, 14])
 def test_a_late_picture_has_a_positive_offset_of_40_ms_a_tick(shift):
-    scores = sync.score(*planted(shift))
+    scores = sync.score_sync(*planted(shift))
     assert scores.av_offset_ms == 40 * shift
     assert scores.lse_d == 0 and scores.curve.argmin() == 15 - shift
     others = np.delete(scores.curve, 15 - shift)
@@ -44,14 +44,14 @@ def test_two_ticks_move_the_offset_by_80_ms():
     rng = np.random.default_rng(1)
     lips, sound = planted(1)
     lips = lips + 0.3 * rng.normal(size=lips.shape)
-    later = sync.score(lips, sound[2:]).av_offset_ms  # the sound comes 80 ms earlier
-    assert later - sync.score(lips, sound).av_offset_ms == 80
+    later = sync.score_sync(lips, sound[2:]).av_offset_ms  # the sound comes 80 ms earlier
+    assert later - sync.score_sync(lips, sound).av_offset_ms == 80
 
 
 def test_distances_are_those_of_the_loss():
     lips, sound = (x[None].astype(np.float32) for x in planted(0, 20))
     matrix = np.asarray(sync_expert.distances(lips, sound))[0]
-    curve = sync.score(lips[0], sound[0], max_lag=4).curve
+    curve = sync.score_sync(lips[0], sound[0], max_lag=4).curve
     for place, lag in enumerate(range(-4, 5)):
         np.testing.assert_allclose(
             curve[place], np.diagonal(matrix, lag).mean(), rtol=1e-4, atol=2e-6
@@ -63,25 +63,25 @@ def test_rows_that_are_not_seen_do_not_count():
     wrong, seen = lips.copy(), np.ones(80, bool)
     wrong[10:14], wrong[40:50] = np.nan, 100.0
     seen[40:50] = False
-    scores = sync.score(wrong, sound, seen)
+    scores = sync.score_sync(wrong, sound, seen)
     assert scores.av_offset_ms == 80 and scores.lse_d == 0
-    assert np.isnan(sync.score(wrong, sound, np.zeros(80, bool)).lse_d)
+    assert np.isnan(sync.score_sync(wrong, sound, np.zeros(80, bool)).lse_d)
     frames = np.ones(12, bool)
     frames[5] = False
-    assert sync.seen_windows(frames).tolist() == [True] + [False] * 5 + [True] * 2
-    assert len(sync.seen_windows(frames[:3])) == 0
+    assert sync.find_visible_windows(frames).tolist() == [True] + [False] * 5 + [True] * 2
+    assert len(sync.find_visible_windows(frames[:3])) == 0
 
 
 def test_what_is_too_short_has_no_score():
     for windows in (0, 1, 19):
-        scores = sync.score(*planted(0, windows))
+        scores = sync.score_sync(*planted(0, windows))
         assert all(np.isnan(x) for x in scores[:3])
-    assert np.isfinite(sync.score(*planted(0, 20)).lse_c)
-    assert np.isfinite(sync.score(*planted(0, 8), max_lag=3).lse_c)
+    assert np.isfinite(sync.score_sync(*planted(0, 20)).lse_c)
+    assert np.isfinite(sync.score_sync(*planted(0, 8), max_lag=3).lse_c)
 
 
 def test_of_equal_lags_the_smallest_is_taken():
-    scores = sync.score(np.ones((50, 3)), np.ones((50, 3)))
+    scores = sync.score_sync(np.ones((50, 3)), np.ones((50, 3)))
     assert scores.av_offset_ms == 0 and scores.lse_c == 0
 
 
@@ -118,7 +118,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expert(exported):
-    return sync.SyncExpert.load(exported)
+    return sync.SyncScorer.load(exported)
 
 
 def wave(seconds=3.0, seed=0):
@@ -133,7 +133,7 @@ def test_the_metric_sees_and_hears_what_training_does(expert, exported):
     model = sync_expert.from_config(config)
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (45, 128, 128, 3), np.uint8)
-    lips, sound = expert.video(crops), expert.audio(wave())
+    lips, sound = expert.embed_video(crops), expert.embed_audio(wave())
     assert lips.shape == (41, 16) and sound.shape == (75 - 4, 16)
     np.testing.assert_allclose(np.linalg.norm(lips, axis=1), 1, rtol=1e-5)
 
@@ -150,7 +150,7 @@ def test_the_metric_sees_and_hears_what_training_does(expert, exported):
 
 
 def test_a_tick_of_sound_is_a_row(expert):
-    first, second = expert.audio(wave()), expert.audio(wave()[640:])
+    first, second = expert.embed_audio(wave()), expert.embed_audio(wave()[640:])
     np.testing.assert_allclose(second[3:60], first[4:61], atol=1e-3)
     assert np.abs(np.diff(first, axis=0)).max() > 0.02
 
@@ -159,17 +159,17 @@ def test_crops_of_another_size_are_brought_to_the_experts(expert):
     rng = np.random.default_rng(0)
     crops = np.repeat(rng.integers(0, 256, (6, 32, 32, 3), np.uint8), 8, 1).repeat(8, 2)  # 256 px
     small = crops[:, ::2, ::2]  # 128 px
-    np.testing.assert_allclose(expert.video(crops), expert.video(small), atol=0.02)
-    assert expert.video(crops[:, ::8, ::8]).shape == (2, 16)
+    np.testing.assert_allclose(expert.embed_video(crops), expert.embed_video(small), atol=0.02)
+    assert expert.embed_video(crops[:, ::8, ::8]).shape == (2, 16)
 
 
 def test_short_and_wrong_inputs(expert):
-    assert expert.video(np.zeros((4, 128, 128, 3), np.uint8)).shape == (0, 16)
-    assert expert.audio(np.zeros(100, np.float32)).shape == (0, 16)
+    assert expert.embed_video(np.zeros((4, 128, 128, 3), np.uint8)).shape == (0, 16)
+    assert expert.embed_audio(np.zeros(100, np.float32)).shape == (0, 16)
     with pytest.raises(ValueError, match="uint8"):
-        expert.video(np.zeros((9, 128, 128, 3), np.float32))
+        expert.embed_video(np.zeros((9, 128, 128, 3), np.float32))
     with pytest.raises(ValueError, match="finite"):
-        expert.audio(np.full(16000, np.nan, np.float32))
+        expert.embed_audio(np.full(16000, np.nan, np.float32))
 
 
 def test_a_file_of_the_published_layout(tmp_path):
@@ -180,49 +180,49 @@ def test_a_file_of_the_published_layout(tmp_path):
     tensors["netcnnlip.18.weight"] = rng.normal(0, 0.05, (*kernel.shape[:3], 6, 6)).astype("f4")
     path = tmp_path / "syncnet.safetensors"
     safetensors.numpy.save_file(tensors, path)
-    expert = sync.SyncExpert.load(path)
+    expert = sync.SyncScorer.load(path)
     assert expert.name == f"SyncNet v2 (file {expert.sha256[:8]})" and expert.crop_size == 224
     crops = rng.integers(0, 256, (6, 224, 224, 3), np.uint8)
-    model, params = sync.sync_weights.load(path)
+    model, params = sync.sync_weights.load_syncnet(path)
     images = crops[None, ..., ::-1].astype(np.float32)
     wanted = jax.jit(lambda x: model.apply({"params": params}, x, None)[0])(images)[0]
-    np.testing.assert_allclose(expert.video(crops), wanted, rtol=1e-3, atol=1e-3)
-    first, second = expert.audio(wave()), expert.audio(wave()[640:])
+    np.testing.assert_allclose(expert.embed_video(crops), wanted, rtol=1e-3, atol=1e-3)
+    first, second = expert.embed_audio(wave()), expert.embed_audio(wave()[640:])
     assert first.shape == ((299 - 20) // 4 + 1, 24)
     np.testing.assert_allclose(second[1:], first[2:], atol=1e-3)
     with pytest.raises(UserError, match="SHA-256"):
-        sync.SyncExpert.load(f"{path}@{'0' * 64}")
+        sync.SyncScorer.load(f"{path}@{'0' * 64}")
 
 
 def test_other_files_and_folders_are_refused(tmp_path, exported):
     with pytest.raises(UserError, match="not found"):
-        sync.SyncExpert.load(tmp_path / "nowhere")
+        sync.SyncScorer.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"wrong shape netcnnlip\.18\.weight"):
-        sync.SyncExpert.load(GOLDEN)
+        sync.SyncScorer.load(GOLDEN)
     with pytest.raises(UserError, match=r"neither checkpoints/ nor model\.safetensors"):
-        sync.SyncExpert.load(tmp_path)
+        sync.SyncScorer.load(tmp_path)
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(UserError, match="not a safetensors file"):
-        sync.SyncExpert.load(tmp_path / "text")
+        sync.SyncScorer.load(tmp_path / "text")
 
     params, config = weights.load_params(exported)
     for change, message in (
-        ({"stage": "landmark"}, "no sync expert"),
-        ({"sync": {}}, "not one of stage sync"),
-        ({"sync": {**config["sync"], "width": "wide"}}, "not one of stage sync"),
+        ({"stage": "landmark"}, "not a sync expert"),
+        ({"sync": {}}, "not that of stage sync"),
+        ({"sync": {**config["sync"], "width": "wide"}}, "not that of stage sync"),
         ({"sync": {**config["sync"], "embedding": 8}}, "wrong shape"),
-        ({"region": [0, 1]}, "not one of stage sync"),
+        ({"region": [0, 1]}, "not that of stage sync"),
     ):
         weights.save_params(tmp_path / "changed", params, config | change)
         with pytest.raises(UserError, match=message):
-            sync.SyncExpert.load(tmp_path / "changed")
+            sync.SyncScorer.load(tmp_path / "changed")
 
 
 def test_the_bundled_expert():
-    expert = sync.SyncExpert.load(BUNDLED)
+    expert = sync.SyncScorer.load(BUNDLED)
     assert expert.name == "talkjax sync_demo" and expert.crop_size == 128
     assert sum(p.stat().st_size for p in BUNDLED.iterdir()) < 6 << 20
-    assert expert.audio(wave()).shape == (71, json.loads(_config())["sync"]["embedding"])
+    assert expert.embed_audio(wave()).shape == (71, json.loads(_config())["sync"]["embedding"])
 
 
 def _config():

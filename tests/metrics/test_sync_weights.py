@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from talkjax import convert_weights
 from talkjax.errors import UserError
-from talkjax.metrics import mfcc, sync_weights
+from talkjax.metrics import sync_weights
 from talkjax.models import sync_expert
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -25,7 +25,7 @@ def golden():
 
 
 def test_both_networks_are_those_of_torch(golden):
-    model, params = sync_weights.load(FILE, SIZE)
+    model, params = sync_weights.load_syncnet(FILE, SIZE)
     pictures = golden["pictures"].astype(np.float32)[None]
     windows = golden["windows"][None, ..., None]
     lips, sound = jax.jit(model.apply)({"params": params}, pictures, windows)
@@ -51,13 +51,6 @@ def test_the_default_is_the_published_network():
     assert shapes == convert_weights.syncnet_shapes()
 
 
-def test_mfcc_is_that_of_python_speech_features(golden):
-    found = mfcc.mfcc(golden["wave"])
-    assert found.shape == golden["mfcc"].shape
-    np.testing.assert_allclose(found, golden["mfcc"], atol=1e-7)
-    assert mfcc.mfcc(golden["wave"][:100]).shape == (1, 13)
-
-
 def test_counters_in_the_file_are_passed_over_and_strangers_refused(tmp_path):
     tensors = safetensors.numpy.load_file(FILE)
     assert any(name.endswith("num_batches_tracked") for name in tensors)
@@ -65,14 +58,14 @@ def test_counters_in_the_file_are_passed_over_and_strangers_refused(tmp_path):
         ({"netcnnlip.4.weight": None}, r"missing netcnnlip\.4\.weight"),
         ({"netfcaud.0.weight": np.zeros((3, 3), np.float32)}, r"wrong shape netfcaud\.0\.weight"),
         ({"more": np.zeros(1, np.float32)}, "unexpected more"),
-        ({"netcnnaud.0.weight": None}, "is no SyncNet"),
+        ({"netcnnaud.0.weight": None}, "is not a SyncNet"),
         ({"netfclip.3.bias": np.full(24, np.nan, np.float32)}, "holds NaN"),
     ):
         path = tmp_path / "wrong.safetensors"
         wrong = {name: value for name, value in (tensors | change).items() if value is not None}
         safetensors.numpy.save_file(wrong, path)
         with pytest.raises(UserError, match=message):
-            sync_weights.load(path, SIZE)
+            sync_weights.load_syncnet(path, SIZE)
 
 
 @pytest.mark.parametrize("size", [(10, 10), (24, 200)])

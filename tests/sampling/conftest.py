@@ -16,7 +16,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sampler(checkpoint):
-    return Sampler.load(checkpoint, devices=jax.devices()[:1])
+    return Sampler.from_pretrained(checkpoint, devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from talkjax.sampling.background import Behind, Prefetch
+from talkjax.sampling.background import Prefetcher, TaskQueue
 
 
-def test_prefetch_keeps_order_and_is_bounded():
+def test_prefetcher_keeps_order_and_is_bounded():
     made = []
 
     def items():
@@ -16,7 +16,7 @@ def test_prefetch_keeps_order_and_is_bounded():
             made.append(i)
             yield i
 
-    with Prefetch(items(), 4) as ahead:
+    with Prefetcher(items(), 4) as ahead:
         assert not made
         for i in range(50):
             assert next(ahead) == i
@@ -26,13 +26,13 @@ def test_prefetch_keeps_order_and_is_bounded():
                 next(ahead)
 
 
-def test_prefetch_hands_errors_on_in_their_place():
+def test_prefetcher_raises_errors_in_their_place():
     def items():
         yield 1
         yield 2
         raise KeyboardInterrupt
 
-    with Prefetch(items(), 8) as ahead:
+    with Prefetcher(items(), 8) as ahead:
         assert [next(ahead), next(ahead)] == [1, 2]
         with pytest.raises(KeyboardInterrupt):
             next(ahead)
@@ -45,26 +45,26 @@ def test_calls_are_made_in_order_and_few_wait():
         time.sleep(0.001)
         done.append(i)
 
-    with Behind(3) as behind:
+    with TaskQueue(3) as queue:
         for i in range(30):
-            behind(call, i)
+            queue.submit(call, i)
             assert i + 1 - len(done) <= 3
-        behind.finish()
+        queue.finish()
         assert done == list(range(30))
 
 
-def test_failed_call_is_told():
-    with Behind(2) as behind, pytest.raises(ZeroDivisionError):
-        behind(divmod, 1, 0)
-        behind.finish()
+def test_failed_call_raises():
+    with TaskQueue(2) as queue, pytest.raises(ZeroDivisionError):
+        queue.submit(divmod, 1, 0)
+        queue.finish()
 
 
 def test_nothing_runs_after_the_end():
     before = threading.active_count()
     calls = []
-    with pytest.raises(ValueError, match="stop"), Behind(100) as behind:
+    with pytest.raises(ValueError, match="stop"), TaskQueue(100) as queue:
         for _ in range(20):
-            behind(lambda: (time.sleep(0.01), calls.append(1)))
+            queue.submit(lambda: (time.sleep(0.01), calls.append(1)))
         raise ValueError("stop")
     count = len(calls)
     assert count < 20

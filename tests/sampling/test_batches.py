@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkjax.sampling.batches import Batches
+from talkjax.sampling.batches import FrameBatcher, FrameInputs
+from talkjax.sampling.faces import Face
 from talkjax.sampling.summary import Summary
 
 
@@ -12,27 +13,24 @@ from talkjax.sampling.summary import Summary
 def test_order_shape_and_bound(faces, size):
     shapes, out = set(), []
 
-    def run(masked, landmarks):
+    def generate(masked, landmarks):
         shapes.add((masked.shape, landmarks.shape))
         return masked + 100
 
     def paste(rgb, region, face):
-        assert face == "face"
         return rgb + region
 
     summary = Summary("o", 1, 1, 25.0)
-    batches = Batches(run, size, paste, summary)
+    batcher = FrameBatcher(generate, size, paste, summary)
 
-    class Found(str):
-        found = True
-
+    face = Face(np.eye(2, 3), np.eye(2, 3), found=True)
     for i, shown in enumerate(faces):
-        todo = (Found("face"), np.array([1000 * i]), np.zeros((131, 2))) if shown else None
-        out += list(batches.add(i / 25, np.array([i]), todo))
+        inputs = FrameInputs(face, np.array([1000 * i]), np.zeros((131, 2))) if shown else None
+        out += list(batcher.add(i / 25, np.array([i]), inputs))
         assert i + 1 - len(out) <= 4 * size
-    out += list(batches.flush())
-    want = [(i / 25, i + 1000 * i + 100 if shown else i) for i, shown in enumerate(faces)]
-    assert [(at, int(rgb[0])) for at, rgb in out] == want
+    out += list(batcher.flush())
+    expected = [(i / 25, i + 1000 * i + 100 if shown else i) for i, shown in enumerate(faces)]
+    assert [(at, int(rgb[0])) for at, rgb in out] == expected
     assert shapes <= {((size, 1), (size, 131, 2))}
     assert summary.frames == len(faces) and summary.frames_generated == sum(faces)
     missed = [i for a, b in summary.faces_missed for i in range(a, b + 1)]
@@ -40,6 +38,6 @@ def test_order_shape_and_bound(faces, size):
 
 
 def test_without_faces_nothing_waits():
-    batches = Batches(None, 4, None, Summary("o", 1, 1, 25.0))
+    batcher = FrameBatcher(None, 4, None, Summary("o", 1, 1, 25.0))
     for i in range(9):
-        assert len(list(batches.add(float(i), np.zeros(1), None))) == 1
+        assert len(list(batcher.add(float(i), np.zeros(1), None))) == 1

@@ -1,4 +1,4 @@
-"""The files that come with the package, and that their absence is named."""
+"""Bundled files, and the errors for missing ones."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def assets(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_where_they_are(assets):
+def test_paths(assets):
     assert bundled.checkpoint() == assets / "demo_128"
     assert bundled.template() == assets / "demo" / "template.mp4"
     assert bundled.speech() == assets / "demo" / "speech.flac"
@@ -26,20 +26,20 @@ def test_where_they_are(assets):
 
 
 @pytest.mark.parametrize(
-    ("name", "find", "flag"),
+    ("name", "find", "remedy"),
     [
-        (NAMES[0], bundled.checkpoint, "--checkpoint"),
-        (NAMES[1], bundled.checkpoint, "--checkpoint"),
-        (NAMES[2], bundled.template, "--video"),
-        ("demo/speech.flac", bundled.speech, "--audio"),
+        (NAMES[0], bundled.checkpoint, "checkpoint=DIR"),
+        (NAMES[1], bundled.checkpoint, "checkpoint=DIR"),
+        (NAMES[2], bundled.template, "video=FILE"),
+        ("demo/speech.flac", bundled.speech, "audio=FILE"),
     ],
 )
-def test_a_partial_checkout(assets, name, find, flag):
+def test_missing_file(assets, name, find, remedy):
     (assets / name).unlink()
-    with pytest.raises(UserError, match=f"is missing .*{flag}") as caught:
+    with pytest.raises(UserError, match=f"is missing .*{remedy}") as caught:
         find()
     assert "\n" not in str(caught.value)
 
 
-def test_they_lie_in_the_package(repository):
+def test_assets_are_in_the_package(repository):
     assert bundled.ASSETS.parent == repository / "talkjax"

@@ -1,4 +1,4 @@
-"""Wrong checkpoints are named as such."""
+"""Loading exports and training runs, and errors for what is neither."""
 
 import json
 import shutil
@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from talkjax import weights
+from talkjax import runs, weights
+from talkjax.configuration import default_config
 from talkjax.errors import UserError
 from talkjax.sampling.checkpoint import load
 from tests.sampling import fakes
@@ -45,14 +46,20 @@ def test_bfloat16_becomes_float32_on_a_cpu(copy):
 
 
 def test_missing_directory(tmp_path):
-    fails(tmp_path / "none", "not a directory")
-    fails(tmp_path, "config.json does not exist")
+    fails(tmp_path / "none", "holds neither")
+    fails(tmp_path, "holds neither checkpoints/ nor model.safetensors")
 
 
-def test_a_training_run_is_not_an_export(tmp_path):
+def test_training_run(tmp_path, monkeypatch):
+    config = fakes.tiny_config()
+    params = fakes.random_params(config)
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "config.json").write_text("{}")
-    fails(tmp_path, "--export=DIR")
+    fails(tmp_path, "no checkpoint yet")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(runs, "load_run", lambda path: (params, list(params), 700))
+    loaded, loaded_config, nets = load(tmp_path)
+    assert loaded_config["networks"]["denoiser"] == {"stage": "joint", "steps": 700}
+    assert nets.crop_size == 32 and loaded["denoiser"] is params["denoiser"]
 
 
 def test_a_stage_without_all_networks(tmp_path):
@@ -60,7 +67,16 @@ def test_a_stage_without_all_networks(tmp_path):
     params = fakes.random_params(config)
     del params["landmark"]
     weights.save_params(tmp_path, params, config)
-    fails(tmp_path, r"\(stage diffusion\) lacks the networks landmark")
+    fails(tmp_path, r"\(stage diffusion\) lacks the networks landmark; .*--landmark=RUN")
+
+
+def test_missing_fields_have_defaults(copy):
+    whole = load(copy)[1]
+    change(copy, lambda c: (c["data"].pop("window"), c["denoiser"].pop("remat")))
+    config = load(copy)[1]
+    assert config["data"]["window"] == default_config().data.window
+    assert config["denoiser"]["remat"] == default_config().denoiser.remat
+    assert config["denoiser"]["channels"] == whole["denoiser"]["channels"]
 
 
 def test_weights_of_another_config(copy):
@@ -72,7 +88,6 @@ def test_weights_of_another_config(copy):
     "edit",
     [
         lambda c: c.pop("denoiser"),
-        lambda c: c["data"].pop("window"),
         lambda c: c["data"].update(window=0),
         lambda c: c["data"].update(references="many"),
         lambda c: c.update(crop_size=-3),

@@ -11,14 +11,14 @@ from talkjax.training import stages
 
 
 def fake_windows(first, count):
-    """Windows that tell their tick."""
+    """Returns windows that contain their tick."""
     return np.broadcast_to((first + np.arange(count))[:, None, None], (count, 16, 80)).astype(
         np.float32
     )
 
 
 def content_of(mel, pose):
-    """Content that tells tick and pose."""
+    """Returns content that depends on tick and pose."""
     out = np.zeros((len(mel), 57, 2), np.float32)
     out[..., 0], out[..., 1] = mel[:, :1, 0], pose[:, :1, 0]
     return out
@@ -66,7 +66,7 @@ def test_windows_cover_the_track(window, ticks):
 
 
 def test_overlapping_predictions_are_blended_smoothly():
-    """Windows that disagree by 1: the track moves between them without a jump."""
+    """Where windows differ by 1, the track changes from one to the other without a jump."""
     calls = []
 
     def complete(mel, pose):
@@ -81,7 +81,7 @@ def test_overlapping_predictions_are_blended_smoothly():
     assert len(calls) == len(completion.window_starts(200, 24)) and set(calls) == {24}
 
 
-def test_far_ahead_windows_that_nobody_needs_are_not_computed():
+def test_skipped_windows_are_not_computed():
     calls = []
 
     def complete(mel, pose):
@@ -119,7 +119,7 @@ def test_interpolation_is_that_of_training():
 
 
 @pytest.mark.parametrize("ahead", [0, 7, 40])
-def test_windows_begin_ahead_of_need(ahead):
+def test_windows_start_before_they_are_needed(ahead):
     begun = []
 
     def complete(mel, pose):

@@ -1,9 +1,7 @@
-"""Faces of a template, streamed, are those of the offline functions; no mouth leaks into them."""
+"""Faces of a template, frame by frame; nothing leaks from the mouth into them."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from talkjax import conventions, head_pose
 from talkjax.media.video import VideoFrame
@@ -19,50 +17,14 @@ def frames(count, fps=25.0, times=None):
 
 def table(script, count, fps=25.0, times=None, **options):
     mesh = fakes.ScriptedMesh(script)
-    sights = faces.look(frames(count, fps, times), mesh)
-    return faces.FaceTable(sights, fps, **options), mesh
-
-
-@given(
-    steps=st.lists(st.floats(0.005, 0.19), min_size=1, max_size=60),
-    turn=st.floats(-0.5, 0.5),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=40, deadline=None)
-def test_streamed_smoothing_is_the_offline_one(steps, turn, seed):
-    rng = np.random.default_rng(seed)
-    times = np.cumsum(steps)
-    angle = np.cumsum(turn * rng.uniform(0.5, 1, len(times)))  # turns over and over: unwrapping
-    still = fakes.face_shape() * 60
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    mesh = np.stack(
-        [cos * still[:, 0] - sin * still[:, 1], sin * still[:, 0] + cos * still[:, 1]], -1
-    ) + rng.normal(0, 0.5, (len(times), 478, 2))
-    want = head_pose.fit_transforms(mesh, times)
-    smoother = faces.StreamingSmoother()
-    got = []
-    for i, time in enumerate(times):
-        ready = smoother.push(time, conventions.select(mesh[i], conventions.RIGID), i)
-        for item, *_ in ready:  # no later than it must, no earlier than it may
-            assert times[item] + faces.REACH_S < time
-        got += ready
-        assert len(got) == np.sum(times[: i + 1] + faces.REACH_S < time)
-    got += smoother.flush()
-    assert [item for item, *_ in got] == list(range(len(times)))
-    np.testing.assert_allclose([transform for _, transform, _ in got], want, rtol=1e-9, atol=1e-11)
-
-    landmarks = head_pose.apply_transforms(conventions.select(mesh), want)
-    maps = head_pose.fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
-    shape = head_pose.pose_shape(landmarks[:, : conventions.NUM_POSE], maps)
-    pose = [faces.Face(transform, motion, True).pose(shape) for _, transform, motion in got]
-    offline = head_pose.steady_pose(landmarks, want, times, np.ones(len(times), bool))
-    np.testing.assert_allclose(pose, offline, atol=1e-5)
+    detections = faces.detect_faces(frames(count, fps, times), mesh)
+    return faces.FaceTable(detections, fps, **options), mesh
 
 
 def test_look_ahead_is_bounded():
     made, mesh = table(None, 200)
     made.face(50)
-    assert 50 < mesh.calls <= 50 + faces.REACH_S * 25 + 2
+    assert 50 < mesh.calls <= 50 + head_pose.LOOK_AHEAD * 25 + 2
 
 
 def test_every_frame_has_its_place():
@@ -95,7 +57,7 @@ def test_first_pass_is_bounded_and_measured_only():
     made, mesh = table(lambda i: [] if i < 50 or i == 60 else [fakes.face_at(i)], 1000)
     candidates = made.first_pass(2.0)
     assert [c.index for c in candidates] == [i for i in range(50, 101) if i != 60]
-    assert mesh.calls < 110 + faces.REACH_S * 25
+    assert mesh.calls < 110 + head_pose.LOOK_AHEAD * 25
     assert candidates[0].landmarks.shape == (131, 2)
     made.face(300)
     assert len(candidates) == 50  # nothing is added later

@@ -1,4 +1,4 @@
-"""Real footage, the real face mesh and a random checkpoint, end to end."""
+"""End to end, with real footage, the real face detector and a random checkpoint."""
 
 import dataclasses
 import wave
@@ -27,7 +27,7 @@ def test_real_clip(shared_data, sampler, options, tmp_path, clip):
     assert summary.frames_generated == summary.frames
     reader = VideoReader(template)
     with FaceMesh(max_faces=4) as mesh:
-        table = faces.FaceTable(faces.look(reader, mesh), reader.info.fps)
+        table = faces.FaceTable(faces.detect_faces(reader, mesh), reader.info.fps)
         count, first = 0, next(iter(reader)).time
         for made, source in zip(VideoReader(out), reader, strict=False):
             window = (0, 0, *source.rgb.shape[:2])

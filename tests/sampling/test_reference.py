@@ -29,7 +29,7 @@ def still():
 SIZE = (fakes.WIDTH, fakes.HEIGHT)
 
 
-def test_of_equal_frames_the_first(still):
+def test_first_of_equal_frames_is_chosen(still):
     assert reference.choose_image(candidates(still), SIZE, FULL) == 0
     assert reference.choose_image(candidates(still[:1]), SIZE, FULL) == 0
 

@@ -90,13 +90,13 @@ def test_guidance_does_something(model, inputs):
 def test_frames_shard_over_devices(model, inputs):
     params, nets = model
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), (AxisType.Auto,) * 2)
-    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    replicated = NamedSharding(mesh, PartitionSpec())
     placed = {
-        k: jax.device_put(v, rows if k in ("masked", "landmarks") else everywhere)
+        k: jax.device_put(v, batch_sharding if k in ("masked", "landmarks") else replicated)
         for k, v in inputs.items()
     }
-    got = generate((jax.device_put(params, everywhere), nets), placed)
+    got = generate((jax.device_put(params, replicated), nets), placed)
     assert np.abs(got.astype(int) - generate(model, inputs)).max() <= 1
 
 

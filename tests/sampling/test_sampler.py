@@ -1,4 +1,4 @@
-"""From files to a file: length, size, rate, untouched pixels, gaps, leaks, memory."""
+"""`Sampler.generate`: length, size, rate, unchanged pixels, gaps, leaks, memory."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def make(sampler, options, tmp_path, name="out.mp4", mesh=None, **files):
 def table_of(template, mesh=None):
     reader = VideoReader(template)
     mesh = mesh or fakes.ScriptedMesh()
-    return faces.FaceTable(faces.look(reader, mesh), reader.info.fps)
+    return faces.FaceTable(faces.detect_faces(reader, mesh), reader.info.fps)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_variable_rate_is_kept(sampler, options, tmp_path):
     template = fakes.make_template(tmp_path / "t.mp4", 6, times=times)
     speech = fakes.make_speech(tmp_path / "s.wav", 0.5)
     out, _ = make(sampler, options, tmp_path, video=template, audio=speech)
-    want = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
-    assert [frame.time for frame in VideoReader(out)] == pytest.approx(want, abs=1e-3)
+    expected = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
+    assert [frame.time for frame in VideoReader(out)] == pytest.approx(expected, abs=1e-3)
 
 
 def test_only_the_mask_changes(sampler, options, tmp_path, template, speech):
@@ -78,7 +78,7 @@ def test_only_the_mask_changes(sampler, options, tmp_path, template, speech):
     assert summary.faces_missed == [] and not summary.template_damaged
 
 
-def test_template_runs_to_and_fro_and_is_detected_once(
+def test_template_plays_back_and_forth_and_is_detected_once(
     sampler, options, tmp_path, template, speech
 ):
     mesh = fakes.ScriptedMesh()
@@ -104,7 +104,7 @@ def test_same_seed_same_video_whatever_the_batch(sampler, options, tmp_path, tem
 
 
 def test_many_devices_agree_with_one(checkpoint, sampler, options, tmp_path, template, speech):
-    many = Sampler.load(checkpoint)
+    many = Sampler.from_pretrained(checkpoint)
     assert len(jax.devices()) == 8 and many.batch_size(options) == 8
     files = {"video": template, "audio": speech}
     one, several = (
@@ -128,7 +128,7 @@ def test_frames_without_a_face_pass_through(sampler, options, tmp_path, speech):
     assert same == [0, 1, *range(8, 22)]
     assert summary.faces_missed == [[0, 1], [8, 21]]
     assert summary.frames_interpolated == 1 and summary.frames_generated == 9
-    assert "no face in 16 frames (0-1, 8-21)" in summary.text()
+    assert "no face was found in 16 frames (0-1, 8-21)" in summary.text()
 
 
 def test_a_face_that_comes_after_the_speech(sampler, options, tmp_path):
@@ -155,7 +155,7 @@ def test_second_face(sampler, options, tmp_path, speech):
     out, _ = make(sampler, right, tmp_path, mesh=mesh, video=template, audio=speech)
     difference = (frames_of(out)[0] != frames_of(template)[0]).any(-1)
     assert difference[:, 112:].any() and not difference[:, :100].any()
-    with pytest.raises(UserError, match="--face=2"):
+    with pytest.raises(UserError, match=r"^face=2"):
         right = dataclasses.replace(options, face=2)
         make(sampler, right, tmp_path, mesh=mesh, video=template, audio=speech)
 
@@ -163,7 +163,7 @@ def test_second_face(sampler, options, tmp_path, speech):
 def test_template_that_is_cut_short(sampler, options, tmp_path, speech):
     template = cut(fakes.make_template(tmp_path / "t.mkv", 60, gop=6), 0.6)
     out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
-    assert summary.template_damaged and "cut short" in summary.text()
+    assert summary.template_damaged and "truncated or damaged" in summary.text()
     assert len(frames_of(out)) == summary.frames == summary.frames_generated == 25
 
 
@@ -187,8 +187,8 @@ def test_speech_decides_the_mouth(sampler, options, tmp_path, template):
     assert (made[0] != made[1]).any()
 
 
-def test_nothing_leaks_from_the_template_s_mouth(sampler, options, tmp_path, speech):
-    """After the first pass jaw, lips and mouth pixels may be anything: the mouth is the same."""
+def test_nothing_leaks_from_the_mouth_of_the_template(sampler, options, tmp_path, speech):
+    """Jaw, lips and pixels of the mouth after the first pass do not change the result."""
     count, known = 20, 8
     options = dataclasses.replace(options, first_pass=(known - 1) / 25)
     content = list(conventions.CONTENT)

@@ -21,6 +21,7 @@ def main(name: str, implementations: str) -> None:
     config = importlib.import_module(f"configs.{module}").get_config()
     config.stage = stage
     config.batch_size = 32
+    config.autoencoder.latent_mean, config.autoencoder.latent_std = (0.0,), (1.0,)
     config.mesh.fsdp = 4
     for implementation in implementations.split(","):
         config.denoiser.talkformer.implementation = implementation

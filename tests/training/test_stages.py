@@ -14,6 +14,7 @@ def tiny_config(stage, **changes):
     config.crop_size = 64
     config.region = (0.25, 0.0, 1.0, 1.0)
     config.autoencoder.layout = "taesd"
+    config.autoencoder.latent_mean, config.autoencoder.latent_std = (0.0,), (1.0,)
     config.denoiser.channels = (8, 16)
     config.denoiser.groups = 4
     config.denoiser.blocks = 1

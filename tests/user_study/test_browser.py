@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     a, b = clips.make_systems(root, CLIPS, seconds=1.2)
     persons = clips.make_truth(root / "persons", CLIPS)
     pairs, _ = study.find_pairs(str(a), str(b), str(persons), None)
-    key = study.make(pairs, root / "out", clips.SYSTEMS, list(PREFERRED), 2, 0, "A study")
+    key = study.write_study(pairs, root / "out", clips.SYSTEMS, list(PREFERRED), 2, 0, "A study")
     return root / "out" / "study", key
 
 
@@ -169,7 +169,7 @@ def test_a_rater_at_work(made, browser, server, tmp_path, where):
     rater.answer_with_the_mouse()  # both: begun for the third time
     rater.answer_with_keys()
     first = rater.script("return state.order")
-    part = answers.read_all([download(rater, tmp_path / "downloads", "save")], key)
+    part = answers.read_answers([download(rater, tmp_path / "downloads", "save")], key)
     assert [vote.replays for vote in part] == [2, 0] and part[0].seconds > 3
 
     # A closed tab goes on where it was.
@@ -180,11 +180,11 @@ def test_a_rater_at_work(made, browser, server, tmp_path, where):
     while not rater.find("end").is_displayed():
         rater.answer_with_keys()
     path = download(rater, tmp_path / "downloads", "save-end")
-    votes = answers.read_all([path], key)
+    votes = answers.read_answers([path], key)
     assert [vote.rater for vote in votes] == ["Zoë_the_1_"] * 6
     assert votes[:2] == part
     assert [vote.question for vote in votes] == ["sync"] * 3 + ["identity"] * 3
-    report = json.loads(json.dumps(rates.rates(votes, key)))
+    report = json.loads(json.dumps(rates.compute_rates(votes, key)))
     assert {q: r["share"]["value"] for q, r in report["questions"].items()} == {
         "sync": 1.0, "identity": 0.0,
     }  # fmt: skip

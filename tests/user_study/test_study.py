@@ -31,7 +31,9 @@ def folder(tmp_path_factory):
 def make(folder, out, seed=0, checks=2, truth=True):
     a, b = (str(folder / system) for system in clips.SYSTEMS)
     pairs, _ = study.find_pairs(a, b, str(folder / "persons") if truth else None, None)
-    return study.make(pairs, out, NAMES, QUESTIONS, checks, seed, "Which </script> is better?")
+    return study.write_study(
+        pairs, out, NAMES, QUESTIONS, checks, seed, "Which </script> is better?"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_copies_are_the_videos_themselves(folder, made):
 
 @pytest.mark.parametrize("pairs", [1, 2, 7, 20])
 def test_sides_are_balanced_and_random(pairs):
-    drawn = [study.draw(pairs, QUESTIONS, 5, random.Random(seed)) for seed in range(40)]
+    drawn = [study.draw_trials(pairs, QUESTIONS, 5, random.Random(seed)) for seed in range(40)]
     for trials in drawn:
         assert len(trials) == 2 * pairs + 5 == len({trial.id for trial in trials})
         assert sum(trial.check for trial in trials) == 5
@@ -132,7 +134,7 @@ def test_the_draw_needs_the_videos(folder, tmp_path):
     """Who has the page and the seed, but not the videos, cannot redo it."""
     pair = study.Pair("x", *(folder / system / "ben.mp4" for system in clips.SYSTEMS))
     other = study.Pair("x", pair.b, pair.a)
-    assert study.seeded([pair], 0, []).random() != study.seeded([other], 0, []).random()
+    assert study.make_random([pair], 0, []).random() != study.make_random([other], 0, []).random()
 
 
 def test_the_page_needs_no_network(made):
@@ -154,16 +156,16 @@ def test_pairs_are_found_by_name(folder, tmp_path):
     pairs, alone = study.find_pairs(a, str(some), None, None)
     assert [pair.clip for pair in pairs] == ["ben"] and alone == 2
     (some / "ben.mp4").write_bytes(b"x")
-    with pytest.raises(UserError, match="are both 'ben'"):
+    with pytest.raises(UserError, match="have the same name"):
         study.find_pairs(a, str(some), None, None)
-    with pytest.raises(UserError, match="nothing for 'anna/clip_one'"):
+    with pytest.raises(UserError, match="no file for 'anna/clip_one'"):
         study.find_pairs(a, b, str(_one(tmp_path, "ben")), None)
     with pytest.raises(UserError, match=r"--b=.* is not a folder"):
         study.find_pairs(a, str(tmp_path / "none"), None, None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"--a=.* holds none of"):
         study.find_pairs(str(tmp_path / "empty"), b, None, None)
-    with pytest.raises(UserError, match="pairs are found by name"):
+    with pytest.raises(UserError, match="give both the same names"):
         study.find_pairs(a, str(_one(tmp_path, "zoe")), None, None)
 
 
@@ -195,12 +197,12 @@ def test_videos_that_do_not_suit(folder, tmp_path, message):
     UNFIT[message](bad)
     pairs, _ = study.find_pairs(str(folder / clips.SYSTEMS[0]), str(bad.parent), None, None)
     with pytest.raises(UserError, match=message):
-        study.make(pairs, tmp_path / "out", NAMES, QUESTIONS, 0, 0, "t")
+        study.write_study(pairs, tmp_path / "out", NAMES, QUESTIONS, 0, 0, "t")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_a_study_is_not_overwritten(folder, made):
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         make(folder, made[0])
 
 
@@ -208,7 +210,7 @@ def test_videos_of_the_real_person(folder, tmp_path):
     """They are copied without their sound."""
     a, b = (str(folder / system) for system in clips.SYSTEMS)
     pairs, _ = study.find_pairs(a, b, a, 1)
-    study.make(pairs, tmp_path, NAMES, ["identity"], 0, 0, "t")
+    study.write_study(pairs, tmp_path, NAMES, ["identity"], 0, 0, "t")
     (trial,) = on_page(tmp_path)["trials"]
     with av.open(str(tmp_path / "study" / trial["truth"])) as video:
         assert not video.streams.audio and video.streams.video

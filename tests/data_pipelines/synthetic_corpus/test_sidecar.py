@@ -44,7 +44,7 @@ def test_the_files_are_the_same_byte_for_byte(tmp_path):
 
 def test_the_evaluator_reads_the_closures(tmp_path):
     sidecar.save_truth(tmp_path / "a.mp4", truth())
-    assert closures.read(tmp_path / "a.mp4").tolist() == [[0.01, 0.08]]
+    assert closures.read_closures(tmp_path / "a.mp4").tolist() == [[0.01, 0.08]]
 
 
 def test_a_clip_is_finished_when_all_of_it_is_there_and_to_the_plan(tmp_path):

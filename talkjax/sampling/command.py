@@ -1,0 +1,207 @@
+"""Makes the person of a template video or photograph say a speech track.
+
+    uv run sample.py
+    uv run sample.py --video=V --audio=A --out=O.mp4
+    uv run sample.py --image=I --audio=A --out=O.mp4 --checkpoint=DIR
+
+The output is as long as the speech, has the size and frame rate of the template, carries the speech
+track unchanged, and differs from the template only around the mouth. The defaults are part of the
+package: the video of an avatar, a spoken sentence and a checkpoint that was trained on such
+avatars. Without --out, the result is out/demo.mp4, with a contact sheet beside it.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from talkjax import commands, files, media
+from talkjax.errors import UserError
+
+if TYPE_CHECKING:
+    from talkjax.metrics.run_sheet import RunSheet
+
+_OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
+_FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
+_OPTIONS = (
+    "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
+    "lossless",
+)  # fmt: skip
+
+
+def make_parser() -> commands.Parser:
+    """Creates the parser of the command line."""
+    parser = commands.Parser(
+        __doc__,
+        epilog="Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 "
+        "or give --no_compilation_cache to turn this off.",
+    )
+    add = parser.add_argument
+    # fmt: off
+    add("--video", metavar="FILE",
+        help="template video, which is played back and forth if it is shorter than the speech")
+    add("--image", metavar="FILE",
+        help="template photograph (PNG, JPEG, WebP or BMP) instead of a video")
+    add("--audio", metavar="FILE", help="speech: any audio or video file")
+    add("--out", metavar="FILE",
+        help=f"output file: .mp4, .m4v, .mov or .mkv (default: {_OUT})")
+    add("--checkpoint", metavar="DIR",
+        help="folder of exported weights, directory of a training run, or id (owner/name) of a "
+        "Hugging Face repository (default: the bundled checkpoint)")
+    add("--sheet", metavar="FILE",
+        help="write a contact sheet (.png) of the first 20 seconds "
+        f"(default without --out: {_SHEET})")
+    add("--steps", type=int, default=10, metavar="N",
+        help="number of denoising steps (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="S",
+        help="seed of the initial noise (default: %(default)s)")
+    add("--face", default="largest", metavar="WHICH",
+        help="which face to use: 'largest', or its number from left to right, from 0 "
+        "(default: %(default)s)")
+    add("--landmark_guidance", type=float, default=1.0, metavar="X",
+        help="scale of classifier-free guidance by the landmarks; 1 turns it off "
+        "(default: %(default)s)")
+    add("--reference_guidance", type=float, default=1.0, metavar="X",
+        help="scale of classifier-free guidance by the reference image; 1 turns it off. Two "
+        "different scales need up to 3 network passes per step (default: %(default)s)")
+    add("--eta", type=float, default=0.0, metavar="X",
+        help="randomness of DDIM, from 0 (deterministic) to 1 (default: %(default)s)")
+    add("--batch", type=int, default=0, metavar="N",
+        help="number of frames per batch; 0 chooses by the device (default: %(default)s)")
+    add("--crf", type=float, default=18.0, metavar="X",
+        help="H.264 quality, from 0 (best) to 51 (default: %(default)s)")
+    add("--lossless", action="store_true", help="write RGB without loss; the file is large")
+    add("--summary", metavar="FILE", help="write a summary of the run as JSON")
+    add("--quiet", action="store_true", help="show no progress bar and no summary")
+    add("--no_compilation_cache", action="store_true", help="compile again in every run")
+    # fmt: on
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; `argv` does not include the program's name."""
+    arguments = make_parser().parse_args(argv)
+    with _flags_in_errors(vars(arguments)):
+        _generate(arguments)
+
+
+def run() -> NoReturn:
+    """Runs the command on the arguments of the program."""
+    commands.run(main)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    start = time.monotonic()
+    check_arguments(arguments)
+    media.check_packages()
+    from talkjax.media.container import check_local_file
+
+    for path in filter(None, (arguments.video, arguments.image, arguments.audio)):
+        check_local_file(path)
+
+    from talkjax.sampling import Options, Sampler, bundled, compile_cache
+
+    if not (arguments.video or arguments.image):
+        arguments.video = bundled.template()
+    audio = arguments.audio or bundled.speech()
+    checkpoint = arguments.checkpoint or bundled.checkpoint()
+    out, sheet_file = arguments.out or _OUT, arguments.sheet
+    if not arguments.out:
+        _make_folder(_OUT.parent)
+        if not sheet_file and importlib.util.find_spec("matplotlib"):  # of the extra `eval`
+            sheet_file = _SHEET
+    if not arguments.no_compilation_cache:
+        compile_cache.enable()
+    imported = time.monotonic()
+    sampler = Sampler.from_pretrained(checkpoint)
+    loaded = time.monotonic()
+    sheet = None
+    if sheet_file:
+        from talkjax.metrics.run_sheet import RunSheet
+
+        sheet = RunSheet()
+    summary = sampler.generate(
+        video=arguments.video,
+        image=arguments.image,
+        audio=audio,
+        out=out,
+        options=Options(**{name: getattr(arguments, name) for name in _OPTIONS}),
+        progress=not arguments.quiet,
+        callback=sheet.add_frame if sheet else None,
+    )
+    summary.phases |= {"importing": imported - start, "loading": loaded - imported}
+    if sheet:
+        with summary.phase("sheet"):
+            _write_sheet(sheet, sheet_file, arguments, out)
+    if arguments.summary:
+        files.write_json(arguments.summary, summary.as_dict())
+    if not arguments.quiet:
+        print(summary.text())
+        if sheet:
+            print(f"{os.fsdecode(sheet_file)}: template, result, sound and mouth opening")
+
+
+@contextlib.contextmanager
+def _flags_in_errors(names: Iterable[str]) -> Iterator[None]:
+    """Writes the parameters that a library error names as flags: `steps=0` becomes `--steps=0`."""
+    try:
+        yield
+    except UserError as error:
+        parameter = re.compile(rf"(?<![^\s(])({'|'.join(names)})=")
+        raise UserError(parameter.sub(r"--\1=", str(error))) from error
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Checks what can be checked before anything is loaded.
+
+    Raises:
+      UserError: Options contradict each other, or a file cannot be written.
+    """
+    for name in _FILES:
+        if getattr(arguments, name) == "":
+            raise UserError(f"--{name} is empty; name a file, or leave the flag out")
+    if arguments.video is not None and arguments.image is not None:
+        raise UserError("two templates are given; give either --video=FILE or --image=FILE")
+    for name in ("summary", "sheet"):
+        path = getattr(arguments, name)
+        if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
+            raise UserError(f"{path}: its directory is missing or not writable")
+    if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
+        raise UserError(f"{arguments.sheet}: --sheet must end in .png")
+    if arguments.sheet and os.path.isdir(arguments.sheet):
+        raise UserError(f"{arguments.sheet}: is a directory; give the name of a file")
+    both = arguments.sheet, arguments.image
+    if all(path and os.path.exists(path) for path in both) and os.path.samefile(*both):
+        raise UserError(f"{arguments.sheet}: is an input as well; give another --sheet")
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates the folder of the default output."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be created ({error.strerror}); give --out=FILE"
+        ) from error
+
+
+def _write_sheet(
+    sheet: "RunSheet", path: str | Path, arguments: argparse.Namespace, out: str | Path
+) -> None:
+    """Draws and writes the contact sheet of a finished run."""
+    from talkjax.pictures import write_png
+    from talkjax.sampling import pipeline, template
+
+    shown = template.open_template(arguments.video, arguments.image)
+    with pipeline.make_detector(arguments.face) as detector:
+        image = sheet.draw(shown, out, detector)
+    write_png(path, image)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,64 @@
+"""Options of sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from talkjax.errors import UserError
+from talkjax.media import tracking
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of sampling.
+
+    Attributes:
+      steps: Number of DDIM steps.
+      seed: Seed of the clip's initial noise.
+      face: "largest", or the number of a face from left to right, see `tracking.parse_face`.
+      landmark_guidance: Scale of classifier-free guidance by the landmarks. 1 is no guidance and
+        the fastest.
+      reference_guidance: Scale of classifier-free guidance by the reference image, as above.
+      eta: 0 is deterministic DDIM, 1 is as random as DDPM.
+      batch: Number of frames per batch over all devices; 0 chooses by the kind of device.
+      crf: Quality of the H.264 output, from 0 (best) to 51.
+      lossless: Whether to write RGB without loss, for tests.
+      first_pass: Seconds of the template, from the first face on, that references are chosen from.
+      pixel_cache: Bytes of decoded frames that the ping-pong may keep.
+    """
+
+    steps: int = 10
+    seed: int = 0
+    face: str | int = "largest"
+    landmark_guidance: float = 1.0
+    reference_guidance: float = 1.0
+    eta: float = 0.0
+    batch: int = 0
+    crf: float = 18.0
+    lossless: bool = False
+    first_pass: float = 10.0
+    pixel_cache: int = 256 << 20
+
+    def check(self, max_steps: int) -> None:
+        """Checks that every value is in its range.
+
+        Args:
+          max_steps: Number of steps of the checkpoint's noise schedule.
+
+        Raises:
+          UserError: A value is out of range.
+        """
+        limits = {
+            "steps": (1, max_steps),
+            "seed": (0, 2**32 - 1),
+            "landmark_guidance": (0, 100),
+            "reference_guidance": (0, 100),
+            "eta": (0, 1),
+            "batch": (0, 4096),
+            "crf": (0, 51),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name}={value} is out of range; give {low} to {high}")
+        tracking.parse_face(self.face)
