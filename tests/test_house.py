@@ -94,6 +94,8 @@ def _defined(tree):
 def _resolves(name):
     """Whether a dotted name is a module of this repository or something defined in one."""
     path, parts = ROOT, name.split(".")
+    if parts[0] == "talkjax" and parts[1] in OURS:  # how the installed package has them
+        parts = parts[1:]
     while parts and (path / parts[0]).is_dir():
         path /= parts.pop(0)
     if parts and (path / f"{parts[0]}.py").is_file():
