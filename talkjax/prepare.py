@@ -1,7 +1,7 @@
 """The console command talkjax-prepare, which prepares footage for training.
 
 The pipelines are a folder of the repository, `data_pipelines`. The installed package has them as
-`talkjax.data_pipelines`.
+a subpackage of talkjax.
 """
 
 import importlib

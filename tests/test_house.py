@@ -94,8 +94,6 @@ def _defined(tree):
 def _resolves(name):
     """Whether a dotted name is a module of this repository or something defined in one."""
     path, parts = ROOT, name.split(".")
-    if parts[0] == "talkjax" and parts[1] in OURS:  # how the installed package has them
-        parts = parts[1:]
     while parts and (path / parts[0]).is_dir():
         path /= parts.pop(0)
     if parts and (path / f"{parts[0]}.py").is_file():
@@ -146,7 +144,7 @@ def _names_in_prose(path):
 
 
 def test_names_in_prose_resolve():
-    """Names of this project in backticks resolve, with or without the package before them."""
+    """Names of this project in backticks, whole, or short where a file imports their module."""
     wrong = [
         f"{path.relative_to(ROOT)}:{number}: {name}"
         for path in files(".py", ".md", ".toml")
