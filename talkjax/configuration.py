@@ -61,7 +61,9 @@ def default_config() -> ConfigDict:
     c.denoiser.blocks = 2
     c.denoiser.attention = ()  # one flag per resolution; empty: attention at all of them
     c.denoiser.groups = 32
-    c.denoiser.skip_after_attention = False  # True: as in diffusers
+    # Whether skip connections leave after the attention. After 2,000 steps of stage diffusion the
+    # held-out loss was 0.2552 with True and 0.2607 with False (one seed).
+    c.denoiser.skip_after_attention = True
     c.denoiser.remat = "products"  # rematerialisation: none, products or full
     c.denoiser.talkformer = ConfigDict()
     c.denoiser.talkformer.heads = 8

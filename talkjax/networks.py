@@ -112,7 +112,11 @@ class Networks:
 
 
 def make_networks(config: Mapping[str, Any]) -> Networks:
-    """Makes the networks of a configuration (`talkjax.configuration.default_config`).
+    """Makes the networks of a configuration.
+
+    Args:
+      config: All fields of `talkjax.configuration.default_config`; `with_defaults` completes the
+        `config.json` of an earlier version.
 
     Raises:
       ValueError: Sizes do not fit each other, or a name is unknown.
@@ -164,8 +168,7 @@ def _make_denoiser(
         attention=tuple(config["attention"]),
         groups=config["groups"],
         remat=config["remat"],
-        # Checkpoints of earlier versions lack this field.
-        skip_after_attention=config.get("skip_after_attention", False),
+        skip_after_attention=config["skip_after_attention"],
     )
     return unet.UNet(unet_config, dtype=dtype)
 
@@ -177,7 +180,7 @@ def make_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.
       ValueError: The kind or the size is unknown.
     """
     kind, size = config["kind"], config["size"]
-    shared = {"dtype": dtype, "remat": config.get("remat", False)}
+    shared = {"dtype": dtype, "remat": config["remat"]}
     if kind == "taesd":
         return taesd.TAESD(**taesd.LAYOUTS[config["layout"]], **shared)
     if kind == "kl":

@@ -7,6 +7,7 @@ import pytest
 
 from configs import base_256, demo_64, demo_128, person_128
 from talkjax import networks
+from talkjax.configuration import with_defaults
 from talkjax.conventions import MASK, masked_slices
 from talkjax.training import stages
 
@@ -69,7 +70,7 @@ def test_the_config_of_an_earlier_version_makes_its_networks(repository):
     config = json.loads((repository / "talkjax/assets/demo_128/config.json").read_text())
     config["denoiser"].pop("skip_after_attention", None)
     config["autoencoder"].pop("remat", None)
-    nets = networks.make_networks(config)
+    nets = networks.make_networks(with_defaults(config))
     assert nets.latent_shape == (10, 14, 16) and nets.prediction == "v"
     # It was trained with skip connections that leave before the attention.
     assert not nets.denoiser.config.skip_after_attention

@@ -313,28 +313,40 @@ _TAKEN = {
 }
 
 
-def load_sources(sources: Mapping[str, str]) -> Params:
+# Fields of `denoiser` that change what its parameters mean but not their names and shapes.
+_MEANING = ("groups", "skip_after_attention")
+
+
+def load_sources(sources: Mapping[str, str], denoiser: Mapping[str, Any] | None = None) -> Params:
     """Loads the networks that a run starts from.
 
     Args:
       sources: `config.init_from`: {field: directory of a run or of an export, or ""}.
+      denoiser: `config.denoiser`, with which that of a source must be compatible, or None.
 
     Returns:
       {network: params}, numpy.
 
     Raises:
-      UserError: A source does not exist, is damaged, or lacks the network that its field names.
+      UserError: A source does not exist, is damaged, lacks the network that its field names, or has
+        a denoiser whose parameters mean something else.
     """
     networks: Params = {}
     for field, taken in _TAKEN.items():
         if not (path := sources.get(field, "")):
             continue
-        found, _, _ = runs.load_weights(path)
+        found, config, _ = runs.load_weights(path)
         if taken[0] not in found:
             raise UserError(
                 f"init_from.{field}={path} has no network {taken[0]!r} (it has "
                 f"{', '.join(sorted(found))}); use the field init_from.NAME of a network it has"
             )
+        for name in _MEANING if denoiser is not None and "denoiser" in taken else ():
+            if config["denoiser"][name] != denoiser[name]:
+                raise UserError(
+                    f"init_from.{field}={path} has denoiser.{name}={config['denoiser'][name]}, and "
+                    f"this run {denoiser[name]}; set --config.denoiser.{name} to the same value"
+                )
         networks |= {name: found[name] for name in taken if name in found}
     return networks
 

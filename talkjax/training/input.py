@@ -90,7 +90,7 @@ def load_initial_networks(config: Any) -> Params:
     Raises:
       UserError: A file or folder does not exist, is damaged, or is of another kind.
     """
-    return published_weights(config) | checkpoints.load_sources(config.init_from)
+    return published_weights(config) | checkpoints.load_sources(config.init_from, config.denoiser)
 
 
 def published_weights(config: Any) -> Params:

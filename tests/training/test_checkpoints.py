@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from talkjax import runs, weights
+from talkjax.configuration import with_defaults
 from talkjax.errors import UserError
 from talkjax.export import export
 from talkjax.training import checkpoints
@@ -201,6 +202,18 @@ def test_nothing_to_export(tmp_path):
     with pytest.raises(UserError, match="no checkpoint yet"):
         export(tmp_path / "out", run=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("field", "value"), [("skip_after_attention", False), ("groups", 1)])
+def test_a_denoiser_whose_parameters_mean_something_else_is_refused(tmp_path, field, value):
+    """Such parameters have the same names and shapes, so nothing else would notice."""
+    save_run(tmp_path)
+    config = runs.read_config(tmp_path)
+    mine = with_defaults(config)["denoiser"]
+    assert checkpoints.load_sources({"diffusion": str(tmp_path)}, mine)
+    runs.write_config(tmp_path, {**config, "denoiser": {**mine, field: value}})
+    with pytest.raises(UserError, match=rf"denoiser\.{field}={value}, and .*set --config"):
+        checkpoints.load_sources({"diffusion": str(tmp_path)}, mine)
 
 
 def start_from(fresh, **sources):
