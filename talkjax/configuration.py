@@ -213,9 +213,25 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return _merged(before.to_dict(), config)
 
 
+def keep_earlier_behaviour(config: ConfigDict, saved: Mapping[str, Any]) -> None:
+    """Lets a run that an earlier version started resume as it was, with today's files of configs/.
+
+    Args:
+      config: The configuration to resume with, changed in place: fields whose default has changed
+        what is computed, and which the run does not have, take their earlier value.
+      saved: The run's `config.json`.
+    """
+    saved = ConfigDict(dict(saved))
+    for name, value in _BEFORE.items():
+        if _has(config, name) and not _has(saved, name):
+            config.update_from_flattened_dict({name: value})
+
+
 def _has(config: ConfigDict, name: str) -> bool:
     *parents, last = name.split(".")
     for parent in parents:
+        if parent not in config:
+            return False
         config = config[parent]
     return last in config
 

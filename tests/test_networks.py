@@ -44,6 +44,7 @@ def test_sizes_and_a_joint_step_without_weights(config, total, denoiser):
     """The paper-size model, bf16 and all, is traced on any machine in seconds."""
     config = config.get_config()
     config.stage = "joint"
+    config.autoencoder.latent_mean, config.autoencoder.latent_std = (0.0,), (1.0,)
     batch = abstract_batch(networks.make_networks(config))
     stage = stages.make_stage(config)
     params = jax.eval_shape(stage.init, jax.random.key(0), batch)

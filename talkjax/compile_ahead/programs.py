@@ -20,6 +20,8 @@ from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
 
 SAMPLING_STEPS = 10  # the default of sample.py
+# The values of latent statistics, which come with data or weights, do not matter here.
+_ANY_STATISTICS = {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +114,7 @@ def training_program(config: Any, devices: list[Any], name: str = "train") -> Pr
         program.
       ValueError: The config does not describe a stage.
     """
-    # The values of latent statistics do not matter here.
-    config = updated(config, {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)})
+    config = updated(config, _ANY_STATISTICS)
     planned = plan.make_plan(config, stages.make_stage(config), batch_shapes(config), devices)
     if name not in planned.programs:
         raise UserError(
@@ -163,7 +164,7 @@ def sample_program(config: Any, devices: list[Any], steps: int = SAMPLING_STEPS)
     Raises:
       UserError: The frames cannot be distributed evenly over the devices.
     """
-    frames = config.batch_size
+    frames, config = config.batch_size, updated(config, _ANY_STATISTICS)
     whole, evaluation = _lower_sampling(config, devices, frames, steps)
     flops = _sample_flops(_one_sample(config), steps) * frames
     return Program(whole, frames, flops, repeats=steps, body=evaluation)

@@ -70,9 +70,12 @@ def main(argv: Sequence[str]) -> None:
     if given.distributed:
         processes.join(given.heartbeat_timeout)  # before anything asks for devices
 
-    from talkjax.training import input, loop, stages  # these import JAX
+    from talkjax import files, runs  # these import JAX
+    from talkjax.training import input, loop, stages
 
     make_data = input.make_datasets(config)
+    if (files.as_path(given.workdir) / runs.CONFIG_FILE).exists():
+        configuration.keep_earlier_behaviour(config, runs.read_config(given.workdir))
     config = FrozenConfigDict(input.with_latent_statistics(config, given.workdir))
     input.check_data(config)
     try:

@@ -80,7 +80,7 @@ def test_wrong_sizes_are_refused(golden):
     model, params, _ = golden
     with pytest.raises(ValueError, match="multiples of 4"):
         model.apply({"params": params}, jnp.zeros((1, 16, 18, 3)), method="encode")
-    with pytest.raises(ValueError, match="no autoencoder"):
+    with pytest.raises(ValueError, match="unknown autoencoder size"):
         autoencoder.size_arguments("huge")
-    with pytest.raises(ValueError, match="no autoencoder"):
+    with pytest.raises(ValueError, match="unknown autoencoder size"):
         autoencoder.size_arguments("tiny", f=16)

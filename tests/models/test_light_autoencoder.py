@@ -52,7 +52,7 @@ def test_an_untrained_posterior_lets_the_means_through():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match="no light autoencoder"):
+    with pytest.raises(ValueError, match="unknown light autoencoder size"):
         light_autoencoder.size_arguments("large")
     with pytest.raises(ValueError, match="f=16"):
         light_autoencoder.size_arguments("small", 16)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkjax import runs, weights
-from talkjax.configuration import with_defaults
+from talkjax.configuration import keep_earlier_behaviour, with_defaults
 from talkjax.errors import UserError
 from talkjax.export import export
 from talkjax.training import checkpoints
@@ -267,6 +267,11 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path):
     config = toy.config().to_dict()
     del config["denoiser"], config["max_skipped_in_a_row"]
     runs.write_config(tmp_path, config)
-    checkpoints.check_config(tmp_path, toy.config())
+    new = toy.config()
+    assert new.denoiser.skip_after_attention  # the default has changed what is computed
+    keep_earlier_behaviour(new, runs.read_config(tmp_path))
+    assert not new.denoiser.skip_after_attention
+    checkpoints.check_config(tmp_path, new)
+    new.denoiser.blocks = 3
     with pytest.raises(UserError, match=r"denoiser\.blocks was 2, is 3"):
-        checkpoints.check_config(tmp_path, toy.config(**{"denoiser.blocks": 3}))
+        checkpoints.check_config(tmp_path, new)
