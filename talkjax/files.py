@@ -19,17 +19,17 @@ class WriteError(UserError, OSError):
 
 
 def as_path(path: PathLike) -> epath.Path:
-    """A path as `etils.epath.Path`, which has pathlib's interface for gs:// and s3://, too."""
+    """Returns an `etils.epath.Path`, which has pathlib's interface for gs:// and s3://, too."""
     return epath.Path(path)
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path names a bucket, which has no file descriptors, maps or directories."""
+    """Returns whether a path is in a bucket, where nothing can be appended to or memory-mapped."""
     return "://" in os.fspath(path)
 
 
 def absolute(path: PathLike) -> epath.Path:
-    """The path with the working directory before it, as Orbax wants it; a bucket's as it is."""
+    """Returns an absolute path, as Orbax requires it; the address of a bucket stays as it is."""
     return as_path(path) if is_remote(path) else as_path(os.path.abspath(path))
 
 
@@ -107,5 +107,5 @@ def read_json_object(path: PathLike, remedy: str) -> dict[str, Any]:
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """An exception's message on one line of at most `most` characters."""
+    """Returns an exception's message on one line of at most `most` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__

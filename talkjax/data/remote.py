@@ -7,7 +7,7 @@ bucket (gs://, s3://, ...) is fetched file by file, once, into
 
 or below the folder that the environment variable TALKJAX_DATA_CACHE names. A copy appears complete
 or not at all, and counts as long as its size and time of change are those in the bucket, so an
-interrupted download goes on with the first file that is missing. Files that are small and read
+interrupted download resumes at the first file that is missing. Files that are small and read
 whole (`dataset_info.json`, `index.json`, `latents.json`) are not copied.
 
 ArrayRecord's own reader can open gs:// on Linux, but no other bucket, and without credentials it

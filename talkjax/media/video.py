@@ -182,7 +182,7 @@ class VideoReader:
     """
 
     def __init__(self, path: PathLike) -> None:
-        """Raises `UserError` if the file is no readable video (see `probe`)."""
+        """Raises `UserError` if the file is not a readable video (see `probe`)."""
         self.path = path
         self.info, self._how, stored = _probe(path)
         self._convert = pixels.RgbReader(*stored, matrix_tag=self.info.colorspace)

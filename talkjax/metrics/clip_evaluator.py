@@ -149,7 +149,7 @@ class ClipEvaluator:
         self, measured: Measurement, truth: Measurement, comparison: Comparison
     ) -> Numbers:
         pairs = measure.match_frames(truth, measured)
-        # The model was given this frame as its reference image, so it is no test in any row.
+        # The model was given this frame as its reference image, so it does not count in any row.
         pairs.pop(self.videos.reference_frame(comparison.truth), None)
         size = self.videos.crop_size
         same_size = np.array_equal(measured.size, truth.size)

@@ -89,7 +89,7 @@ def open_manager(
       workdir: The run's directory; with several processes, one that all of them see.
       keep_latest: How many of the newest checkpoints are kept.
       keep_best: How many of those with the lowest loss are kept besides.
-      losses: {step: evaluation loss}. The caller goes on adding to it.
+      losses: {step: evaluation loss}. The caller may add to it later.
     """
     kept = policies.AnyPreservationPolicy(
         [policies.LatestN(keep_latest), _LowestLoss({} if losses is None else losses, keep_best)]

@@ -77,7 +77,7 @@ def make_sync_stage(config: Mapping[str, Any]) -> Stage:
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         lips = sync_augment.distort(stream(key, "distort"), batch["lips"], size, augment)
         loss, metrics = terms(params, batch, lips)
-        plain = sync_expert.network_images(batch["lips"], size)  # noise is no motion
+        plain = sync_expert.network_images(batch["lips"], size)  # noise must not count as motion
         return loss, {**metrics, "lips_change": network_change(plain)}
 
     def eval_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -181,7 +181,7 @@ def make_find_problem(
     """Tells from a logged row, after `patience` steps, that the loss is at chance, and why."""
 
     def find_problem(row: dict[str, float]) -> str | None:
-        # A loss that is NaN is no business of this one.
+        # A loss that is NaN is reported elsewhere.
         if row["step"] < patience or not row["matching"] > _LEFT * chance_loss:
             return None
         reason = _reason(row, chance_accuracy)

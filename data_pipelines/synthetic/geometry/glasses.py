@@ -44,7 +44,7 @@ def make_glasses(kind: str, points: np.ndarray, surface: np.ndarray) -> list[Mes
     """Makes a frame that rests on the nose and the ears.
 
     Args:
-      kind: A key of `FRAMES`; any other value is no frame.
+      kind: A key of `FRAMES`; any other value means no glasses.
       points: The face's landmarks at rest, (478, 3).
       surface: The head's skin, which the frame must not touch, (V, 3).
     """
