@@ -143,8 +143,10 @@ def dots(jaxpr):
     for eqn in jaxpr.eqns:
         if eqn.primitive is jax.lax.dot_general_p:
             yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
-            yield from dots(inner)
+        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)  # a closed jaxpr holds an open one
+            if hasattr(inner, "eqns"):
+                yield from dots(inner)
 
 
 def test_coordinates_come_from_products_of_full_precision():
