@@ -282,7 +282,7 @@ def test_real_recordings(shared_data):
         "clips/square_590_25fps.mp4": 5.01551,
     }
     for name, length in seconds.items():
-        # FFmpeg before version 8 plays 22 samples of padding at the end of the mp4.
+        # FFmpeg before version 9 plays 22 samples of padding at the end of the mp4.
         tolerance = 6e-4 if name.endswith(".mp4") else 1e-5
         assert audio.audio_duration(data / name) == pytest.approx(length, abs=tolerance)
         samples = len(audio.load_audio(data / name))
