@@ -10,7 +10,7 @@ from tests.sampling import fakes
 
 
 def clip(n=60, noise=0.0, seed=0):
-    """((n, 131, 2) landmarks in crop coordinates, transforms, times) of a slowly turning head."""
+    """((n, 131, 2) landmarks in crop coordinates, times) of a head that turns slowly to a side."""
     rng = np.random.default_rng(seed)
     shape = rng.uniform(0.2, 0.8, (131, 2))
     places = conventions.positions(conventions.RIGID)
@@ -19,14 +19,15 @@ def clip(n=60, noise=0.0, seed=0):
     turn = 0.05 * np.sin(2 * np.pi * times / 8)
     maps = np.zeros((n, 2, 3))
     maps[:, 0, 0], maps[:, 1, 1] = 1 - turn**2, 1
-    maps[:, 0, 1], maps[:, 0, 2] = turn, turn / 2
+    maps[:, 0, 2] = turn**2 / 2
     landmarks = head_pose.apply_transforms(np.broadcast_to(shape, (n, 131, 2)), maps)
-    transforms = np.broadcast_to([[0.01, 0.0, -1.0], [0.0, 0.01, -0.5]], (n, 2, 3))
-    return landmarks + rng.normal(0, noise, landmarks.shape), transforms, times
+    crops = head_pose.fit_similarity(landmarks[:, places])
+    landmarks = head_pose.apply_transforms(landmarks, head_pose.transforms_from_parameters(crops))
+    return landmarks + rng.normal(0, noise, landmarks.shape), times
 
 
 def test_affine_fit_is_exact_for_affine_motion():
-    landmarks, _, _ = clip()
+    landmarks, _ = clip()
     maps = head_pose.fit_affine(landmarks[:, conventions.positions(conventions.RIGID)])
     back = head_pose.pose_shape(landmarks)
     there = head_pose.apply_transforms(np.broadcast_to(back, (len(maps), *back.shape)), maps)
@@ -34,32 +35,32 @@ def test_affine_fit_is_exact_for_affine_motion():
 
 
 def test_normalized_pose_follows_the_head():
-    landmarks, transforms, times = clip()
-    normalized = head_pose.normalize_pose(landmarks, transforms, times, np.ones(len(times), bool))
+    landmarks, times = clip()
+    normalized = head_pose.normalize_pose(landmarks, times, np.ones(len(times), bool))
     assert normalized.shape == (60, 74, 2) and normalized.dtype == np.float32
     np.testing.assert_allclose(normalized[20:40], landmarks[20:40, :74], atol=2e-3)
 
 
 def test_normalized_pose_ignores_jaw_and_lips_altogether():
-    landmarks, transforms, times = clip()
+    landmarks, times = clip()
     moved = landmarks.copy()
     moved[:, conventions.NUM_POSE :] += np.random.default_rng(1).normal(0, 1, (60, 57, 2))
     found = np.ones(60, bool)
     assert np.array_equal(
-        head_pose.normalize_pose(landmarks, transforms, times, found),
-        head_pose.normalize_pose(moved, transforms, times, found),
+        head_pose.normalize_pose(landmarks, times, found),
+        head_pose.normalize_pose(moved, times, found),
     )
 
 
 def test_a_detectors_echo_of_the_mouth_does_not_get_through():
     """Pose points that tremble with the opening, as FaceMesh's do, come out still."""
-    landmarks, transforms, times = clip()
+    landmarks, times = clip()
     opening = np.sin(2 * np.pi * 4 * times)  # four syllables a second
     rng = np.random.default_rng(2)
     echo = 0.004 * opening[:, None, None] * rng.normal(0, 1, (1, 74, 2))
     landmarks[:, :74] += echo
-    normalized = head_pose.normalize_pose(landmarks, transforms, times, np.ones(60, bool))
-    quiet = head_pose.normalize_pose(clip()[0], transforms, times, np.ones(60, bool))
+    normalized = head_pose.normalize_pose(landmarks, times, np.ones(60, bool))
+    quiet = head_pose.normalize_pose(clip()[0], times, np.ones(60, bool))
     left = (normalized - quiet) - (normalized - quiet).mean(0)
     share = (
         np.abs(np.einsum("nkd,n->kd", left, opening)).mean()
@@ -89,8 +90,8 @@ def test_smoothing_keeps_a_constant_and_damps_noise():
 
 @pytest.mark.parametrize("found", [np.zeros(60, bool), np.arange(60) % 2 == 0])
 def test_shape_comes_from_measured_frames_or_any(found):
-    landmarks, transforms, times = clip()
-    assert np.isfinite(head_pose.normalize_pose(landmarks, transforms, times, found)).all()
+    landmarks, times = clip()
+    assert np.isfinite(head_pose.normalize_pose(landmarks, times, found)).all()
 
 
 def gaussian_average(values, times, sigma):
@@ -150,7 +151,7 @@ def test_streaming_head_pose_equals_that_of_the_whole_clip(steps, turn, seed):
     landmarks = head_pose.apply_transforms(conventions.select(mesh), transforms)
     shape = head_pose.pose_shape(landmarks)
     pose = head_pose.apply_transforms(np.repeat(shape[None], len(times), 0), motions)
-    whole = head_pose.normalize_pose(landmarks, transforms, times, np.ones(len(times), bool))
+    whole = head_pose.normalize_pose(landmarks, times, np.ones(len(times), bool))
     np.testing.assert_allclose(pose, whole, atol=1e-5)
 
 

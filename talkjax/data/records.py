@@ -82,9 +82,7 @@ def with_normalized_pose(record: ClipRecord) -> ClipRecord:
     Measured pose points move with the mouth, so networks get `talkjax.head_pose.normalize_pose`.
     Shards keep what was measured.
     """
-    pose = head_pose.normalize_pose(
-        record.frame_landmarks, record.transforms, record.timestamps, record.face_found
-    )
+    pose = head_pose.normalize_pose(record.frame_landmarks, record.timestamps, record.face_found)
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND
     # The ticks' landmarks were interpolated linearly between frames, and so are these.
     right = np.clip(np.searchsorted(record.timestamps, ticks), 1, max(len(pose) - 1, 1))

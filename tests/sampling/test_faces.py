@@ -24,7 +24,7 @@ def table(script, count, fps=25.0, times=None, **options):
 def test_look_ahead_is_bounded():
     made, mesh = table(None, 200)
     made.face(50)
-    assert 50 < mesh.calls <= 50 + head_pose.LOOK_AHEAD * 25 + 2
+    assert 50 < mesh.calls <= 50 + head_pose.LOOK_AHEAD * 25 + 3
 
 
 def test_every_frame_has_its_place():
