@@ -33,7 +33,7 @@ def run(shifts, mesh_errors, background=None):
     for shift, error in zip(shifts, mesh_errors, strict=True):
         move = np.array([[1, 0, shift], [0, 1, 0]], float)
         frame = cv2.warpAffine(picture, move, (400, 300), borderMode=cv2.BORDER_REPLICATE)
-        meshes.append(still_mesh() + (shift, 0.0) + error)
+        meshes.append(still_mesh() + np.array([shift, 0.0]) + error)
         drifts.append(motion.push(head_motion.cut_upper_face(frame, meshes[-1])))
     times = np.arange(len(meshes)) / FPS
     return head_pose.fit_transforms(np.array(meshes), times, np.array(drifts)), np.array(drifts)
