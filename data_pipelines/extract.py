@@ -20,15 +20,16 @@ from talkjax.conventions import (
 )
 from talkjax.data import records
 from talkjax.errors import UserError
-from talkjax.media import audio, crop, tracking
+from talkjax.media import audio, crop, detection, tracking
 from talkjax.media.video import VideoReader
 
 from .cut import CutReader, PixelBox, cut_wave
 
-VERSION = 1  # part of every cache key; increase it when records change
+VERSION = 2  # part of every cache key; increase it when records change
 _MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
 VIDEO_SUFFIXES = frozenset(_MPEG | {".mkv", ".webm", ".avi", ".flv", ".wmv", ".ogv", ".mxf"})
 _BUFFER_BYTES = 256 << 20  # of decoded frames between the two passes; longer clips decode twice
+_SHORTEST_BREAK = 0.1  # seconds between two frames that may end a part
 _MEL_TAIL = 4  # further mel frames in the window of the last tick, besides its own four
 
 
@@ -116,10 +117,12 @@ def extract_video(
         wave = cut_wave(wave, interval)
     if interval or box:
         reader = CutReader(reader, interval, box)
-    times, mesh_points, found, cuts, buffered = _track(reader, mesh, options)
+    track, buffered = _track(reader, mesh, options)
+    times, mesh_points, found = track.times, track.landmarks, track.found
     if not found.any():
         raise LeftOutError("no_face", f"none in {len(times)} frames")
-    runs, lost = _runs(times, mesh_points, cuts, options.max_gap_seconds)
+    runs = track.runs(max(options.max_gap_seconds, _SHORTEST_BREAK))
+    lost = not np.isfinite(mesh_points).all()
     audio_end = len(wave) / SAMPLE_RATE
     parts, dropped = [], []
     for frames in runs:
@@ -127,7 +130,7 @@ def extract_video(
             part = part[(times[part] >= 0) & (times[part] <= audio_end)]
             seconds = _seconds(times[part])
             if seconds + 1e-6 < options.min_seconds:
-                why = "cut" if cuts.any() else "face_lost" if lost else "too_short"
+                why = "cut" if track.cuts.any() else "face_lost" if lost else "too_short"
                 dropped.append((why, seconds))
             else:
                 parts.append(part)
@@ -176,39 +179,32 @@ def _open(
     return reader, wave
 
 
-def _track(reader: VideoReader | CutReader, mesh, options: ExtractOptions):
-    """First pass: (N,) times, (N, 478, 3) points, (N,) found, (N,) cuts, frames or None."""
-    mesh.reset()
-    detector = tracking.CutDetector()
-    times, faces, cuts, buffered, size = [], [], [], [], 0
-    try:
+def _track(
+    reader: VideoReader | CutReader, mesh, options: ExtractOptions
+) -> tuple[tracking.Track, list[np.ndarray] | None]:
+    """First pass: returns the tracked face and, if they are not too many, the frames."""
+    buffered, size = [], 0
+
+    def frames():
+        nonlocal size
         for frame in reader:
-            times.append(frame.time)
-            faces.append(mesh.detect(frame.rgb))
-            cuts.append(detector.push(frame.rgb))
             size += frame.rgb.nbytes
             if size <= _BUFFER_BYTES:
                 buffered.append(frame.rgb)
             else:
                 buffered.clear()
-        times = np.array(times)
-        points, found, cuts = tracking.track_clip(
-            faces, cuts, face=options.face, times=times,
-            max_gap=max(1, round(options.max_gap_seconds * reader.info.fps)),
-        )  # fmt: skip
+            yield frame
+
+    try:
+        track = tracking.track_clip(
+            detection.detect_faces(frames(), mesh),
+            face=options.face,
+            max_gap=options.max_gap_seconds,
+        )
     except UserError as error:
         reason = "face_choice" if str(error).lstrip("-").startswith("face") else "unreadable"
         raise LeftOutError(reason, str(error)) from error
-    return times, points, found, cuts, buffered if len(buffered) == len(times) else None
-
-
-def _runs(times, points, cuts, max_gap_seconds: float) -> tuple[list[np.ndarray], bool]:
-    """Returns the frames of each part with an uninterrupted face, and whether others are left."""
-    usable = np.isfinite(points).all((1, 2))
-    begins = cuts | ~usable | (np.diff(times, prepend=times[0]) > max(max_gap_seconds, 0.1) + 1e-6)
-    groups = np.split(np.arange(len(times)), np.flatnonzero(begins[1:]) + 1)
-    runs = [group[usable[group]] for group in groups]
-    return [run for run in runs if len(run)], not usable.all()
+    return track, buffered if len(buffered) == len(track.times) else None
 
 
 def _seconds(times: np.ndarray) -> float:

@@ -3,34 +3,37 @@
 Everything here depends on `conventions.POSE` alone, never on jaw or lips, so that its results
 (which frames are used, where a clip is cut) carry no information about the speech.
 
-    track = FaceTrack(face="largest", max_gap=12)
-    cuts = CutDetector()
-    for index, rgb in enumerate(frames):
-        for item in track.push(index, mesh.detect(rgb), cut=cuts.push(rgb)):
-            ...  # items come in order, at most `max_gap` frames late
+    track = FaceTrack(face="largest", max_gap=0.4)
+    for frame in detection.detect_faces(frames, mesh):
+        for item in track.push(frame.index, frame.faces, frame.cut, frame.time):
+            ...  # items come in order, at most `max_gap` seconds late
     for item in track.flush():
         ...
 """
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from talkjax import conventions
 from talkjax.errors import UserError
 
-# Costs are in face sizes (see `_cost`). Within a frame, a head moves far less than MATCH_LIMIT.
-MATCH_LIMIT = 0.5
-MATCH_GROWTH = 0.1  # for every frame in which the face was not seen
-MATCH_MAX = 1.0
-PATIENCE = 6  # frames to wait for a lost face before another is chosen in its place
-MEMORY = 50  # frames for which another person is remembered
+if TYPE_CHECKING:
+    from talkjax.media.detection import FrameDetections
 
-# Mean change of a 24 x 24 thumbnail with colours in [0, 1]. Measured changes are at most 0.016
-# between frames of talking-head footage and at least 0.05 between different people in one studio.
-CUT_CHANGE = 0.035
-CUT_RATIO = 5.0  # times the recent change, so that a moving camera is not taken for a cut
+# Costs are in face sizes (see `compare_boxes`). From frame to frame, a head moves far less than
+# MATCH_LIMIT.
+MATCH_LIMIT = 0.5
+MATCH_SECONDS = 0.04  # from here on, the limit grows with the time since the face was seen
+MATCH_GROWTH = 2.5  # for every second
+MATCH_MAX = 1.0
+PATIENCE = 0.25  # seconds to wait for a lost face before another is chosen in its place
+MEMORY = 2.0  # seconds for which another person is remembered
+_ROUNDING = 1e-6  # seconds by which two equal times may differ
 
 
 class FaceChoiceError(UserError):
@@ -79,7 +82,7 @@ def choose_face(faces: np.ndarray, face: str | int) -> int:
     return int(np.argsort(boxes[:, 0] + boxes[:, 2], kind="stable")[face])
 
 
-def _cost(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def compare_boxes(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Compares boxes (m, 4) and (n, 4): (m, n) distance over size, plus |log size ratio|."""
     old, new = old[:, None], new[None]
     extent = [np.maximum(b[..., 2:] - b[..., :2], 1e-6).mean(-1) for b in (old, new)]
@@ -90,14 +93,14 @@ def _cost(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 @dataclasses.dataclass(eq=False)
 class _Person:
     box: np.ndarray  # (4,) where the person was last seen
-    unseen: int = 0  # frames since then
+    seen: float  # seconds
 
 
 class FaceFollower:
     """Follows the chosen face from frame to frame, independently of other faces.
 
     Other people are followed as well, so that none of them is taken for the chosen person when that
-    person is absent. When the face is lost for more than `PATIENCE` frames or at a cut, another is
+    person is absent. When the face is lost for more than `PATIENCE` seconds or at a cut, another is
     chosen among the people who are not followed yet, which counts as a jump.
 
     Args:
@@ -109,8 +112,8 @@ class FaceFollower:
         self._chosen: _Person | None = None
         self._others: list[_Person] = []
 
-    def update(self, faces: np.ndarray, cut: bool = False) -> tuple[int | None, bool]:
-        """Adds the (n, 478, 2 or 3) faces of the next frame.
+    def update(self, faces: np.ndarray, time: float, cut: bool = False) -> tuple[int | None, bool]:
+        """Adds the (n, 478, 2 or 3) faces of the next frame, which is shown at `time` seconds.
 
         Returns:
           The index of the chosen face, or None if it is absent; and whether it jumped.
@@ -122,75 +125,63 @@ class FaceFollower:
         if self._chosen is None:
             if not len(boxes):
                 return None, False
-            return self._choose(faces, boxes, list(range(len(boxes)))), False
+            return self._choose(faces, boxes, time, list(range(len(boxes)))), False
         if cut:
             self._others = []
-            self._chosen.unseen = PATIENCE + 1  # its place is meaningless in another scene
+            self._chosen.seen = -np.inf  # its place is meaningless in another scene
             index, free = None, list(range(len(boxes)))
         else:
-            index, free = self._associate(boxes)
+            index, free = self._associate(boxes, time)
         if index is not None:
             return index, False
-        if self._chosen.unseen > PATIENCE and free:
-            return self._choose(faces, boxes, free), True
+        if time - self._chosen.seen > PATIENCE + _ROUNDING and free:
+            return self._choose(faces, boxes, time, free), True
         return None, False
 
-    def _choose(self, faces, boxes, among: list[int]) -> int:
+    def update_at(
+        self, faces: np.ndarray, time: float, box: np.ndarray | None
+    ) -> tuple[int | None, bool]:
+        """Does the same as `update` where the chosen face is known to be at a box, or absent."""
+        if box is None or not len(faces):
+            return None, False
+        boxes = pose_boxes(faces)
+        cost = compare_boxes(box[None], boxes)[0]
+        index = int(np.argmin(cost))
+        if cost[index] > MATCH_LIMIT:
+            return None, False
+        self._chosen = _Person(boxes[index], time)
+        self._others = [_Person(other, time) for i, other in enumerate(boxes) if i != index]
+        return index, False
+
+    def _choose(self, faces, boxes, time: float, among: list[int]) -> int:
         face = self.face
         if self._chosen is not None and face != "largest":  # other scenes may show fewer people
             face = min(face, len(among) - 1)
         index = among[choose_face(np.asarray(faces)[among], face)]
-        self._chosen = _Person(boxes[index])
-        self._others += [_Person(boxes[i]) for i in among if i != index]
+        self._chosen = _Person(boxes[index], time)
+        self._others += [_Person(boxes[i], time) for i in among if i != index]
         return index
 
-    def _associate(self, boxes) -> tuple[int | None, list[int]]:
+    def _associate(self, boxes, time: float) -> tuple[int | None, list[int]]:
         """Updates all people; returns the index of the chosen face and the unmatched indices."""
         people = [self._chosen, *self._others]
-        cost = _cost(np.array([person.box for person in people]), boxes)
-        grown = MATCH_LIMIT + MATCH_GROWTH * np.array([person.unseen for person in people])
+        cost = compare_boxes(np.array([person.box for person in people]), boxes)
+        unseen = np.array([time - person.seen for person in people])
+        grown = MATCH_LIMIT + MATCH_GROWTH * np.maximum(unseen - MATCH_SECONDS, 0)
         cost[cost > np.minimum(grown, MATCH_MAX)[:, None]] = np.inf
-        for person in people:
-            person.unseen += 1
         chosen = None
         free = set(range(len(boxes)))
         while free and np.isfinite(cost).any():
             who, index = np.unravel_index(np.argmin(cost), cost.shape)
-            people[who].box, people[who].unseen = boxes[index], 0
+            people[who].box, people[who].seen = boxes[index], time
             chosen = int(index) if who == 0 else chosen
             cost[who], cost[:, index] = np.inf, np.inf
             free.discard(int(index))
-        self._others = [person for person in self._others if person.unseen <= MEMORY]
+        oldest = time - MEMORY - _ROUNDING
+        self._others = [person for person in self._others if person.seen >= oldest]
         if chosen is not None:  # whoever appears together with the chosen face is somebody else
-            self._others += [_Person(boxes[index]) for index in sorted(free)]
+            self._others += [_Person(boxes[index], time) for index in sorted(free)]
         return chosen, sorted(free)
-
-
-class CutDetector:
-    """Detects scene cuts by comparing small thumbnails of consecutive frames."""
-
-    def __init__(self):
-        self._last: np.ndarray | None = None
-        self._recent: list[float] = []
-
-    def push(self, rgb: np.ndarray) -> bool:
-        """Adds the next (H, W, 3) uint8 frame and returns whether a new scene begins with it."""
-        height, width = rgb.shape[:2]
-        rows = (np.arange(96) + 0.5) * height / 96
-        columns = (np.arange(96) + 0.5) * width / 96
-        sample = rgb[rows.astype(int)[:, None], columns.astype(int)].astype(np.float32) / 255
-        thumbnail = sample.reshape(24, 4, 24, 4, 3).mean((1, 3))
-        last, self._last = self._last, thumbnail
-        if last is None:
-            return False
-        change = float(np.abs(thumbnail - last).mean())
-        # At the start there is no recent change, so only a clear change of scene counts.
-        usual = np.mean(self._recent) if self._recent else CUT_CHANGE
-        if change > max(CUT_CHANGE, CUT_RATIO * usual):
-            self._recent = []
-            return True
-        self._recent = [*self._recent[-7:], change]
-        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,41 +202,80 @@ class TrackItem:
     cut: bool
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Track:
+    """The tracked face in all N frames of a clip.
+
+    Attributes:
+      times: (N,) float64 seconds.
+      landmarks: (N, 478, 3) float32 frame pixels, NaN where the face is missing.
+      found: (N,) bool, False for interpolated and missing frames.
+      cuts: (N,) bool, whether a scene or another face begins with the frame.
+    """
+
+    times: np.ndarray
+    landmarks: np.ndarray
+    found: np.ndarray
+    cuts: np.ndarray
+
+    def runs(self, max_gap: float) -> list[np.ndarray]:
+        """Returns the frame numbers of each part that shows one face without interruption.
+
+        Args:
+          max_gap: Longest time in seconds between two frames of a part.
+        """
+        usable = np.isfinite(self.landmarks).all((1, 2))
+        pause = np.diff(self.times, prepend=self.times[:1]) > max_gap + _ROUNDING
+        begins = self.cuts | ~usable | pause
+        groups = np.split(np.arange(len(self.times)), np.flatnonzero(begins[1:]) + 1)
+        return [group for group in (group[usable[group]] for group in groups) if len(group)]
+
+
 class FaceTrack:
     """Follows one face through a clip and interpolates short gaps, in constant memory.
 
     Items come out in order. A frame without the face waits until the face is seen again, but for at
-    most `max_gap` frames. Longer gaps, gaps at either end and gaps that contain a cut stay missing.
+    most `max_gap` seconds. Longer gaps, gaps at either end and gaps that contain a cut stay
+    missing.
 
     Args:
       face: See `FaceFollower`.
-      max_gap: Longest gap, in frames, that is interpolated.
+      max_gap: Longest time in seconds, from one measured face to the next, that is interpolated.
+      path: {frame number: (4,) box of the chosen face, or None where it is absent} for frames in
+        which it is known (`face_choice`).
     """
 
-    def __init__(self, face: str | int = "largest", max_gap: int = 12):
-        self.max_gap = max_gap
+    def __init__(
+        self,
+        face: str | int = "largest",
+        max_gap: float = 0.5,
+        path: Mapping[int, np.ndarray | None] | None = None,
+    ):
+        self.max_gap, self._path = max_gap, path or {}
         self._follower = FaceFollower(face)
         self._anchor: tuple[float, np.ndarray] | None = None  # time and landmarks when last seen
         self._waiting: list[tuple[int, float, bool]] = []  # index, time, cut
 
-    def push(
-        self, index: int, faces: np.ndarray, cut: bool = False, time: float | None = None
-    ) -> list[TrackItem]:
+    def push(self, index: int, faces: np.ndarray, cut: bool, time: float) -> list[TrackItem]:
         """Adds the next frame.
 
         Args:
           index: Frame number, which is returned with the frame's item.
           faces: (n, 478, 2 or 3) from FaceMesh.
-          cut: Whether a scene begins here (`CutDetector`).
-          time: Time of the frame, for footage of variable rate; the index by default.
+          cut: Whether a scene begins here.
+          time: Time of the frame in seconds.
 
         Returns:
           The items that have become final.
         """
-        time = float(index) if time is None else float(time)
-        chosen, jumped = self._follower.update(faces, cut)
+        time = float(time)
+        if index in self._path:
+            chosen, jumped = self._follower.update_at(faces, time, self._path[index])
+        else:
+            chosen, jumped = self._follower.update(faces, time, cut)
         ready = []
-        if cut or jumped:
+        late = self._anchor is not None and time - self._anchor[0] > self.max_gap + _ROUNDING
+        if cut or jumped or (late and self._waiting):
             ready += self.flush()
         if chosen is not None:
             landmarks = np.asarray(faces[chosen])
@@ -254,7 +284,7 @@ class FaceTrack:
             ready.append(TrackItem(index, landmarks, True, cut or jumped))
         else:
             self._waiting.append((index, time, cut))
-            if self._anchor is None or len(self._waiting) > self.max_gap:
+            if self._anchor is None or late:
                 ready += self.flush()
         return ready
 
@@ -278,36 +308,24 @@ class FaceTrack:
 
 
 def track_clip(
-    detections: Iterable[np.ndarray],
-    cuts: Iterable[bool] | None = None,
-    *,
-    face: str | int = "largest",
-    max_gap: int = 12,
-    times: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    detections: Iterable[FrameDetections], *, face: str | int = "largest", max_gap: float = 0.5
+) -> Track:
     """Follows one face through a whole clip; see `FaceTrack`.
 
     Args:
-      detections: (n, 478, 3) faces of each of N frames.
-      cuts: Whether a scene begins with each frame; no scene does by default.
+      detections: Output of `detection.detect_faces` for N frames.
       face: See `FaceFollower`.
       max_gap: See `FaceTrack`.
-      times: (N,) seconds, increasing; equal steps by default.
-
-    Returns:
-      Landmarks (N, 478, 3) float32, NaN where the face is missing; found (N,) bool, False for
-      interpolated and missing frames; cuts (N,) bool, which include the jumps of the face.
     """
-    detections = list(detections)
-    cuts = [False] * len(detections) if cuts is None else list(cuts)
     track = FaceTrack(face, max_gap)
-    items = []
-    for index, (faces, cut) in enumerate(zip(detections, cuts, strict=True)):
-        items += track.push(index, faces, cut, None if times is None else times[index])
+    items, times = [], []
+    for frame in detections:
+        times.append(frame.time)
+        items += track.push(len(times) - 1, frame.faces, frame.cut, frame.time)
     items += track.flush()
     landmarks = np.full((len(items), conventions.FACEMESH_POINTS, 3), np.nan, np.float32)
     for item in items:
         if item.landmarks is not None:
             landmarks[item.index] = item.landmarks
-    found, jumps = (np.array([getattr(i, name) for i in items], bool) for name in ("found", "cut"))
-    return landmarks, found, jumps
+    found, cuts = (np.array([getattr(i, name) for i in items], bool) for name in ("found", "cut"))
+    return Track(np.array(times, np.float64), landmarks, found, cuts)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from talkjax.media.detection import Detector
 from talkjax.sampling import checkpoint
-from talkjax.sampling.faces import Detector
 from talkjax.sampling.sampler import Options, Sampler
 
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.conventions import TICKS_PER_SECOND
-from talkjax.media import tracking
+from talkjax.media import detection, tracking
+from talkjax.media.detection import Detector
 from talkjax.media.video import VideoFrame, VideoReader
 from talkjax.metrics import signals
-from talkjax.sampling.faces import Detector
+from talkjax.sampling.faces import longest_pause
 
-VERSION = 1  # of the files in a work folder; raise it when a measurement changes
+VERSION = 2  # of the files in a work folder; raise it when a measurement changes
 _MAX_GAP_SECONDS = 0.2
 
 
@@ -44,6 +45,8 @@ class Measurement:
       transforms: (N, 2, 3) float64 transforms from frame to crop coordinates
         (`talkjax.media.crop`); NaN where no face was found.
       size: (2,) int64 width and height of the frames in pixels.
+      cuts: (N,) bool, whether a scene or another face begins with the frame. Nothing is smoothed
+        over it.
     """
 
     times: np.ndarray
@@ -51,6 +54,7 @@ class Measurement:
     found: np.ndarray
     transforms: np.ndarray
     size: np.ndarray
+    cuts: np.ndarray
 
     @property
     def ticks(self) -> int:
@@ -101,24 +105,15 @@ def measure_video(
       UserError: The file cannot be read.
     """
     reader = VideoReader(path)
-    detector.reset()
-    cuts = tracking.CutDetector()
-    times, faces, breaks = [], [], []
     with contextlib.closing(read_frames(path, seconds)) as frames:
-        for frame in frames:
-            times.append(frame.time)
-            faces.append(detector.detect(frame.rgb))
-            breaks.append(cuts.push(frame.rgb))
-    gap = max(1, round(_MAX_GAP_SECONDS * reader.info.fps))
-    mesh, found, _ = tracking.track_clip(faces, breaks, max_gap=gap, times=np.array(times))
+        detections = detection.detect_faces(frames, detector)
+        track = tracking.track_clip(detections, max_gap=_MAX_GAP_SECONDS)
+    times, mesh = track.times, track.landmarks
     transforms = np.full((len(times), 2, 3), np.nan)
-    visible = np.isfinite(mesh).all((1, 2))
-    if visible.any():
-        transforms[visible] = head_pose.fit_transforms(mesh[visible], np.array(times)[visible])
+    for run in track.runs(longest_pause(reader.info.fps)):
+        transforms[run] = head_pose.fit_transforms(mesh[run], times[run])
     size = np.array([reader.info.width, reader.info.height], np.int64)
-    return Measurement(
-        np.array(times, np.float64), conventions.select(mesh), found, transforms, size
-    )
+    return Measurement(times, conventions.select(mesh), track.found, transforms, size, track.cuts)
 
 
 def save_measurement(path: str | os.PathLike, measurement: Measurement) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from talkjax import conventions, head_pose
 from talkjax.conventions import MOUTH_REGION, TICKS_PER_SECOND
 from talkjax.media import audio, crop
+from talkjax.media.detection import Detector
 from talkjax.media.video import VideoReader
 from talkjax.metrics import packages, plots, sheets, signals
-from talkjax.sampling.faces import Detector, Face
+from talkjax.sampling.faces import Face
 from talkjax.sampling.template import Template
 
 _COLUMN_WIDTH = 176  # pixels

@@ -19,11 +19,13 @@ class FrameInputs(NamedTuple):
       face: The frame's `Face`.
       masked: (H, W, 3) float32 region without the mouth.
       landmarks: (131, 2) float32 target landmarks, crop coordinates.
+      scene: Number of the frame's scene; a batch has frames of one scene.
     """
 
     face: Face
     masked: np.ndarray
     landmarks: np.ndarray
+    scene: int = 0
 
 
 class _Frame(NamedTuple):
@@ -40,7 +42,7 @@ class FrameBatcher:
 
     def __init__(
         self,
-        generate: Callable[[np.ndarray, np.ndarray], Any],
+        generate: Callable[[int, np.ndarray, np.ndarray], Any],
         size: int,
         paste: Callable[[np.ndarray, np.ndarray, Face], np.ndarray],
         summary: Summary,
@@ -48,8 +50,8 @@ class FrameBatcher:
         """Starts without frames.
 
         Args:
-          generate: Computes (size, H, W, 3) uint8 regions from stacked `FrameInputs.masked` and
-            `FrameInputs.landmarks`. It must not wait for its result.
+          generate: Computes (size, H, W, 3) uint8 regions from the number of a scene and stacked
+            `FrameInputs.masked` and `FrameInputs.landmarks`. It must not wait for its result.
           size: Number of frames in a batch.
           paste: Puts a region into its frame: `paste(rgb, region, face)`.
           summary: Counts the frames and the time spent waiting.
@@ -68,6 +70,8 @@ class FrameBatcher:
         Yields:
           (seconds, (H, W, 3) uint8) of the frames that are finished.
         """
+        if inputs is not None and self._inputs and inputs.scene != self._inputs[0].scene:
+            yield from self._start()
         self._frames.append(_Frame(time, rgb, inputs and inputs.face))
         if inputs is not None:
             self._inputs.append(inputs)
@@ -93,6 +97,7 @@ class FrameBatcher:
         if inputs:
             full = inputs + inputs[-1:] * (self._size - len(inputs))  # one shape, compiled once
             result = self._generate(
+                inputs[0].scene,
                 np.stack([item.masked for item in full]),
                 np.stack([item.landmarks for item in full]),
             )

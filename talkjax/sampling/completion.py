@@ -4,6 +4,9 @@ Windows have the length that the landmark network was trained on and overlap by 
 overlap, their predictions are averaged with weights that fall towards the ends of a window (Hann),
 so that the start of a window is not visible. Only one window's poses and a few predictions are held
 at a time.
+
+A template whose scenes show different people has one `ContentTrack` for each visit to a scene, so
+that no window mixes two people. All of them read the same speech, through one `MelBuffer`.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class PoseTrack:
 
         Args:
           frames: (seconds, (74, 2) pose or None) of the output's frames. Where the face is missing,
-            the last pose is held.
+            the last pose is held; before the first and after the last frame, theirs is.
           before: (74, 2) pose until the first face is seen.
         """
         self._frames = frames
@@ -39,6 +42,11 @@ class PoseTrack:
         self._last = before
         self._times: list[float] = []
         self._poses: list[np.ndarray] = []
+
+    @property
+    def end(self) -> float | None:
+        """Time of the last frame in seconds, once it is known."""
+        return self._times[-1] if self._ended and self._times else None
 
     def at(self, ticks: np.ndarray) -> np.ndarray:
         """Returns the (T, 74, 2) float32 poses at (T,) increasing tick numbers.
@@ -66,6 +74,40 @@ class PoseTrack:
         return poses[right - 1] * (1 - share) + poses[right] * share
 
 
+class MelBuffer:
+    """Mel windows that may be read again: a visit's first windows begin before the visit does."""
+
+    def __init__(self, mel_windows: Callable[[int, int], np.ndarray], window: int) -> None:
+        """Starts with nothing.
+
+        Args:
+          mel_windows: Returns (count, 16, 80) windows from (first tick, count), in increasing order
+            only, such as `speech.MelStream.windows`.
+          window: Largest count.
+        """
+        self._read, self._keep = mel_windows, 2 * window
+        self._first = 0  # tick of the first row
+        self._rows: np.ndarray | None = None
+
+    def windows(self, first: int, count: int) -> np.ndarray:
+        """Returns the (count, 16, 80) windows of ticks first ... first + count - 1.
+
+        `first` may be smaller than in an earlier call by `window` ticks at most.
+        """
+        rows = self._rows
+        if rows is None or first > self._first + len(rows):
+            rows, self._first = self._read(first, count), first
+        if first < self._first:
+            raise ValueError(f"tick {first} is too long before that of an earlier call")
+        known = self._first + len(rows)
+        if first + count > known:
+            rows = np.concatenate([rows, self._read(known, first + count - known)])
+        drop = max(len(rows) - self._keep, 0)
+        result = rows[first - self._first : first - self._first + count]
+        self._rows, self._first = rows[drop:], self._first + drop
+        return result
+
+
 class ContentTrack:
     """Content landmarks at any time, predicted on demand and in order."""
 
@@ -83,7 +125,7 @@ class ContentTrack:
         Args:
           complete: The landmark network with its references bound.
           mel_windows: Returns (count, 16, 80) windows from (first tick, count), such as
-            `speech.MelStream.windows`.
+            `MelBuffer.windows`.
           poses: Poses of the output's frames.
           ticks: Length of the track in ticks.
           window: Number of ticks T in a window.
@@ -108,7 +150,7 @@ class ContentTrack:
         tick = min(max(time * TICKS_PER_SECOND, 0.0), self._count - 1.0)
         low = min(int(tick), max(self._count - 2, 0))
         high = min(low + 1, self._count - 1)
-        while self._next < len(self._starts) and self._starts[self._next] <= high + self._ahead:
+        while self._next < len(self._starts) and self._is_due(self._starts[self._next], high):
             start = self._starts[self._next]
             self._next += 1
             if start + self._window > low:
@@ -119,6 +161,12 @@ class ContentTrack:
         a, b = (self._sums[k - self._first] / self._totals[k - self._first] for k in (low, high))
         share = np.float32(tick - low)
         return a * (1 - share) + b * share
+
+    def _is_due(self, start: int, high: int) -> bool:
+        """Returns whether the window from `start` on is predicted now, to know tick `high`."""
+        end = self._poses.end
+        wanted = end is None or start <= end * TICKS_PER_SECOND + 1
+        return start <= high or (start <= high + self._ahead and wanted)
 
     def _predict(self, start: int) -> Any:
         ticks = start + np.arange(self._window)

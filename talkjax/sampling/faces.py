@@ -2,37 +2,28 @@
 
 `FaceTable` reads the template once, only as far ahead as it is asked to. Of every frame it keeps
 the time, the smoothed transform and the smoothed head motion (under 1 KB), so that a ping-pong of
-any length detects no frame twice. It keeps jaw and lips for the first seconds alone, from which the
-references are chosen, so nothing later can leak from there.
+any length detects no frame twice. It keeps jaw and lips for the first seconds of each scene alone,
+from which its references are chosen, so nothing later can leak from there.
+
+A *scene* is a part of the template that shows one person in one shot. It begins at a cut, or where
+another face is followed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.media import tracking
+from talkjax.media.detection import FrameDetections
 
-if TYPE_CHECKING:
-    from talkjax.media.video import VideoFrame
-
-MAX_GAP_SECONDS = 0.4  # longest time without a face that is interpolated
-BREAK_SECONDS = 0.2  # longest time between two frames that are smoothed together
-
-
-class Detector(Protocol):
-    """Interface of a face detector: `talkjax.media.facemesh.FaceMesh` or a stand-in."""
-
-    def reset(self) -> None:
-        """Forgets earlier frames."""
-
-    def detect(self, rgb: np.ndarray) -> np.ndarray:
-        """Detects the faces of a (H, W, 3) uint8 frame: (n, 478, 3) float32 frame pixels."""
+MAX_GAP_SECONDS = 0.4  # longest time from one measured face to the next that is interpolated
+BREAK_SECONDS = 0.2  # see `longest_pause`
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -92,30 +83,9 @@ def normalize_candidates(
     return normalized, shape
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class FrameDetections:
-    """What was detected in one frame.
-
-    Attributes:
-      index: Frame number.
-      time: Time in seconds.
-      faces: (n, 478, 3) FaceMesh points of every face, frame pixels.
-      cut: Whether a scene begins with this frame.
-    """
-
-    index: int
-    time: float
-    faces: np.ndarray
-    cut: bool
-
-
-def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
-    """Detects the faces and scene cuts of a template's frames, after resetting the detector."""
-    detector.reset()
-    cuts = tracking.CutDetector()
-    for frame in frames:
-        faces = detector.detect(frame.rgb)
-        yield FrameDetections(frame.index, frame.time, faces, cuts.push(frame.rgb))
+def longest_pause(fps: float) -> float:
+    """Returns the longest time in seconds between two frames that are smoothed together."""
+    return max(BREAK_SECONDS, 1.5 / fps)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -131,24 +101,35 @@ class FaceTable:
     """The template's faces by frame number, detected on demand and in order."""
 
     def __init__(
-        self, detections: Iterator[FrameDetections], fps: float, face: str | int = "largest"
+        self,
+        detections: Iterator[FrameDetections],
+        fps: float,
+        face: str | int = "largest",
+        *,
+        path: Mapping[int, np.ndarray | None] | None = None,
+        first_seconds: float = 10.0,
     ) -> None:
         """Starts a pass over the template.
 
         Args:
-          detections: Output of `detect_faces` for the template's frames.
+          detections: Output of `detection.detect_faces` for the template's frames.
           fps: Average frame rate.
           face: Which face to follow, see `tracking.parse_face`.
+          path: Where the face is known to be, see `tracking.FaceTrack`.
+          first_seconds: Seconds of every scene, from its first face on, that references come from.
         """
         self._detections = detections
-        self._track = tracking.FaceTrack(face, max_gap=max(1, round(MAX_GAP_SECONDS * fps)))
-        self._break = max(BREAK_SECONDS, 1.5 / fps)
+        self._track = tracking.FaceTrack(face, MAX_GAP_SECONDS, path)
+        self._pause = longest_pause(fps)
         self._smoother = head_pose.StreamingHeadPose()
         self._pending: deque[_PendingFace] = deque()  # in the smoother
         self._last: float | None = None  # time of the newest frame in the smoother
         self._times: list[float] = []
         self._faces: list[Face | None] = []
-        self._candidates: list[Candidate] | None = []
+        self._starts = [0]  # first frame of each scene
+        self._first_seconds = first_seconds
+        self._candidates: dict[int, list[Candidate]] = {}  # by scene, until they are taken
+        self._first_times: list[float | None] = [None]  # of the first measured face of each scene
         self._ended = False
 
     def time(self, index: int) -> float | None:
@@ -163,23 +144,41 @@ class FaceTable:
             self._advance()
         return self._faces[index] if index < len(self._faces) else None
 
-    def first_pass(self, seconds: float) -> list[Candidate]:
-        """Returns the measured faces up to `seconds` after the first one.
+    def scene(self, index: int) -> int:
+        """Returns the number of a frame's scene, from 0."""
+        self.face(index)
+        return bisect_right(self._starts, index) - 1
 
-        Call it once, before the other methods. The list is empty only if the whole template shows
-        no face.
-        """
-        found = self._candidates
-        if found is None:
-            raise RuntimeError("first_pass can be called only once")
-        while not self._ended and (not found or self._last_time() <= found[0].time + seconds):
+    def scene_frames(self, scene: int) -> tuple[int, int]:
+        """Returns the first and the last frame of a scene, as far as it is known."""
+        following = self._starts[scene + 1 : scene + 2] or [len(self._faces)]
+        return self._starts[scene], following[0] - 1
+
+    def has_face(self) -> bool:
+        """Reads ahead to the first measured face; returns False if the template shows none."""
+        while not self._ended and not any(time is not None for time in self._first_times):
             self._advance()
-        self._candidates = None
-        return [c for c in found if c.time <= found[0].time + seconds]
+        return any(time is not None for time in self._first_times)
 
-    def _last_time(self) -> float:
-        """Time of the last frame whose face is final."""
-        return self._times[len(self._faces) - 1]
+    def first_faces(self, scene: int) -> list[Candidate]:
+        """Returns the measured faces of a scene up to `first_seconds` after its first one.
+
+        Call it once for each scene, in their order. The list is empty if the scene shows no face.
+        """
+        while not self._ended and not self._is_complete(scene):
+            self._advance()
+        for older in [number for number in self._candidates if number < scene]:
+            del self._candidates[older]
+        return self._candidates.pop(scene, [])
+
+    def _is_complete(self, scene: int) -> bool:
+        """Returns whether the first faces of a scene are final."""
+        if scene + 1 < len(self._starts) and len(self._faces) >= self._starts[scene + 1]:
+            return True
+        first = self._first_times[scene] if scene < len(self._first_times) else None
+        if first is None or not self._faces:
+            return False
+        return self._times[len(self._faces) - 1] > first + self._first_seconds
 
     def _advance(self) -> None:
         frame = next(self._detections, None)
@@ -194,19 +193,29 @@ class FaceTable:
     def _add(self, items: list[tracking.TrackItem]) -> None:
         for item in items:
             time = self._times[item.index]
-            late = self._last is not None and time - self._last > self._break
+            late = self._last is not None and time - self._last > self._pause
             if item.landmarks is None or item.cut or late:
                 self._finish(*self._smoother.flush())
                 self._last = None
+            if item.cut and item.index > 0:
+                self._starts.append(item.index)
+                self._first_times.append(None)
             if item.landmarks is None:
                 self._faces.append(None)
                 continue
             rigid = conventions.select(item.landmarks, conventions.RIGID)
-            is_candidate = self._candidates is not None and item.found
-            points = conventions.select(item.landmarks) if is_candidate else None
+            points = conventions.select(item.landmarks) if self._is_first(item, time) else None
             self._pending.append(_PendingFace(item.index, item.found, points))
             self._last = time
             self._finish(*self._smoother.push(np.array([time]), rigid[None]))
+
+    def _is_first(self, item: tracking.TrackItem, time: float) -> bool:
+        """Returns whether a tracked face is a measured one of its scene's first seconds."""
+        if not item.found:
+            return False
+        if self._first_times[-1] is None:
+            self._first_times[-1] = time
+        return time <= self._first_times[-1] + self._first_seconds
 
     def _finish(self, transforms: np.ndarray, motions: np.ndarray) -> None:
         """Takes the transforms and motions of the next pending faces."""
@@ -214,9 +223,10 @@ class FaceTable:
             pending = self._pending.popleft()
             face = Face(transform, motion, pending.found)
             self._faces.append(face)
-            if self._candidates is not None and pending.points is not None:
+            if pending.points is not None:
                 landmarks = head_pose.apply_transforms(pending.points[None], transform[None])[0]
-                self._candidates.append(
+                scene = bisect_right(self._starts, pending.index) - 1
+                self._candidates.setdefault(scene, []).append(
                     Candidate(
                         pending.index,
                         self._times[pending.index],

@@ -23,7 +23,7 @@ class Options:
       batch: Number of frames per batch over all devices; 0 chooses by the kind of device.
       crf: Quality of the H.264 output, from 0 (best) to 51.
       lossless: Whether to write RGB without loss, for tests.
-      first_pass: Seconds of the template, from the first face on, that references are chosen from.
+      first_pass: Seconds of every scene, from its first face on, that its references come from.
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
     """
 

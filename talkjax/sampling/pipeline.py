@@ -10,9 +10,11 @@ are detected.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,20 +27,15 @@ from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
 from talkjax.media import composite, crop, tracking
+from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
 from talkjax.sampling import reference as reference_frames
 from talkjax.sampling import regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
-from talkjax.sampling.completion import ContentTrack, PoseTrack
-from talkjax.sampling.faces import (
-    Detector,
-    Face,
-    FaceTable,
-    detect_faces,
-    normalize_candidates,
-)
+from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
+from talkjax.sampling.faces import Face, FaceTable, normalize_candidates
 from talkjax.sampling.options import Options
 from talkjax.sampling.speech import MelStream
 from talkjax.sampling.summary import Summary
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
 _SLACK_S = 1e-3  # a frame that would begin this close to the end of the speech is left out
 _DETECT_AHEAD = 4  # frames whose faces are detected ahead of time
 _MAX_UNWRITTEN = 8  # frames that wait to be encoded
+_MAX_ENCODED = 16  # encoded references that are kept
 
 
 def generate_video(
@@ -89,7 +87,7 @@ def generate_video(
         detections = stack.enter_context(
             Prefetcher(detect_faces(template.frames(), detector), _DETECT_AHEAD)
         )
-        table = FaceTable(detections, template.fps, options.face)
+        table = FaceTable(detections, template.fps, options.face, first_seconds=options.first_pass)
         encoder = stack.enter_context(TaskQueue(_MAX_UNWRITTEN))
         clip = _Clip(sampler, template, table, speech, options, summary)
         # A template that is driven by its own speech keeps its own times, which belong to it.
@@ -99,6 +97,7 @@ def generate_video(
             encoder.submit(writer.write, frame, at)
             bar.update()
         encoder.finish()
+    summary.scenes = clip.scenes()
     summary.template_damaged = template.truncated()
     summary.seconds = time.monotonic() - start
     summary.frames_per_second = summary.frames / summary.seconds
@@ -106,16 +105,20 @@ def generate_video(
 
 
 class _Person(NamedTuple):
-    """What the first seconds of the template show of the person.
+    """What the first seconds of a scene show of the person.
 
     Attributes:
-      reference: The encoded reference image.
+      frame: Number of the template's frame that is the reference image.
+      image: (H, W, 3) uint8 reference image.
+      image_landmarks: (131, 2) landmarks of the reference image, crop coordinates.
       shape: (74, 2) pose points at rest.
       pose: (74, 2) pose points in the reference image, crop coordinates.
       landmarks: (R, 131, 2) landmarks of reference frames, crop coordinates.
     """
 
-    reference: regions.Reference
+    frame: int
+    image: np.ndarray
+    image_landmarks: np.ndarray
     shape: np.ndarray
     pose: np.ndarray
     landmarks: np.ndarray
@@ -135,6 +138,10 @@ class _Clip:
     ) -> None:
         self._sampler, self._options, self._summary = sampler, options, summary
         self._template, self._table, self._speech = template, table, speech
+        self._mel = MelBuffer(speech.windows, sampler.window)
+        self._people: dict[int, _Person] = {}
+        self._encoded: OrderedDict[int, regions.Reference] = OrderedDict()
+        self._reading = template.frames()  # up to the newest reference image
 
     def frames(
         self, start: float | None, compiled: Callable[[], Any], callback: FrameCallback | None
@@ -146,18 +153,20 @@ class _Clip:
           compiled: Returns the result of `Sampler.compile`, waiting for it if necessary.
           callback: See `Sampler.generate`.
         """
-        person = self._find_person()
-        content = self._content_track(person, start)
+        self._check_face()
         key = self._sampler.make_key(self._options.seed)
 
-        def generate(masked: np.ndarray, landmarks: np.ndarray) -> jax.Array:
+        def generate(scene: int, masked: np.ndarray, landmarks: np.ndarray) -> jax.Array:
             with self._summary.phase("compiling"):  # the part that is not finished yet
                 function = compiled()
-            return self._sampler.generate_batch(function, person.reference, masked, landmarks, key)
+            reference = self._reference(scene)
+            return self._sampler.generate_batch(function, reference, masked, landmarks, key)
 
         size = self._sampler.batch_size(self._options)
         batcher = FrameBatcher(generate, size, self._paste, self._summary)
         pictures = self._template.pingpong()
+        visits = itertools.groupby(self._clock(start), lambda shown: self._table.scene(shown[1]))
+        scene, content = -1, None
         for at, index in self._clock(start):
             frame = next(pictures)
             if frame.index != index:
@@ -167,46 +176,88 @@ class _Clip:
                 )
             inputs = None
             face = self._table.face(index)
+            if scene != self._table.scene(index):
+                scene, visit = next(visits)
+                content = None
             if face is not None:
+                person = self._person(scene)
+                content = content or self._content_track(person, visit)
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
-                inputs = FrameInputs(face, self._cut_masked(frame.rgb, face), landmarks)
+                inputs = FrameInputs(face, self._cut_masked(frame.rgb, face), landmarks, scene)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks)
             yield from batcher.add(at, frame.rgb, inputs)
         yield from batcher.flush()
 
-    def _find_person(self) -> _Person:
-        """Detects the first faces and encodes the reference."""
+    def scenes(self) -> list[dict[str, int]]:
+        """Describes the scenes that were used; see `Summary.scenes`."""
+        described = []
+        for scene, person in sorted(self._people.items()):
+            first, last = self._table.scene_frames(scene)
+            described.append({"first": first, "last": last, "reference_frame": person.frame})
+        return described
+
+    def _check_face(self) -> None:
+        with self._summary.phase("first faces"):
+            has_face = self._table.has_face()
+        if not has_face:
+            raise UserError(
+                f"{self._template.name}: no face was found in it; give a template that shows a "
+                "face from the front, at least 60 pixels wide"
+            )
+
+    def _person(self, scene: int) -> _Person:
+        """Returns the person of a scene, which shows a face."""
+        if scene not in self._people:
+            self._people[scene] = self._find_person(scene)
+        return self._people[scene]
+
+    def _reference(self, scene: int) -> regions.Reference:
+        """Returns the encoded reference image of a scene, which is kept for a while."""
+        if scene not in self._encoded:
+            person = self._person(scene)
+            with self._summary.phase("reference"):
+                self._encoded[scene] = self._sampler.encode_reference(
+                    person.image, person.image_landmarks
+                )
+        self._encoded.move_to_end(scene)
+        if len(self._encoded) > _MAX_ENCODED:
+            self._encoded.popitem(last=False)
+        return self._encoded[scene]
+
+    def _find_person(self, scene: int) -> _Person:
+        """Detects the first faces of a scene and chooses its references."""
         sampler, template = self._sampler, self._template
         with self._summary.phase("first faces"):
-            candidates = self._table.first_pass(self._options.first_pass)
-        if not candidates:
-            raise UserError(
-                f"{template.name}: no face was found in it; give a template that shows a face from "
-                "the front, at least 60 pixels wide"
-            )
+            candidates = self._table.first_faces(scene)
         place = reference_frames.choose_image(candidates, template.size, sampler.region)
         candidates, shape = normalize_candidates(candidates)
         chosen = candidates[place]
-        self._summary.reference_frame = chosen.index
+        if not self._people:
+            self._summary.reference_frame = chosen.index
         with self._summary.phase("reference"):
             image = reference_frames.cut_image(
-                template, chosen, sampler.networks.crop_size, sampler.region
+                self._reading, chosen, sampler.networks.crop_size, sampler.region
             )
-            reference = sampler.encode_reference(image, chosen.landmarks)
         landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
-        return _Person(reference, shape, chosen.face.pose(shape), landmarks)
+        pose = chosen.face.pose(shape)
+        return _Person(chosen.index, image, chosen.landmarks, shape, pose, landmarks)
 
-    def _content_track(self, person: _Person, start: float | None) -> ContentTrack:
-        """Starts to predict the lips and jaw from the speech and the poses of the output."""
+    def _content_track(self, person: _Person, visit: Iterator[tuple[float, int]]) -> ContentTrack:
+        """Starts to predict the lips and jaw from the speech and the poses of one visit.
+
+        Args:
+          person: The person of the scene.
+          visit: (seconds, frame number) of consecutive frames of the output that show the scene.
+        """
         sampler, speech = self._sampler, self._speech
-        faces = ((at, self._table.face(index)) for at, index in self._clock(start))
+        faces = ((at, self._table.face(index)) for at, index in visit)
         poses = ((at, None if face is None else face.pose(person.shape)) for at, face in faces)
         batch_seconds = sampler.batch_size(self._options) / self._template.fps
         return ContentTrack(
             lambda mel, pose: sampler.complete_content(mel, pose, person.landmarks),
-            speech.windows,
+            self._mel.windows,
             PoseTrack(poses, person.pose),
             speech.ticks,
             sampler.window,

@@ -1,19 +1,19 @@
-"""Choosing the frames of the template's first seconds that show what the person looks like."""
+"""Choosing the frames of a scene's first seconds that show what the person looks like."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.conventions import Box
 from talkjax.media import crop
+from talkjax.media.video import VideoFrame
 from talkjax.sampling.faces import Candidate
 from talkjax.sampling.options import Options
-from talkjax.sampling.template import Template
 
-FIRST_PASS_S = Options.first_pass  # seconds, from the first face on, that references come from
+FIRST_PASS_S = Options.first_pass  # seconds of a scene, from its first face on
 OPENING_QUANTILE = 0.7  # a moderately open mouth shows the lips and some teeth
 _OPENING_WEIGHT = 0.5
 _OUTSIDE_WEIGHT = 2.0
@@ -56,11 +56,13 @@ def choose_landmarks(candidates: Sequence[Candidate], count: int) -> np.ndarray:
     return np.stack([candidates[i].landmarks for i in places])
 
 
-def cut_image(template: Template, chosen: Candidate, size: int, region: Box) -> np.ndarray:
+def cut_image(
+    frames: Iterator[VideoFrame], chosen: Candidate, size: int, region: Box
+) -> np.ndarray:
     """Cuts the unmasked region out of the chosen frame.
 
     Args:
-      template: The template, which is read again up to the chosen frame.
+      frames: Frames of the template, which are read up to the chosen one.
       chosen: The chosen candidate.
       size: Side of the whole crop in pixels.
       region: What the image models see, crop coordinates.
@@ -68,10 +70,10 @@ def cut_image(template: Template, chosen: Candidate, size: int, region: Box) -> 
     Returns:
       (H, W, 3) uint8.
     """
-    for frame in template.frames():
+    for frame in frames:
         if frame.index == chosen.index:
             return region.cut(crop.warp_crop(frame.rgb, chosen.face.transform, size)).copy()
-    raise RuntimeError(f"frame {chosen.index} of {template.name} is missing now")
+    raise RuntimeError(f"frame {chosen.index} of the template is missing now")
 
 
 def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

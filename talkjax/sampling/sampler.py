@@ -19,9 +19,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from talkjax import media
 from talkjax.conventions import Box
 from talkjax.files import PathLike
+from talkjax.media.detection import Detector
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, pretrained, program, regions
-from talkjax.sampling.faces import Detector, Face
+from talkjax.sampling.faces import Face
 from talkjax.sampling.options import Options
 from talkjax.sampling.summary import Summary
 

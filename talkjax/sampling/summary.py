@@ -25,7 +25,10 @@ class Summary:
       frames_generated: Number of frames with a generated mouth.
       frames_interpolated: Number of generated frames that lie in short gaps of the face detection.
       faces_missed: [first, last] ranges of output frames without a face, which are unchanged.
-      reference_frame: Number of the template's frame that is the reference image.
+      reference_frame: Number of the template's frame that is the reference image of the first
+        scene that shows a face.
+      scenes: For each scene that was used and shows a face, {"first", "last", "reference_frame"}:
+        numbers of the template's frames. A scene begins at a cut, or with another face.
       seconds: Wall-clock time of the run, including compilation.
       frames_per_second: `frames` / `seconds`.
       audio_copied: Whether the audio of the output is a bit-exact copy.
@@ -44,6 +47,7 @@ class Summary:
     frames_interpolated: int = 0
     faces_missed: list[list[int]] = dataclasses.field(default_factory=list)
     reference_frame: int = 0
+    scenes: list[dict[str, int]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     frames_per_second: float = 0.0
     audio_copied: bool | None = None
@@ -96,6 +100,14 @@ class Summary:
             more = len(spans) - _MAX_LISTED
             listed = ", ".join(spans[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"no face was found in {missed} frames ({listed}), which are unchanged")
+        if len(self.scenes) > 1:
+            cuts = [str(scene["first"]) for scene in self.scenes[1:]]
+            more = len(cuts) - _MAX_LISTED
+            listed = ", ".join(cuts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+            lines.append(
+                f"{len(self.scenes)} scenes of the template show a face (new ones begin at its "
+                f"frames {listed}); each has a reference image of its own"
+            )
         if self.template_damaged:
             lines.append("the template is truncated or damaged; the readable part was used")
         return "\n".join(lines)

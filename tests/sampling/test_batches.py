@@ -13,7 +13,7 @@ from talkjax.sampling.summary import Summary
 def test_order_shape_and_bound(faces, size):
     shapes, out = set(), []
 
-    def generate(masked, landmarks):
+    def generate(scene, masked, landmarks):
         shapes.add((masked.shape, landmarks.shape))
         return masked + 100
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from talkjax import conventions, head_pose
+from talkjax.media import detection
 from talkjax.media.video import VideoFrame
 from talkjax.sampling import faces
 from tests.sampling import fakes
@@ -17,7 +18,7 @@ def frames(count, fps=25.0, times=None):
 
 def table(script, count, fps=25.0, times=None, **options):
     mesh = fakes.ScriptedMesh(script)
-    detections = faces.detect_faces(frames(count, fps, times), mesh)
+    detections = detection.detect_faces(frames(count, fps, times), mesh)
     return faces.FaceTable(detections, fps, **options), mesh
 
 
@@ -30,7 +31,6 @@ def test_look_ahead_is_bounded():
 def test_every_frame_has_its_place():
     missing = set(range(3)) | {20, 21} | set(range(40, 70)) | {99}
     made, _ = table(lambda i: [] if i in missing else [fakes.face_at(i)], 100)
-    made.first_pass(10.0)
     for i in range(100):
         face = made.face(i)
         assert made.time(i) == pytest.approx(i / 25)
@@ -54,8 +54,9 @@ def test_runs_are_smoothed_apart():
 
 
 def test_first_pass_is_bounded_and_measured_only():
-    made, mesh = table(lambda i: [] if i < 50 or i == 60 else [fakes.face_at(i)], 1000)
-    candidates = made.first_pass(2.0)
+    script = lambda i: [] if i < 50 or i == 60 else [fakes.face_at(i)]  # noqa: E731
+    made, mesh = table(script, 1000, first_seconds=2.0)
+    candidates = made.first_faces(0)
     assert [c.index for c in candidates] == [i for i in range(50, 101) if i != 60]
     assert mesh.calls < 110 + head_pose.LOOK_AHEAD * 25
     assert candidates[0].landmarks.shape == (131, 2)
@@ -65,7 +66,7 @@ def test_first_pass_is_bounded_and_measured_only():
 
 def test_no_face_anywhere():
     made, mesh = table(lambda i: [], 30)
-    assert made.first_pass(1.0) == [] and mesh.calls == 30
+    assert not made.has_face() and mesh.calls == 30
 
 
 def test_jaw_and_lips_change_nothing_but_the_candidates():
@@ -79,7 +80,7 @@ def test_jaw_and_lips_change_nothing_but_the_candidates():
     plain, _ = table(lambda i: [fakes.face_at(i)], 60)
     other, _ = table(moved, 60)
     for made in (plain, other):
-        made.first_pass(0.5)
+        made.first_faces(0)
     for i in range(60):
         a, b = plain.face(i), other.face(i)
         np.testing.assert_array_equal(a.transform, b.transform)

@@ -6,7 +6,7 @@ import wave
 import numpy as np
 import pytest
 
-from talkjax.media import composite
+from talkjax.media import composite, detection
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.video import VideoReader
 from talkjax.sampling import faces
@@ -27,7 +27,7 @@ def test_real_clip(shared_data, sampler, options, tmp_path, clip):
     assert summary.frames_generated == summary.frames
     reader = VideoReader(template)
     with FaceMesh(max_faces=4) as mesh:
-        table = faces.FaceTable(faces.detect_faces(reader, mesh), reader.info.fps)
+        table = faces.FaceTable(detection.detect_faces(reader, mesh), reader.info.fps)
         count, first = 0, next(iter(reader)).time
         for made, source in zip(VideoReader(out), reader, strict=False):
             window = (0, 0, *source.rgb.shape[:2])

@@ -64,6 +64,6 @@ def test_image_is_the_chosen_frame_unmasked(template):
     video = VideoTemplate(template)
     transform = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
     chosen = faces.Candidate(7, 7 / 25, faces.Face(transform, None, True), None)
-    got = reference.cut_image(video, chosen, 32, Box(0.5, 0.25, 1.0, 0.75))
+    got = reference.cut_image(video.frames(), chosen, 32, Box(0.5, 0.25, 1.0, 0.75))
     want = crop.warp_crop(list(video.frames())[7].rgb, transform, 32)[16:32, 8:24]
     np.testing.assert_array_equal(got, want)

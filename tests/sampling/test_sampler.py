@@ -11,7 +11,7 @@ import pytest
 
 from talkjax import conventions
 from talkjax.errors import UserError
-from talkjax.media import audio, composite
+from talkjax.media import audio, composite, detection
 from talkjax.media.pingpong import iterate_pingpong
 from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import Sampler, faces
@@ -33,7 +33,7 @@ def make(sampler, options, tmp_path, name="out.mp4", mesh=None, **files):
 def table_of(template, mesh=None):
     reader = VideoReader(template)
     mesh = mesh or fakes.ScriptedMesh()
-    return faces.FaceTable(faces.detect_faces(reader, mesh), reader.info.fps)
+    return faces.FaceTable(detection.detect_faces(reader, mesh), reader.info.fps)
 
 
 @pytest.mark.parametrize(
