@@ -142,7 +142,10 @@ def extract_video(
         damage = "; the file is damaged or cut short" if reader.truncated else ""
         raise LeftOutError(reason, f"the longest part has {longest:.2f} s{damage}")
 
-    transforms = [head_pose.fit_transforms(mesh_points[part], times[part]) for part in parts]
+    transforms = [
+        head_pose.fit_transforms(mesh_points[part], times[part], track.drifts[part])
+        for part in parts
+    ]
     jpegs = _crops(reader, buffered, parts, transforms, options)
     mel = audio.log_mel(wave)
     clips = []

@@ -13,14 +13,14 @@ that cuts carry no information about the speech.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
 from talkjax import conventions, head_pose
-from talkjax.media import crop, tracking
+from talkjax.media import crop, head_motion, tracking
 
 if TYPE_CHECKING:
     from talkjax.media.video import VideoFrame
@@ -68,12 +68,14 @@ class FrameDetections:
       time: Time in seconds.
       faces: (n, 478, 3) FaceMesh points of every face, frame pixels.
       cut: Whether a scene begins with this frame.
+      pictures: n pictures of the faces' upper parts (`head_motion.cut_upper_face`), or none.
     """
 
     index: int
     time: float
     faces: np.ndarray
     cut: bool
+    pictures: Sequence[np.ndarray] = ()
 
 
 def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
@@ -96,7 +98,8 @@ def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[F
         if cut:
             changes.restart()
         last = seen
-        yield FrameDetections(frame.index, frame.time, seen.faces, cut)
+        pictures = [head_motion.cut_upper_face(frame.rgb, face) for face in seen.faces]
+        yield FrameDetections(frame.index, frame.time, seen.faces, cut, pictures)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Everything here depends on `conventions.POSE` alone, never on jaw or lips, so th
 
     track = FaceTrack(face="largest", max_gap=0.4)
     for frame in detection.detect_faces(frames, mesh):
-        for item in track.push(frame.index, frame.faces, frame.cut, frame.time):
+        for item in track.push(frame.index, frame.faces, frame.cut, frame.time, frame.pictures):
             ...  # items come in order, at most `max_gap` seconds late
     for item in track.flush():
         ...
@@ -14,13 +14,14 @@ Everything here depends on `conventions.POSE` alone, never on jaw or lips, so th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from talkjax import conventions
 from talkjax.errors import UserError
+from talkjax.media.head_motion import HeadMotion
 
 if TYPE_CHECKING:
     from talkjax.media.detection import FrameDetections
@@ -194,12 +195,15 @@ class TrackItem:
       found: Whether the landmarks were measured in this frame, not interpolated or missing.
       cut: Whether a scene or another face begins with this frame, so that nothing may be smoothed
         or interpolated across its start.
+      drift: (4,) drift of the face's fit since the previous frame, see `HeadMotion.push`; None
+        where it is unknown.
     """
 
     index: int
     landmarks: np.ndarray | None
     found: bool
     cut: bool
+    drift: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -211,12 +215,14 @@ class Track:
       landmarks: (N, 478, 3) float32 frame pixels, NaN where the face is missing.
       found: (N,) bool, False for interpolated and missing frames.
       cuts: (N,) bool, whether a scene or another face begins with the frame.
+      drifts: (N, 4) see `HeadMotion.push`; NaN where unknown.
     """
 
     times: np.ndarray
     landmarks: np.ndarray
     found: np.ndarray
     cuts: np.ndarray
+    drifts: np.ndarray
 
     def runs(self, max_gap: float) -> list[np.ndarray]:
         """Returns the frame numbers of each part that shows one face without interruption.
@@ -253,10 +259,18 @@ class FaceTrack:
     ):
         self.max_gap, self._path = max_gap, path or {}
         self._follower = FaceFollower(face)
+        self._motion = HeadMotion()
         self._anchor: tuple[float, np.ndarray] | None = None  # time and landmarks when last seen
         self._waiting: list[tuple[int, float, bool]] = []  # index, time, cut
 
-    def push(self, index: int, faces: np.ndarray, cut: bool, time: float) -> list[TrackItem]:
+    def push(
+        self,
+        index: int,
+        faces: np.ndarray,
+        cut: bool,
+        time: float,
+        pictures: Sequence[np.ndarray] = (),
+    ) -> list[TrackItem]:
         """Adds the next frame.
 
         Args:
@@ -264,6 +278,8 @@ class FaceTrack:
           faces: (n, 478, 2 or 3) from FaceMesh.
           cut: Whether a scene begins here.
           time: Time of the frame in seconds.
+          pictures: n pictures of the upper faces (`head_motion.cut_upper_face`), from which drifts
+            are measured, or none.
 
         Returns:
           The items that have become final.
@@ -281,9 +297,11 @@ class FaceTrack:
             landmarks = np.asarray(faces[chosen])
             ready += self._fill(time, landmarks)
             self._anchor = (time, landmarks)
-            ready.append(TrackItem(index, landmarks, True, cut or jumped))
+            drift = self._motion.push(pictures[chosen] if pictures else None, cut or jumped)
+            ready.append(TrackItem(index, landmarks, True, cut or jumped, drift))
         else:
             self._waiting.append((index, time, cut))
+            self._motion.push(None)
             if self._anchor is None or late:
                 ready += self.flush()
         return ready
@@ -321,11 +339,14 @@ def track_clip(
     items, times = [], []
     for frame in detections:
         times.append(frame.time)
-        items += track.push(len(times) - 1, frame.faces, frame.cut, frame.time)
+        items += track.push(len(times) - 1, frame.faces, frame.cut, frame.time, frame.pictures)
     items += track.flush()
     landmarks = np.full((len(items), conventions.FACEMESH_POINTS, 3), np.nan, np.float32)
+    drifts = np.full((len(items), 4), np.nan)
     for item in items:
         if item.landmarks is not None:
             landmarks[item.index] = item.landmarks
+        if item.drift is not None:
+            drifts[item.index] = item.drift
     found, cuts = (np.array([getattr(i, name) for i in items], bool) for name in ("found", "cut"))
-    return Track(np.array(times, np.float64), landmarks, found, cuts)
+    return Track(np.array(times, np.float64), landmarks, found, cuts, drifts)

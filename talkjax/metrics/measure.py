@@ -111,7 +111,7 @@ def measure_video(
     times, mesh = track.times, track.landmarks
     transforms = np.full((len(times), 2, 3), np.nan)
     for run in track.runs(longest_pause(reader.info.fps)):
-        transforms[run] = head_pose.fit_transforms(mesh[run], times[run])
+        transforms[run] = head_pose.fit_transforms(mesh[run], times[run], track.drifts[run])
     size = np.array([reader.info.width, reader.info.height], np.int64)
     return Measurement(times, conventions.select(mesh), track.found, transforms, size, track.cuts)
 

@@ -188,7 +188,9 @@ class FaceTable:
             self._finish(*self._smoother.flush())
             return
         self._times.append(frame.time)
-        self._add(self._track.push(frame.index, frame.faces, frame.cut, frame.time))
+        self._add(
+            self._track.push(frame.index, frame.faces, frame.cut, frame.time, frame.pictures)
+        )
 
     def _add(self, items: list[tracking.TrackItem]) -> None:
         for item in items:
@@ -207,7 +209,8 @@ class FaceTable:
             points = conventions.select(item.landmarks) if self._is_first(item, time) else None
             self._pending.append(_PendingFace(item.index, item.found, points))
             self._last = time
-            self._finish(*self._smoother.push(np.array([time]), rigid[None]))
+            drift = None if item.drift is None else item.drift[None]
+            self._finish(*self._smoother.push(np.array([time]), rigid[None], drift))
 
     def _is_first(self, item: tracking.TrackItem, time: float) -> bool:
         """Returns whether a tracked face is a measured one of its scene's first seconds."""
