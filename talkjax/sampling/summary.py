@@ -35,6 +35,7 @@ class Summary:
       template_damaged: Whether the template is truncated or damaged.
       phases: Seconds that the run waited for each phase, by name. The rest of `seconds` was spent
         on decoding, cropping, pasting and encoding.
+      notes: What else the user should know about the output, one sentence each.
     """
 
     output: str
@@ -53,6 +54,7 @@ class Summary:
     audio_copied: bool | None = None
     template_damaged: bool = False
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -110,4 +112,4 @@ class Summary:
             )
         if self.template_damaged:
             lines.append("the template is truncated or damaged; the readable part was used")
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes)
