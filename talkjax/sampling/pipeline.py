@@ -26,12 +26,12 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, tracking
+from talkjax.media import composite, crop
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
+from talkjax.sampling import face_choice, regions
 from talkjax.sampling import reference as reference_frames
-from talkjax.sampling import regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
@@ -84,10 +84,17 @@ def generate_video(
         compiler, loader = (stack.enter_context(TaskQueue(1)) for _ in range(2))
         compiled = compiler.submit(sampler.compile, options)
         loader.submit(audio_file.log_mel, np.zeros(SAMPLE_RATE, np.float32))
+        path = trace_face(options.face, template, detector)
         detections = stack.enter_context(
             Prefetcher(detect_faces(template.frames(), detector), _DETECT_AHEAD)
         )
-        table = FaceTable(detections, template.fps, options.face, first_seconds=options.first_pass)
+        table = FaceTable(
+            detections,
+            template.fps,
+            options.face if path is None else "largest",
+            path=path,
+            first_seconds=options.first_pass,
+        )
         encoder = stack.enter_context(TaskQueue(_MAX_UNWRITTEN))
         clip = _Clip(sampler, template, table, speech, options, summary)
         # A template that is driven by its own speech keeps its own times, which belong to it.
@@ -286,8 +293,18 @@ class _Clip:
 
 def make_detector(face: str | int) -> FaceMesh:
     """Creates a detector, a context manager, of as many faces as `Options.face` needs."""
-    parsed = tracking.parse_face(face)
+    parsed = face_choice.parse_face(face)
     return FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4)
+
+
+def trace_face(face: str | int, template: Template, detector: Detector) -> face_choice.Path | None:
+    """Finds the face that is chosen by a time and a point; returns None for other choices."""
+    parsed = face_choice.parse_face(face)
+    if not isinstance(parsed, face_choice.FacePoint):
+        return None
+    detections = detect_faces(template.frames(), detector)
+    with contextlib.closing(detections):
+        return face_choice.trace_point(detections, parsed)
 
 
 def _progress_bar(frames: float, visible: bool) -> tqdm:
