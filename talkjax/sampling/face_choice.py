@@ -1,4 +1,4 @@
-"""Choosing a face by a time and a point, or by whose lips move with the sound.
+"""Choosing a face by a time and a point, or as that of the speaker (`speaker`).
 
 Both read a part of the template ahead and keep only boxes (some 100 bytes a frame). They return the
 *path* of the chosen face, {frame number: box, or None where it is absent}, which
@@ -7,18 +7,25 @@ Both read a part of the template ahead and keep only boxes (some 100 bytes a fra
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from talkjax.files import PathLike
 from talkjax.media import tracking
-from talkjax.media.detection import FrameDetections
 from talkjax.media.tracking import FaceChoiceError
+
+if TYPE_CHECKING:
+    from talkjax.media.detection import Detector, FrameDetections
+    from talkjax.sampling.template import Template
 
 Path = dict[int, np.ndarray | None]
 
+SPEAKING = "speaking"
 _LATE_SECONDS = 0.5  # a time that is this much after the last frame is that of the last frame
 
 
@@ -40,7 +47,7 @@ class FacePoint:
 
 
 def parse_face(face: str | int) -> str | int | FacePoint:
-    """Parses `Options.face`: "largest", a number, or a time and a point ("12.5s:640,360").
+    """Parses `Options.face`: "largest", "speaking", a number, or a time and a point.
 
     Raises:
       FaceChoiceError: It is none of them.
@@ -50,13 +57,54 @@ def parse_face(face: str | int) -> str | int | FacePoint:
     if match:
         seconds, x, y = map(float, match.groups())
         return FacePoint(str(face), seconds, x, y)
+    if face == SPEAKING:
+        return SPEAKING
     try:
         return tracking.parse_face(face)
     except FaceChoiceError:
         raise FaceChoiceError(
-            f"face={face} is not valid; give 'largest', a number from 0, left to right, or a time "
-            "and a point in pixels such as 12.5s:640,360"
+            f"face={face} is not valid; give 'largest', 'speaking', a number from 0, left to "
+            "right, or a time and a point in pixels such as 12.5s:640,360"
         ) from None
+
+
+def find_path(
+    face: str | int,
+    template: Template,
+    video: PathLike | None,
+    detector: Detector,
+    until: float,
+) -> Path | None:
+    """Finds the face that `Options.face` chooses by a point or as the speaker's.
+
+    Args:
+      face: See `Options.face`.
+      template: The template.
+      video: The file of a template that is a video.
+      detector: Face detector.
+      until: Time in the template in seconds up to which a speaker is looked for.
+
+    Returns:
+      The path of the face, or None for other choices.
+
+    Raises:
+      UserError: There is no such face, or no sound.
+    """
+    from talkjax.media.detection import detect_faces
+    from talkjax.sampling import speaker
+
+    parsed = parse_face(face)
+    with contextlib.closing(detect_faces(template.frames(), detector)) as detections:
+        if isinstance(parsed, FacePoint):
+            return trace_point(detections, parsed)
+        if parsed == SPEAKING:
+            if video is None:
+                raise FaceChoiceError(
+                    "face=speaking: a photograph has no sound; give a number or a time and a point"
+                )
+            loudness = speaker.measure_loudness(video, until)
+            return speaker.trace_speaker(detections, loudness, until)
+    return None
 
 
 def trace_point(detections: Iterable[FrameDetections], point: FacePoint) -> Path:

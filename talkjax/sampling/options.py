@@ -15,8 +15,9 @@ class Options:
     Attributes:
       steps: Number of DDIM steps.
       seed: Seed of the clip's initial noise.
-      face: "largest"; the number of a face from left to right; or a time and a point in pixels
-        ("12.5s:640,360"), at which the face is. Scenes that do not have that point use "largest".
+      face: "largest"; the number of a face from left to right; a time and a point in pixels
+        ("12.5s:640,360"), at which the face is; or "speaking", whose lips move with the template's
+        own sound. Scenes that do not have the point or a clear speaker use "largest".
       landmark_guidance: Scale of classifier-free guidance by the landmarks. 1 is no guidance and
         the fastest.
       reference_guidance: Scale of classifier-free guidance by the reference image, as above.

@@ -84,7 +84,8 @@ def generate_video(
         compiler, loader = (stack.enter_context(TaskQueue(1)) for _ in range(2))
         compiled = compiler.submit(sampler.compile, options)
         loader.submit(audio_file.log_mel, np.zeros(SAMPLE_RATE, np.float32))
-        path = trace_face(options.face, template, detector)
+        until = speech.seconds + options.first_pass
+        path = face_choice.find_path(options.face, template, video, detector, until)
         detections = stack.enter_context(
             Prefetcher(detect_faces(template.frames(), detector), _DETECT_AHEAD)
         )
@@ -295,16 +296,6 @@ def make_detector(face: str | int) -> FaceMesh:
     """Creates a detector, a context manager, of as many faces as `Options.face` needs."""
     parsed = face_choice.parse_face(face)
     return FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4)
-
-
-def trace_face(face: str | int, template: Template, detector: Detector) -> face_choice.Path | None:
-    """Finds the face that is chosen by a time and a point; returns None for other choices."""
-    parsed = face_choice.parse_face(face)
-    if not isinstance(parsed, face_choice.FacePoint):
-        return None
-    detections = detect_faces(template.frames(), detector)
-    with contextlib.closing(detections):
-        return face_choice.trace_point(detections, parsed)
 
 
 def _progress_bar(frames: float, visible: bool) -> tqdm:
