@@ -119,3 +119,18 @@ def test_real_detector_over_a_cut(zoom):
             size = np.ptp(alone[:, 0])
             error = np.linalg.norm(frame.faces[0, :, :2] - alone[:, :2], axis=-1).mean() / size
             assert error < 0.02
+
+
+def test_cuts_between_people_of_footage(shared_data):
+    """Sixteen people in one studio: each change is a cut, and there is no other."""
+    pictures, lengths = [], []
+    for folder in sorted((shared_data / "grid_people").iterdir()):
+        for path in sorted(folder.glob("*.mkv"))[:1]:
+            reader = zip(range(6), VideoReader(path), strict=False)
+            pictures += [frame.rgb for _, frame in reader]
+            lengths.append(6)
+    with FaceMesh() as mesh:
+        found = detect(pictures, mesh)
+    assert len(lengths) >= 10 and all(len(frame.faces) for frame in found)
+    cuts = [frame.index for frame in found if frame.cut]
+    assert cuts == np.cumsum(lengths)[:-1].tolist()
