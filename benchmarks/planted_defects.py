@@ -83,7 +83,7 @@ def edit_mouths(source: Source, change: Callable[[np.ndarray, int], np.ndarray])
 
 def freeze(source: Source) -> Planted:
     """Pastes one frame's mouth into all frames."""
-    chosen = baselines.choose_reference_frame(source.measured)
+    chosen = int(baselines.choose_reference_frames(source.measured).max())
     image = crop.warp_crop(source.frames[chosen], source.measured.transforms[chosen], _SIZE)
     return edit_mouths(source, lambda *_: _BOX.cut(image))
 

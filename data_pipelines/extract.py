@@ -44,8 +44,8 @@ class ExtractOptions:
       face: The face to follow, see `talkjax.media.tracking.parse_face`.
       max_faces: Number of faces to detect in a frame; 1 is slightly faster and enough for footage
         of one person.
-      max_gap_seconds: Longest time without a face that is interpolated, and longest time between
-        two frames. A longer gap ends the part.
+      max_gap_seconds: Longest time from one measured face to the next that is interpolated, and
+        longest time between two frames. A longer gap ends the part.
       jpeg_quality: JPEG quality of the stored crops (4:4:4).
     """
 

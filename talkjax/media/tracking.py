@@ -91,6 +91,12 @@ def compare_boxes(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return shift * 2 / (extent[0] + extent[1]) + np.abs(np.log(extent[0] / extent[1]))
 
 
+def match_limit(unseen: np.ndarray | float) -> np.ndarray:
+    """Returns the largest cost at which a face is the one that was seen `unseen` seconds ago."""
+    grown = MATCH_LIMIT + MATCH_GROWTH * np.maximum(np.asarray(unseen) - MATCH_SECONDS, 0)
+    return np.minimum(grown, MATCH_MAX)
+
+
 @dataclasses.dataclass(eq=False)
 class _Person:
     box: np.ndarray  # (4,) where the person was last seen
@@ -168,8 +174,7 @@ class FaceFollower:
         people = [self._chosen, *self._others]
         cost = compare_boxes(np.array([person.box for person in people]), boxes)
         unseen = np.array([time - person.seen for person in people])
-        grown = MATCH_LIMIT + MATCH_GROWTH * np.maximum(unseen - MATCH_SECONDS, 0)
-        cost[cost > np.minimum(grown, MATCH_MAX)[:, None]] = np.inf
+        cost[cost > match_limit(unseen)[:, None]] = np.inf
         chosen = None
         free = set(range(len(boxes)))
         while free and np.isfinite(cost).any():

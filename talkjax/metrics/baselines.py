@@ -1,7 +1,8 @@
 """Videos to compare a model with that need no model, written by the same encoder as generated ones.
 
 `write_reencoded` makes the ground truth's row: it shows what encoding and FaceMesh cost.
-`write_copied_mouth` pastes one frame's mouth into every frame: a perfect image without lip motion.
+`write_copied_mouth` pastes one mouth into every frame of a scene: perfect images without lip
+motion.
 `write_round_trip` sends the true mouth through the autoencoder: the best that diffusion can reach.
 """
 
@@ -50,62 +51,73 @@ def write_reencoded(
         write_video(source, out, ((f.time, f.rgb) for f in frames))
 
 
-def choose_reference_frame(measurement: Measurement, region: Box = MOUTH_REGION) -> int:
-    """Returns the number of the frame that sampling takes as its reference image.
+def choose_reference_frames(measurement: Measurement, region: Box = MOUTH_REGION) -> np.ndarray:
+    """Returns the number of the frame that sampling takes as the reference image of each frame.
+
+    It is the same for all frames of a scene.
 
     Args:
       measurement: Measurement of the template.
       region: Part of the crop that the image models see.
 
+    Returns:
+      (N,) int64, -1 where the scene shows no face.
+
     Raises:
       UserError: No face was found in the template.
     """
-    found = np.flatnonzero(measurement.found)
-    if not len(found):
+    if not measurement.found.any():
         raise UserError("no face was found in it")
     times, points = measurement.times, measurement.crop_landmarks()
-    candidates = [
-        Candidate(int(i), float(times[i]), Face(measurement.transforms[i], np.eye(2, 3), True),
-                  points[i].astype(np.float32))
-        for i in found
-        if times[i] <= times[found[0]] + reference.FIRST_PASS_S
-    ]  # fmt: skip
     width, height = (int(v) for v in measurement.size)
-    return candidates[reference.choose_image(candidates, (width, height), region)].index
-
-
-def read_frame(source: str | os.PathLike, number: int) -> np.ndarray:
-    """Returns frame `number` of `measure.read_frames`: (H, W, 3) uint8."""
-    with contextlib.closing(measure.read_frames(source)) as frames:
-        return next(itertools.islice(frames, number, None)).rgb
+    scenes = np.cumsum(measurement.cuts)
+    chosen = np.full(len(times), -1, np.int64)
+    for scene in np.unique(scenes):
+        found = np.flatnonzero(measurement.found & (scenes == scene))
+        candidates = [
+            Candidate(int(i), float(times[i]), Face(measurement.transforms[i], np.eye(2, 3), True),
+                      points[i].astype(np.float32))
+            for i in found
+            if times[i] <= times[found[0]] + reference.FIRST_PASS_S
+        ]  # fmt: skip
+        if candidates:
+            place = reference.choose_image(candidates, (width, height), region)
+            chosen[scenes == scene] = candidates[place].index
+    return chosen
 
 
 def write_copied_mouth(
     source: str | os.PathLike,
     out: str | os.PathLike,
     measurement: Measurement,
-    chosen: int,
+    chosen: np.ndarray,
     crop_size: int,
     seconds: float | None,
 ) -> None:
-    """Pastes the mouth of one frame into every frame, by the frames' own crop transforms.
+    """Pastes the mouth of one frame into all frames of a scene, by their own crop transforms.
 
     Args:
       source: Video file to read.
       out: Video file to write.
       measurement: Measurement of the source.
-      chosen: Number of the frame whose mouth is pasted.
+      chosen: (N,) number of the frame whose mouth is pasted into each frame; see
+        `choose_reference_frames`.
       crop_size: Resolution in pixels at which the mouth is cut, as a model's would be.
       seconds: Time at which to stop; None copies the whole file.
     """
-    image = crop.warp_crop(read_frame(source, chosen), measurement.transforms[chosen], crop_size)
-    region = MOUTH_REGION.cut(image)
+    mouths = {}
+    with contextlib.closing(measure.read_frames(source)) as frames:
+        for number, frame in enumerate(itertools.islice(frames, int(chosen.max()) + 1)):
+            if number in chosen:
+                image = crop.warp_crop(frame.rgb, measurement.transforms[number], crop_size)
+                mouths[number] = MOUTH_REGION.cut(image)
 
     def edited(frames: Iterable[Any]) -> Iterator[tuple[float, np.ndarray]]:
         for number, frame in enumerate(frames):
             transform = measurement.transforms[number]
-            has_face = np.isfinite(transform).all()
-            rgb = composite.paste(frame.rgb, region, transform) if has_face else frame.rgb
+            rgb = frame.rgb
+            if np.isfinite(transform).all():
+                rgb = composite.paste(rgb, mouths[int(chosen[number])], transform)
             yield frame.time, rgb
 
     with contextlib.closing(measure.read_frames(source, seconds)) as frames:

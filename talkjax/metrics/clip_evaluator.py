@@ -149,8 +149,9 @@ class ClipEvaluator:
         self, measured: Measurement, truth: Measurement, comparison: Comparison
     ) -> Numbers:
         pairs = measure.match_frames(truth, measured)
-        # The model was given this frame as its reference image, so it does not count in any row.
-        pairs.pop(self.videos.reference_frame(comparison.truth), None)
+        # The model was given these frames as reference images, so they do not count in any row.
+        for number in np.unique(self.videos.reference_frames(comparison.truth)):
+            pairs.pop(int(number), None)
         size = self.videos.crop_size
         same_size = np.array_equal(measured.size, truth.size)
         values: dict[str, list[float]] = {k: [] for k in ("psnr", "psnr_crop", "ssim", "ssim_crop")}

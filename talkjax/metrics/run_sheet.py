@@ -1,7 +1,9 @@
 """A sheet of one run of the sampler: frames and mouths of template and result, sound, openings."""
 
 import contextlib
+import itertools
 import os
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -9,8 +11,8 @@ import numpy as np
 from talkjax import conventions, head_pose
 from talkjax.conventions import MOUTH_REGION, TICKS_PER_SECOND
 from talkjax.media import audio, crop
-from talkjax.media.detection import Detector
-from talkjax.media.video import VideoReader
+from talkjax.media.detection import Detector, detect_faces
+from talkjax.media.video import VideoFrame, VideoReader
 from talkjax.metrics import packages, plots, sheets, signals
 from talkjax.sampling.faces import Face
 from talkjax.sampling.template import Template
@@ -75,18 +77,18 @@ class RunSheet:
         places = (np.arange(columns) + 0.5) / columns * len(with_face)
         chosen = [with_face[i] for i in sorted({int(place) for place in places})]
         images, measured = [], np.full(len(self._times), np.nan)
-        detector.reset()
         with contextlib.ExitStack() as stack:
             streams = (template.pingpong(), iter(VideoReader(out)))
             for stream in streams:
                 if hasattr(stream, "close"):  # a template of one image repeats it by itertools
                     stack.enter_context(contextlib.closing(stream))
-            for index, (before, after) in enumerate(zip(*streams, strict=False)):
+            pairs = zip(streams[0], _detect(streams[1], detector), strict=False)
+            for index, (before, (after, faces)) in enumerate(pairs):
                 if index == len(self._times):
                     break
                 transform = self._transforms[index]
                 if transform is not None:
-                    measured[index] = _measure_opening(detector.detect(after.rgb), transform)
+                    measured[index] = _measure_opening(faces, transform)
                 if index in chosen:
                     images.append(_draw_column(before.rgb, after.rgb, transform))
         times = np.array(self._times)
@@ -103,6 +105,15 @@ class RunSheet:
             times[chosen],
         )  # fmt: skip
         return sheets.stack_images([grid, plot])
+
+
+def _detect(
+    frames: Iterator[VideoFrame], detector: Detector
+) -> Iterator[tuple[VideoFrame, np.ndarray]]:
+    """Yields every frame with its faces."""
+    first, second = itertools.tee(frames)
+    for detected in detect_faces(first, detector):
+        yield next(second), detected.faces
 
 
 def _measure_opening(faces: np.ndarray, transform: np.ndarray) -> float:

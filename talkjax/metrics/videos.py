@@ -144,9 +144,9 @@ class EvaluationVideos:
             raise UserError(f"{clip.name}: no face was found in it; leave it out")
         return measurement
 
-    def reference_frame(self, clip: EvaluationClip) -> int:
-        """Returns the number of the frame that the model takes as its reference image."""
-        return baselines.choose_reference_frame(self.measure_original(clip), self.generator.region)
+    def reference_frames(self, clip: EvaluationClip) -> np.ndarray:
+        """Returns the frame that the model takes as the reference image of each frame: (N,)."""
+        return baselines.choose_reference_frames(self.measure_original(clip), self.generator.region)
 
     def _measure(self, path: Path) -> Measurement:
         detector = {k: str(v) for k, v in sorted(self.detector.versions.items())}
@@ -201,12 +201,13 @@ class EvaluationVideos:
         )  # fmt: skip
 
     def copy_mouth(self, clip: EvaluationClip) -> Path:
-        """Pastes the reference frame's mouth into every frame."""
-        measurement, reference = self.measure_original(clip), self.reference_frame(clip)
+        """Pastes the mouth of a scene's reference frame into every frame of it."""
+        measurement, references = self.measure_original(clip), self.reference_frames(clip)
         return self._get_or_make(
-            "copy", clip.name, clip, {"reference": reference, "crop_size": self.crop_size},
+            "copy", clip.name, clip,
+            {"references": references.tolist(), "crop_size": self.crop_size},
             lambda out: baselines.write_copied_mouth(
-                clip.path, out, measurement, reference, self.crop_size, self.seconds
+                clip.path, out, measurement, references, self.crop_size, self.seconds
             ),
         )  # fmt: skip
 

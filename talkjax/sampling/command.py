@@ -61,7 +61,9 @@ def make_parser() -> commands.Parser:
     add("--seed", type=int, default=0, metavar="S",
         help="seed of the initial noise (default: %(default)s)")
     add("--face", default="largest", metavar="WHICH",
-        help="which face to use: 'largest', or its number from left to right, from 0 "
+        help="which face to use: 'largest'; its number from left to right, from 0; a time and a "
+        "point in pixels where it is, such as 12.5s:640,360; or 'speaking', whose lips move with "
+        "the template's own sound. Scenes without that point or a clear speaker use the largest "
         "(default: %(default)s)")
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
         help="scale of classifier-free guidance by the landmarks; 1 turns it off "

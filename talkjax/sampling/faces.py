@@ -15,12 +15,15 @@ import dataclasses
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.media import tracking
-from talkjax.media.detection import FrameDetections
+
+if TYPE_CHECKING:
+    from talkjax.media.detection import FrameDetections
 
 MAX_GAP_SECONDS = 0.4  # longest time from one measured face to the next that is interpolated
 BREAK_SECONDS = 0.2  # see `longest_pause`

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from talkjax.errors import UserError
-from talkjax.media import tracking
+from talkjax.sampling import face_choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Options:
     Attributes:
       steps: Number of DDIM steps.
       seed: Seed of the clip's initial noise.
-      face: "largest", or the number of a face from left to right, see `tracking.parse_face`.
+      face: "largest"; the number of a face from left to right; a time and a point in pixels
+        ("12.5s:640,360"), at which the face is; or "speaking", whose lips move with the template's
+        own sound. Scenes that do not have the point or a clear speaker use "largest".
       landmark_guidance: Scale of classifier-free guidance by the landmarks. 1 is no guidance and
         the fastest.
       reference_guidance: Scale of classifier-free guidance by the reference image, as above.
@@ -61,4 +63,4 @@ class Options:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name}={value} is out of range; give {low} to {high}")
-        tracking.parse_face(self.face)
+        face_choice.parse_face(self.face)

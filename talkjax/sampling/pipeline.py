@@ -26,12 +26,12 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, tracking
+from talkjax.media import composite, crop
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
+from talkjax.sampling import face_choice, regions
 from talkjax.sampling import reference as reference_frames
-from talkjax.sampling import regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
@@ -84,10 +84,18 @@ def generate_video(
         compiler, loader = (stack.enter_context(TaskQueue(1)) for _ in range(2))
         compiled = compiler.submit(sampler.compile, options)
         loader.submit(audio_file.log_mel, np.zeros(SAMPLE_RATE, np.float32))
+        until = speech.seconds + options.first_pass
+        path = face_choice.find_path(options.face, template, video, detector, until)
         detections = stack.enter_context(
             Prefetcher(detect_faces(template.frames(), detector), _DETECT_AHEAD)
         )
-        table = FaceTable(detections, template.fps, options.face, first_seconds=options.first_pass)
+        table = FaceTable(
+            detections,
+            template.fps,
+            options.face if path is None else "largest",
+            path=path,
+            first_seconds=options.first_pass,
+        )
         encoder = stack.enter_context(TaskQueue(_MAX_UNWRITTEN))
         clip = _Clip(sampler, template, table, speech, options, summary)
         # A template that is driven by its own speech keeps its own times, which belong to it.
@@ -286,7 +294,7 @@ class _Clip:
 
 def make_detector(face: str | int) -> FaceMesh:
     """Creates a detector, a context manager, of as many faces as `Options.face` needs."""
-    parsed = tracking.parse_face(face)
+    parsed = face_choice.parse_face(face)
     return FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4)
 
 

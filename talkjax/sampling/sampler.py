@@ -10,7 +10,7 @@ writes the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,12 +19,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from talkjax import media
 from talkjax.conventions import Box
 from talkjax.files import PathLike
-from talkjax.media.detection import Detector
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, pretrained, program, regions
 from talkjax.sampling.faces import Face
 from talkjax.sampling.options import Options
 from talkjax.sampling.summary import Summary
+
+if TYPE_CHECKING:
+    from talkjax.media.detection import Detector
 
 # Called with (seconds, face, (131, 2) target landmarks) of an output frame. Face and landmarks are
 # None where the frame shows no face.

@@ -103,12 +103,12 @@ class Summary:
             listed = ", ".join(spans[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
             lines.append(f"no face was found in {missed} frames ({listed}), which are unchanged")
         if len(self.scenes) > 1:
-            cuts = [str(scene["first"]) for scene in self.scenes[1:]]
-            more = len(cuts) - _MAX_LISTED
-            listed = ", ".join(cuts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+            starts = [str(scene["first"]) for scene in self.scenes]
+            more = len(starts) - _MAX_LISTED
+            listed = ", ".join(starts[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
             lines.append(
-                f"{len(self.scenes)} scenes of the template show a face (new ones begin at its "
-                f"frames {listed}); each has a reference image of its own"
+                f"{len(self.scenes)} scenes of the template show a face (from its frames {listed} "
+                "on); each has a reference image of its own"
             )
         if self.template_damaged:
             lines.append("the template is truncated or damaged; the readable part was used")

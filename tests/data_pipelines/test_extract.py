@@ -7,6 +7,7 @@ from talkjax import conventions, head_pose
 from talkjax.data import records, windows
 from talkjax.media import audio
 from tests.data_pipelines.synthetic import FakeMesh, make_video
+from tests.sampling import fakes
 
 OPTIONS = extract.ExtractOptions(crop_size=32)
 
@@ -56,6 +57,25 @@ def test_short_gaps_are_interpolated_and_long_ones_split(tmp_path):
     result = run(make_video(tmp_path / "b.mkv", frames=90, black=range(40, 50)), min_seconds=1.0)
     assert [c.clip_id for c in result.clips] == ["id#0", "id#1"]
     assert [c.num_frames for c in result.clips] == [40, 40]
+
+
+def test_detection_begins_anew_at_a_cut(tmp_path):
+    places = [16.0] * 15 + [30.0] * 15
+    path = make_video(tmp_path / "a.mkv", frames=30, changes=[15])
+    options = extract.ExtractOptions(crop_size=32, min_seconds=0.4)
+    clips = extract.extract_video(path, "id", fakes.TrackingMesh([*places, 0.0]), options).clips
+    for clip, x in zip(clips, (16.0, 30.0), strict=True):
+        eyes = head_pose.invert(clip.transforms)[0] @ (*head_pose.EYE_CENTRE, 1)
+        assert eyes[0] == pytest.approx(x + 0.5 * fakes.SIDE, abs=0.5)
+
+
+@pytest.mark.parametrize("fps", [10, 50])
+def test_gaps_count_in_seconds(tmp_path, fps):
+    gap = range(fps, fps + round(0.3 * fps))
+    clips = run(make_video(tmp_path / "a.mkv", 3 * fps, gap, fps=fps), max_gap_seconds=0.41).clips
+    assert len(clips) == 1
+    clips = run(make_video(tmp_path / "a.mkv", 3 * fps, gap, fps=fps), max_gap_seconds=0.29).clips
+    assert len(clips) == 2
 
 
 def test_a_part_in_the_middle_keeps_its_own_sound(tmp_path):

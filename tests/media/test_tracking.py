@@ -1,6 +1,5 @@
 """Following a face, detecting cuts and filling short gaps, all without regard to the lips."""
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,8 @@ from hypothesis import strategies as st
 from talkjax import conventions
 from talkjax.errors import UserError
 from talkjax.media import tracking
-from talkjax.media.tracking import CutDetector, FaceFollower, FaceTrack
+from talkjax.media.detection import FrameDetections
+from talkjax.media.tracking import FaceFollower, FaceTrack
 
 SHAPE = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
 SHAPE -= SHAPE.mean(0)
@@ -31,12 +31,12 @@ def place(item) -> float | None:
     return None if item.landmarks is None else round(float(item.landmarks[:, 0].mean()))
 
 
-def follow(frames, choice="largest", cuts=None):
+def follow(frames, choice="largest", cuts=None, fps=25.0):
     """Returns the x of the chosen faces (None where missing) and the jumps."""
     follower = FaceFollower(choice)
     xs, jumps = [], []
     for i, faces in enumerate(frames):
-        index, jumped = follower.update(faces, bool(cuts and cuts[i]))
+        index, jumped = follower.update(faces, i / fps, bool(cuts and cuts[i]))
         xs.append(None if index is None else round(float(faces[index, :, 0].mean())))
         jumps.append(jumped)
     return xs, jumps
@@ -92,11 +92,11 @@ def test_a_false_face_for_some_frames_is_ignored():
     assert xs == [100] * 3 + [None] * 4 + [100] * 3 and not any(jumps)
 
 
-def test_face_that_stays_elsewhere_has_jumped():
-    frames = [frame(face(100))] * 3 + [frame(face(500))] * 12
-    xs, jumps = follow(frames)
-    wait = tracking.PATIENCE
-    assert xs == [100] * 3 + [None] * wait + [500] * (12 - wait)
+@pytest.mark.parametrize(("fps", "wait"), [(25, 6), (100, 25), (5, 1)])
+def test_face_that_stays_elsewhere_has_jumped(fps, wait):
+    frames = [frame(face(100))] * 3 + [frame(face(500))] * 40
+    xs, jumps = follow(frames, fps=fps)  # the wait is the same in seconds at any rate
+    assert xs == [100] * 3 + [None] * wait + [500] * (40 - wait)
     assert jumps.index(True) == 3 + wait and sum(jumps) == 1
 
 
@@ -127,46 +127,66 @@ def test_lips_and_jaw_decide_nothing():
         indices = []
         for clip in (frames, moved):
             follower = FaceFollower(choice)
-            indices.append([follower.update(f) for f in clip])
+            indices.append([follower.update(f, i / 25) for i, f in enumerate(clip)])
         assert indices[0] == indices[1]
 
 
-def test_track_fills_short_gaps_and_reports_long_ones():
-    track = FaceTrack(max_gap=2)
+@pytest.mark.parametrize("fps", [10, 25, 1000])
+def test_track_fills_short_gaps_and_reports_long_ones(fps):
+    track = FaceTrack(max_gap=3 / fps)
     seen = [1, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0]  # a gap of 2, of 3, of 1, an open one
     items, lateness = [], []
     for i, visible in enumerate(seen):
-        for item in track.push(i, frame(face(100 + 4 * i)) if visible else NONE):
+        faces = frame(face(100 + 4 * i)) if visible else NONE
+        for item in track.push(i, faces, False, i / fps):
             items.append(item)
             lateness.append(i - item.index)
     items += track.flush()
     assert [item.index for item in items] == list(range(11))
     assert [place(i) for i in items] == [100, 104, 108, 112, None, None, None, 128, 132, 136, None]
     assert [item.found for item in items] == [bool(v) for v in seen]
-    assert max(lateness) <= 2 and not any(item.cut for item in items)
+    assert max(lateness) <= 3 and not any(item.cut for item in items)
+
+
+def test_a_pause_between_frames_is_a_gap_too():
+    track = FaceTrack(max_gap=0.4)
+    here = frame(face(100))
+    items = track.push(0, here, False, 0.0) + track.push(1, NONE, False, 0.04)
+    items += track.push(2, here, False, 1.8)
+    assert [place(item) for item in items] == [100, None, 100]
 
 
 def test_leading_frames_do_not_wait():
-    track = FaceTrack(max_gap=5)
-    assert [len(track.push(i, NONE)) for i in range(4)] == [1, 1, 1, 1]
+    track = FaceTrack(max_gap=0.2)
+    assert [len(track.push(i, NONE, False, i / 25)) for i in range(4)] == [1, 1, 1, 1]
 
 
 def test_nothing_is_filled_across_a_cut():
     here = frame(face(100))
     for cut_at in (2, 3):  # in the gap, and at its end
-        track = FaceTrack(max_gap=5)
+        track = FaceTrack(max_gap=0.2)
         items = []
         for i, faces in enumerate([here, NONE, NONE, here]):
-            items += track.push(i, faces, cut=i == cut_at)
+            items += track.push(i, faces, i == cut_at, i / 25)
         assert [place(item) for item in items] == [100, None, None, 100]
         assert items[cut_at].cut
 
 
 def test_times_of_variable_rate():
-    track = FaceTrack(max_gap=5)
-    items = track.push(0, frame(face(100)), time=0.0) + track.push(1, NONE, time=0.9)
-    items += track.push(2, frame(face(110)), time=1.0)
+    track = FaceTrack(max_gap=1.0)
+    items = track.push(0, frame(face(100)), False, 0.0) + track.push(1, NONE, False, 0.9)
+    items += track.push(2, frame(face(110)), False, 1.0)
     assert [place(item) for item in items] == [100, 109, 110]
+
+
+def test_a_known_path_overrules_the_choice():
+    both = frame(face(100, size=80), face(300))
+    boxes = tracking.pose_boxes(both)
+    path = {0: None, 1: None, **{i: boxes[1] for i in range(2, 5)}}
+    track = FaceTrack("largest", path=path)
+    items = [x for i in range(9) for x in track.push(i, both, False, i / 25)]
+    assert [place(item) for item in items] == [None, None] + [300] * 7
+    assert not any(item.cut for item in items)
 
 
 def gaps(seen):
@@ -177,7 +197,7 @@ def gaps(seen):
 
 @given(
     seen=st.lists(st.booleans(), max_size=40),
-    max_gap=st.integers(0, 6),
+    max_gap=st.floats(0, 0.4),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
@@ -185,48 +205,24 @@ def test_gaps_of_a_clip(seen, max_gap, seed):
     rng = np.random.default_rng(seed)
     cuts = rng.random(len(seen)) < 0.1
     times = np.cumsum(rng.uniform(0.01, 0.1, len(seen)))
-    detections = [frame(face(100 + i)) if v else NONE for i, v in enumerate(seen)]
-    landmarks, found, _ = tracking.track_clip(detections, cuts, max_gap=max_gap, times=times)
-    seen = np.array(seen, bool)
+    detections = [
+        FrameDetections(i, time, frame(face(100 + i)) if v else NONE, bool(cut))
+        for i, (v, time, cut) in enumerate(zip(seen, times, cuts, strict=True))
+    ]
+    track = tracking.track_clip(detections, max_gap=max_gap)
+    landmarks, seen = track.landmarks, np.array(seen, bool)
     measured = landmarks[seen].mean(1)  # (n, 3) centres
-    np.testing.assert_array_equal(found, seen)
+    np.testing.assert_array_equal(track.found, seen)
     for start, stop in gaps(seen):  # frames start ... stop - 1 are missing
         inside = start > 0 and stop < len(seen) and not cuts[start : stop + 1].any()
-        if inside and stop - start <= max_gap:
+        if inside and times[stop] - times[start - 1] <= max_gap:
             expected = [np.interp(times[start:stop], times[seen], column) for column in measured.T]
             got = landmarks[start:stop].mean(1)
             np.testing.assert_allclose(got, np.stack(expected, -1), rtol=1e-4)
         else:
             assert np.isnan(landmarks[start:stop]).all()
-
-
-def noise(seed: int) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (9, 16, 3), np.uint8)
-    return coarse.repeat(20, 0).repeat(20, 1)
-
-
-def test_cut_detector():
-    detector = CutDetector()
-    scenes = [noise(0)] * 4 + [noise(1)] * 4
-    assert [detector.push(rgb) for rgb in scenes] == [False] * 4 + [True] + [False] * 3
-
-
-def test_moving_camera_and_light_are_no_cuts():
-    wide = np.concatenate([noise(i) for i in range(4)], axis=1)
-    pan, fade = CutDetector(), CutDetector()
-    assert not any(pan.push(wide[:, 3 * i : 3 * i + 320]) for i in range(60))
-    assert not any(fade.push((noise(0) * (i / 40)).astype(np.uint8)) for i in range(40))
-    assert not CutDetector().push(np.zeros((1, 1, 3), np.uint8))
-
-
-def test_cut_detector_on_footage(shared_data):
-    """Real clips have no cut inside; every change from one person to another is one."""
-    detector, cuts, lengths = CutDetector(), [], []
-    for path in sorted((shared_data / "other_speakers").iterdir()):
-        capture = cv2.VideoCapture(str(path))
-        frames = []
-        while (step := capture.read())[0] and len(frames) < 25:
-            frames.append(step[1])
-        lengths.append(len(frames))
-        cuts += [detector.push(rgb) for rgb in frames]
-    assert np.flatnonzero(cuts).tolist() == np.cumsum(lengths)[:-1].tolist()
+    runs = track.runs(0.05)
+    shown = np.isfinite(landmarks).all((1, 2))
+    assert np.concatenate([*runs, np.zeros(0, int)]).tolist() == np.flatnonzero(shown).tolist()
+    for run in runs:
+        assert not track.cuts[run[1:]].any() and (np.diff(times[run]) <= 0.05 + 1e-6).all()

@@ -289,8 +289,6 @@ def test_a_reader_is_closed_when_its_user_fails(clips, monkeypatch):
     next(pairs)
     pairs.close()
     assert len(closed) == 3
-    assert baselines.read_frame(clips[0].path, 1).shape == (160, 160, 3)
-    assert len(closed) == 4
 
 
 def test_sheets_and_plots_are_drawn_of_the_best_the_median_and_the_worst(result, clips, tmp_path):
@@ -307,10 +305,10 @@ def test_sheets_and_plots_are_drawn_of_the_best_the_median_and_the_worst(result,
 def test_the_reference_copy_touches_nothing_outside_of_the_mouth(clips, tmp_path):
     clip, detector = clips[0], PatchDetector()
     measured = measure.measure_video(clip.path, detector)
-    chosen = baselines.choose_reference_frame(measured)
+    chosen = baselines.choose_reference_frames(measured)
     # Sampling prefers a moderately open mouth.
     curve = opening_curve(1)
-    assert abs(curve[chosen] - np.quantile(curve, 0.7)) < 0.05
+    assert len(set(chosen)) == 1 and abs(curve[chosen[0]] - np.quantile(curve, 0.7)) < 0.05
     out = tmp_path / "copy.mp4"
     baselines.write_copied_mouth(clip.path, out, measured, chosen, 64, None)
     copied = measure.measure_video(out, detector)
@@ -328,9 +326,10 @@ def test_frames_without_a_face_are_left_out():
     transforms[1] = np.nan
     landmarks = np.zeros((4, 131, 2), np.float32)
     size = np.array([160, 160])
-    truth = measure.Measurement(times, landmarks, np.ones(4, bool), transforms, size)
+    seen, cuts = np.ones(4, bool), np.zeros(4, bool)
+    truth = measure.Measurement(times, landmarks, seen, transforms, size, cuts)
     other = measure.Measurement(
-        times[:3] + 0.001, landmarks[:3], np.ones(3, bool), transforms[:3], size
+        times[:3] + 0.001, landmarks[:3], seen[:3], transforms[:3], size, cuts[:3]
     )
     assert measure.match_frames(truth, other) == {0: 0, 2: 2}
 

@@ -96,3 +96,43 @@ def test_variable_rate_and_long_pauses():
         want += [*head_pose.fit_transforms(mesh, np.array(times[part]))]
     got = [made.face(i).transform for i in range(7)]
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fps", [25.0, 1000.0])
+def test_gaps_count_in_seconds_whatever_rate_the_file_claims(fps):
+    """A browser's recording claims 1000 fps; nothing may be painted where the face has gone."""
+    times = np.cumsum([0.0] + [0.032, 0.05, 0.066] * 40)
+    gone = set(range(5)) | set(range(20, 26)) | set(range(40, 100))  # at the start, 0.3 s, 3 s
+    made, _ = table(lambda i: [] if i in gone else [fakes.face_at(i)], 121, fps, times)
+    shown = [i for i in range(121) if made.face(i) is not None]
+    assert shown == [*range(5, 40), *range(100, 121)]
+    assert [i for i in shown if not made.face(i).found] == list(range(20, 26))
+
+
+def test_a_picture_that_stands_is_no_shorter_gap():
+    times = [i / 25 for i in range(10)] + [2.2 + i / 25 for i in range(10)]
+    made, _ = table(lambda i: [] if i in (9, 10) else [fakes.face_at(i)], 20, times=times)
+    assert [i for i in range(20) if made.face(i) is None] == [9, 10]
+
+
+def test_scenes():
+    def script(i):  # a cut at 20; from 40 on, somebody else is followed
+        x = 16.0 if i < 40 else 400.0
+        return [] if i in range(36, 40) else [fakes.face_at(i, x=x)]
+
+    def shown():
+        for i in range(80):
+            rgb = fakes.picture(i)
+            yield VideoFrame(i, i / 25, rgb if i < 20 else 255 - rgb)
+
+    mesh = fakes.ScriptedMesh(script)
+    made = faces.FaceTable(detection.detect_faces(shown(), mesh), 25.0, first_seconds=0.2)
+    assert made.has_face()
+    jump = next(i for i in range(40, 80) if made.face(i) is not None)
+    assert jump <= 44
+    assert [made.scene(i) for i in (0, 19, 20, jump - 1, jump, 79)] == [0, 0, 1, 1, 2, 2]
+    for scene, first in enumerate((0, 20, jump)):
+        assert [c.index for c in made.first_faces(scene)] == list(range(first, first + 6))
+    made.face(79)
+    assert made.scene_frames(1) == (20, jump - 1) and made.scene_frames(2) == (jump, 79)
+    assert not made._candidates
