@@ -77,6 +77,8 @@ def generate_video(
             template.writer(out, audio=audio, crf=options.crf, lossless=options.lossless)
         )
         summary.audio_copied = writer.audio_copied
+        summary.width, summary.height = writer.size
+        summary.notes += template.notes() + writer.notes()
         if detector is None:
             detector = stack.enter_context(make_detector(options.face))
         bar = stack.enter_context(_progress_bar(speech.seconds * template.fps, progress))

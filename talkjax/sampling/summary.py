@@ -30,6 +30,7 @@ class Summary:
       frames_per_second: `frames` / `seconds`.
       audio_copied: Whether the audio of the output is a bit-exact copy.
       template_damaged: Whether the template is truncated or damaged.
+      notes: What a user should know of how the output differs from the inputs, in lines.
       phases: Seconds that the run waited for each phase, by name. The rest of `seconds` was spent
         on decoding, cropping, pasting and encoding.
     """
@@ -48,6 +49,7 @@ class Summary:
     frames_per_second: float = 0.0
     audio_copied: bool | None = None
     template_damaged: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -98,4 +100,4 @@ class Summary:
             lines.append(f"no face was found in {missed} frames ({listed}), which are unchanged")
         if self.template_damaged:
             lines.append("the template is truncated or damaged; the readable part was used")
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes)
