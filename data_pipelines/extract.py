@@ -25,7 +25,7 @@ from talkjax.media.video import VideoReader
 
 from .cut import CutReader, PixelBox, cut_wave
 
-VERSION = 1  # part of every cache key; increase it when records change
+VERSION = 2  # part of every cache key; increase it when records change
 _MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
 VIDEO_SUFFIXES = frozenset(_MPEG | {".mkv", ".webm", ".avi", ".flv", ".wmv", ".ogv", ".mxf"})
 _BUFFER_BYTES = 256 << 20  # of decoded frames between the two passes; longer clips decode twice
@@ -102,7 +102,7 @@ def extract_video(
     Args:
       path: The video file.
       clip_id: Id of the video.
-      mesh: A `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
+      mesh: A `FaceMesh` or `TurnedFaces` of `talkjax.media`; its tracking is reset.
       options: See `ExtractOptions`.
       audio_path: A file with the sound; by default the video's own.
       interval: (start, end) in seconds, or None for the whole video.

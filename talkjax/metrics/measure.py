@@ -19,7 +19,7 @@ from talkjax.media.video import VideoFrame, VideoReader
 from talkjax.metrics import signals
 from talkjax.sampling.faces import Detector
 
-VERSION = 1  # of the files in a work folder; raise it when a measurement changes
+VERSION = 2  # of the files in a work folder; raise it when a measurement changes
 _MAX_GAP_SECONDS = 0.2
 
 

@@ -27,6 +27,7 @@ from talkjax.media import audio as audio_file
 from talkjax.media import composite, crop, tracking
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
+from talkjax.media.turned_faces import TurnedFaces
 from talkjax.sampling import reference as reference_frames
 from talkjax.sampling import regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
@@ -101,6 +102,8 @@ def generate_video(
             encoder.submit(writer.write, frame, at)
             bar.update()
         encoder.finish()
+    if isinstance(detector, TurnedFaces):
+        summary.notes += detector.notes()
     summary.template_damaged = template.truncated()
     summary.seconds = time.monotonic() - start
     summary.frames_per_second = summary.frames / summary.seconds
@@ -235,10 +238,10 @@ class _Clip:
         return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask)
 
 
-def make_detector(face: str | int) -> FaceMesh:
+def make_detector(face: str | int) -> TurnedFaces:
     """Creates a detector, a context manager, of as many faces as `Options.face` needs."""
     parsed = tracking.parse_face(face)
-    return FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4)
+    return TurnedFaces(FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4))
 
 
 def _progress_bar(frames: float, visible: bool) -> tqdm:
