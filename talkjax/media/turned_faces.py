@@ -1,8 +1,8 @@
 """Faces in footage that is upside down or on its side without saying so.
 
 FaceMesh takes the person of an upside-down picture for an upright one: it finds a face in every
-frame, with the eyes where the mouth is. It is right about faces that lie on their side, so a picture
-that is turned by a quarter tells which way up the person is.
+frame, with the eyes where the mouth is. It is right about faces that lie on their side, so a
+picture that is turned by a quarter tells which way up the person is.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class TurnedFaces:
             return []
         how = "upside down" if max(turned, key=turned.__getitem__) == 2 else "on its side"
         return [
-            f"the template's picture is {how}, which its file does not say; faces are found all the "
-            "same, and the result is turned like the template"
+            f"the template's picture is {how}, which its file does not say; faces are found all "
+            "the same, and the result is turned like the template"
         ]
 
     def reset(self) -> None:
@@ -114,7 +114,7 @@ class TurnedFaces:
         upright = self._afresh(rgb, 0)
         if len(upright):
             return 0, upright, all(_shows(side, 0) for side in sides)
-        # FaceMesh may see a person on the side as upright in both turned pictures: then none counts.
+        # FaceMesh may see a person on the side as upright in both turned pictures: none counts.
         found = [turn for turn, side in zip((1, 3), sides, strict=True) if _shows(side, turn)]
         for turn in found if len(found) == 1 else [2]:
             faces = self._afresh(rgb, turn)
