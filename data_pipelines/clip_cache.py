@@ -99,9 +99,10 @@ def make_work(cache: str, options) -> Callable[[Job], dict]:
     import cv2
 
     from talkjax.media.facemesh import FaceMesh
+    from talkjax.media.turned_faces import TurnedFaces
 
     cv2.setNumThreads(1)
-    mesh = FaceMesh(options.max_faces)
+    mesh = TurnedFaces(FaceMesh(options.max_faces))
     mesh.__enter__()  # starts the FaceMesh worker now; without it no video can be prepared
     return functools.partial(extract_one, pathlib.Path(cache), options, mesh)
 

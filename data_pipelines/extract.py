@@ -103,7 +103,7 @@ def extract_video(
     Args:
       path: The video file.
       clip_id: Id of the video.
-      mesh: A `talkjax.media.facemesh.FaceMesh`; its tracking is reset.
+      mesh: A `FaceMesh` or `TurnedFaces` of `talkjax.media`; its tracking is reset.
       options: See `ExtractOptions`.
       audio_path: A file with the sound; by default the video's own.
       interval: (start, end) in seconds, or None for the whole video.

@@ -71,6 +71,9 @@ def make_media(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     gop: int = 12,
+    aspect: Fraction | None = None,
+    interlaced: bool = False,
+    alpha_mode: bool = False,
 ) -> Path:
     """Writes a media file with PyAV alone, independently of the code under test.
 
@@ -83,6 +86,9 @@ def make_media(
       tags: Primaries, transfer, matrix, range; the pixels are converted by BT.601 or BT.709 to
         match. None: untagged, BT.601.
       container_options: For the muxer.
+      aspect: Width of a pixel over its height.
+      interlaced: Whether the pictures are two fields, the top one first.
+      alpha_mode: Whether to tag the stream as WebM does for transparent pictures.
     """
     path = Path(path)
     output = av.open(
@@ -103,6 +109,12 @@ def make_media(
                 video.bit_rate = 4_000_000  # the default of these codecs is very low
             context.gop_size = gop
             context.time_base = Fraction(1, 90000) if times else 1 / rate
+            if alpha_mode:
+                video.metadata["alpha_mode"] = "1"
+            if aspect:
+                context.sample_aspect_ratio = aspect
+            if interlaced:
+                context.flags |= 0x20040000  # interlaced DCT and motion estimation
             if tags:
                 (context.color_primaries, context.color_trc) = tags[:2]
                 (context.colorspace, context.color_range) = tags[2:]
@@ -114,7 +126,7 @@ def make_media(
                 layout={1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels],
             )
         if video is not None:
-            packets += _encode_video(video, images, times, tags)
+            packets += _encode_video(video, images, times, tags, interlaced)
         if audio is not None:
             packets += _encode_audio(audio, sound)
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
@@ -122,21 +134,44 @@ def make_media(
     return path
 
 
-def _encode_video(stream, images, times, tags) -> list[av.Packet]:
+def _encode_video(stream, images, times, tags, interlaced) -> list[av.Packet]:
     packets = []
     base = stream.codec_context.time_base
+    marker = None
     for i, image in enumerate(images):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        kind = "rgba" if image.shape[2] == 4 else "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=kind)
         if stream.pix_fmt not in ("rgb24", "gbrp"):
             frame = frame.reformat(
                 format=stream.pix_fmt,
                 dst_colorspace=1 if tags and tags[2] == 1 else 5,
                 dst_color_range=2 if tags and tags[3] == 2 else 1,
             )
+        if interlaced:
+            marker = marker or _field_marker(frame)
+            frame.pts, frame.time_base = i, base
+            marker.push(frame)
+            frame = marker.pull()
         frame.pts = i if times is None else round(times[i] / base)
         frame.time_base = base
         packets += stream.encode(frame)
     return packets + stream.encode(None)
+
+
+def _field_marker(frame: av.VideoFrame) -> av.filter.Graph:
+    """A filter that flags frames as interlaced, which PyAV cannot do itself."""
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format.name,
+            time_base=Fraction(1, 25),
+        ),
+        graph.add("setfield", "mode=tff"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
 
 
 def _encode_audio(stream, sound: Sound) -> list[av.Packet]:

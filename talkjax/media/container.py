@@ -23,7 +23,7 @@ from talkjax.files import PathLike
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,mxf,wtv,nut,gif,"
     "h264,hevc,m4v,ivf,obu,av1,wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,amr,ape,wv,tta,dts,"
-    "truehd,loas,mp2,dv,rm,nsv,vob,y4m,yuv4mpegpipe"
+    "truehd,loas,mp2,dv,rm,nsv,vob,y4m,yuv4mpegpipe,apng,webp_anim"
 )
 # A tag that is not UTF-8 must not prevent a file from being read. PyAV before 19 raises an error
 # unless it gets this option; later versions decode any bytes and have no such option.
@@ -123,6 +123,21 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
     return None
 
 
+def alpha_decoder(stream) -> av.CodecContext | None:
+    """Returns a decoder that keeps the transparency of a WebM stream, or None for other streams.
+
+    FFmpeg's own decoders of VP8 and VP9, its first choice, ignore the second picture that WebM
+    stores for alpha, and so show what transparent pixels hide.
+    """
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(codec_name(stream))
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    if name is None or tags.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return None
+    decoder = av.CodecContext.create(name, "r")
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
 def codec_name(stream) -> str:
     """Returns FFmpeg's name of a stream's codec (not of the decoder, such as mp3float)."""
     return stream.codec_context.codec.canonical_name
@@ -151,6 +166,7 @@ def decode(container, stream, damage: Damage) -> Iterator:
       PyAV frames in presentation order.
     """
     packets = container.demux(stream)
+    decoder = alpha_decoder(stream)
     while True:
         try:
             packet = next(packets)
@@ -160,13 +176,13 @@ def decode(container, stream, damage: Damage) -> Iterator:
             damage.cut_short = True
             break
         try:
-            frames = packet.decode()
+            frames = packet.decode() if decoder is None else decoder.decode(packet)
         except (av.error.FFmpegError, OSError):
             damage.errors += 1
             continue
         yield from frames
     with contextlib.suppress(av.error.FFmpegError, OSError):
-        yield from stream.codec_context.decode(None)
+        yield from (decoder or stream.codec_context).decode(None)
 
 
 def frame_ticks(frame) -> int | None:

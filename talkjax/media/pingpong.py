@@ -11,6 +11,7 @@ import av
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import container as media
+from talkjax.media import interlace
 from talkjax.media.video import VideoFrame, VideoReader
 
 _BACK_OFF_S = 12.0  # of the second attempt at a seek; exceeds the usual key frame interval
@@ -170,12 +171,14 @@ class _Clip:
             stream = media.video_stream(container)
             stream.thread_type = "AUTO"
             if back_off is not None:
-                target = self._ticks[start] - round(back_off / stream.time_base)
+                first = max(0, start - interlace.WARM_UP)
+                target = self._ticks[first] - round(back_off / stream.time_base)
                 try:
                     container.seek(target, stream=stream, backward=True)
                 except (av.error.FFmpegError, OSError, ValueError):
                     return None
-            for count, raw in enumerate(media.decode(container, stream, media.Damage())):
+            pictures = interlace.progressive(media.decode(container, stream, media.Damage()))
+            for count, raw in enumerate(pictures):
                 i = count if back_off is None else self._index.get(raw.pts, -1)
                 if i >= stop or (i > start and not frames):
                     break

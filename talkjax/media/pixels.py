@@ -1,12 +1,16 @@
-"""Converts decoded pictures to RGB arrays and back: colour matrices, ranges, orientation."""
+"""Converts decoded pictures to RGB arrays and back: colours, pixel shape, alpha, orientation."""
 
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from talkjax.media.tone_map import ToneMap
 
 # FFmpeg's AVColorSpace numbers (ITU-T H.273 matrix coefficients).
 MATRIX_RGB, MATRIX_BT709, MATRIX_UNSPECIFIED = 0, 1, 2
@@ -22,7 +26,12 @@ _SWSCALE_MATRIX = {
 }
 # swscale's fast paths are off by a level or two. Chroma is interpolated to full width first.
 _FLAGS = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_SCALE_FLAGS = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _THREADS = 1  # one frame is little work, and the decoder has threads already
+# Pixels this close to square stay as they are, because nobody sees the difference; a ratio beyond
+# the largest one is no picture's.
+_SQUARE = 0.01
+_MAX_ASPECT = 4
 
 
 def effective_matrix(tag: int, width: int, height: int) -> int:
@@ -79,36 +88,108 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
     return None if data is None else bytes(data)
 
 
-class RgbReader:
-    """Converts decoded pictures of any pixel format to upright 8-bit RGB arrays of one size."""
+def square_size(width: int, height: int, aspect: Fraction, limit: int = 1 << 30) -> tuple[int, int]:
+    """Returns the size in square pixels at which players show a picture: (width, height).
 
-    def __init__(self, width: int, height: int, matrix_tag: int = MATRIX_UNSPECIFIED) -> None:
+    The shorter direction of the pixels is resampled to more of them, so that no detail is lost,
+    unless a side would exceed the limit.
+
+    Args:
+      width, height: Size in stored pixels.
+      aspect: Width of a stored pixel over its height.
+      limit: Largest side.
+    """
+    if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT or abs(aspect - 1) <= _SQUARE:
+        return width, height
+    wider = max(2, 2 * round(width * aspect / 2))
+    higher = max(2, 2 * round(height / aspect / 2))
+    if aspect > 1:
+        return (wider, height) if wider <= limit else (width, higher)
+    return (width, higher) if higher <= limit else (wider, height)
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Returns whether a picture's format can hold transparent pixels."""
+    kind = frame.format
+    return kind.has_palette or any(component.is_alpha for component in kind.components)
+
+
+def flatten(rgba: np.ndarray, background: int) -> np.ndarray:
+    """Shows a picture on a grey level: (H, W, 4) uint8, not premultiplied -> (H, W, 3) uint8."""
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    alpha = alpha.astype(np.uint16)
+    mixed = rgba[..., :3] * alpha + background * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+class RgbReader:
+    """Converts decoded pictures of any pixel format to upright 8-bit RGB arrays of one size.
+
+    The arrays are what a player shows: with square pixels, HDR as SDR (`ToneMap`), and transparent
+    pixels on a background.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        matrix_tag: int = MATRIX_UNSPECIFIED,
+        *,
+        shown: tuple[int, int] | None = None,
+        tone_map: ToneMap | None = None,
+        background: int = 0,
+    ) -> None:
         """Creates a converter.
 
         Args:
-          width, height: Size before rotation, in pixels.
+          width, height: Size of the stored pictures in pixels.
           matrix_tag: The stream's matrix tag, which is used for untagged frames.
+          shown: Size of the arrays before rotation (`square_size`), or None for the stored size.
+          tone_map: For HDR pictures.
+          background: Grey level behind transparent pixels.
         """
         self._size = (width, height)
+        self._shown = shown or self._size
+        self._flags = _FLAGS if self._shown == self._size else _SCALE_FLAGS
         self._tag = matrix_tag
+        self._tone_map = tone_map
+        self._background = background
         self._reformatter = VideoReformatter()
+        self._to_rgb = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame, how: tuple[bool, bool, bool]) -> np.ndarray:
+    def __call__(
+        self, frame: av.VideoFrame, how: tuple[bool, bool, bool] = (False, False, False)
+    ) -> np.ndarray:
         """Converts a frame, turned by `how` (see `orientation`), to (H, W, 3) uint8."""
-        width, height = self._size
+        if self._tone_map is not None:
+            picture = self._tone_map(self._scaled(frame, ToneMap.FORMAT))
+            image = self._to_rgb.reformat(picture, format="rgb24", threads=_THREADS).to_ndarray()
+        elif has_alpha(frame):
+            image = flatten(self._scaled(frame, "rgba").to_ndarray(), self._background)
+        else:
+            image = self._scaled(frame, "rgb24").to_ndarray()
+        return orient(image, how) if any(how) else np.ascontiguousarray(image)
+
+    def is_transparent(self, frame: av.VideoFrame) -> bool:
+        """Returns whether a frame has transparent pixels."""
+        if not has_alpha(frame):
+            return False
+        return bool(self._scaled(frame, "rgba").to_ndarray()[..., 3].min() < 255)
+
+    def _scaled(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
         tag = frame.colorspace if frame.colorspace != MATRIX_UNSPECIFIED else self._tag
-        picture = self._reformatter.reformat(
+        return self._reformatter.reformat(
             frame,
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=_SWSCALE_MATRIX[effective_matrix(tag, width, height)],
+            width=self._shown[0],
+            height=self._shown[1],
+            format=pixel_format,
+            src_colorspace=_SWSCALE_MATRIX[effective_matrix(tag, *self._size)],
             dst_color_range=ColorRange.JPEG,
-            interpolation=_FLAGS,
+            interpolation=self._flags,
             threads=_THREADS,
         )
-        image = picture.to_ndarray()
-        return orient(image, how) if any(how) else np.ascontiguousarray(image)
 
 
 class YuvWriter:
@@ -118,7 +199,8 @@ class YuvWriter:
         """Creates a converter.
 
         Args:
-          pixel_format: yuv420p (for even sizes), yuv444p or rgb24.
+          pixel_format: yuv420p, in which the last column or row of an odd size is repeated,
+            because there are no odd sizes; yuv444p or rgb24.
           matrix: One of the MATRIX constants.
         """
         if pixel_format not in ("yuv420p", "yuv444p", "rgb24"):
@@ -129,6 +211,9 @@ class YuvWriter:
 
     def __call__(self, rgb: np.ndarray) -> av.VideoFrame:
         """Converts an (H, W, 3) uint8 image."""
+        odd_height, odd_width = (side % 2 for side in rgb.shape[:2])
+        if self._format == "yuv420p" and (odd_height or odd_width):
+            rgb = cv2.copyMakeBorder(rgb, 0, odd_height, 0, odd_width, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         if self._format == "rgb24":
             return frame

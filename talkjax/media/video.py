@@ -1,4 +1,7 @@
-"""Reading video: `probe` and `VideoReader`, which streams upright 8-bit RGB frames and times."""
+"""Reading video: `probe` and `VideoReader`, which streams frames and times.
+
+Frames are as a player shows them: upright, with square pixels, progressive, 8-bit RGB, HDR as SDR.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,9 @@ import numpy as np
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import container as media
-from talkjax.media import pixels
+from talkjax.media import frame_rate, interlace, pixels, tone_map
 
-_DEFAULT_FPS = 25.0
-_MAX_FPS = 1000.0
+_PICTURE_CODECS = ("gif", "apng", "webp", "webp_anim")  # transparent pixels are shown on white
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class VideoInfo:
 
     Attributes:
       width, height: Size in pixels of the frames that `VideoReader` yields (after rotation).
+      stored_size: (width, height) of the stored pictures (after rotation).
       fps: Average frame rate.
       time_base: Seconds per tick of the video stream's timestamps.
       frames: Number of frames as estimated from the headers, or None.
@@ -35,8 +38,13 @@ class VideoInfo:
       pixel_format: FFmpeg's name of the stored pixel format.
       color_primaries, color_trc, colorspace, color_range: The stream's tags (ITU-T H.273
         numbers, range 1 limited or 2 full; 2, 2, 2 and 0 mean untagged).
-      sample_aspect_ratio: Width of a pixel over its height (after rotation); frames keep the
-        stored pixels.
+      stored_aspect_ratio: Width of a stored pixel over its height (after rotation).
+      sample_aspect_ratio: The same of the frames that the reader yields. It is 1 unless the stored
+        pixels are nearly square, which are left alone.
+      hdr: "PQ" or "HLG" if the reader maps HDR to SDR (BT.709), else None.
+      interlaced: Whether the first picture is interlaced; the reader deinterlaces those that are.
+      background: Grey level on which the reader shows transparent pixels, or None if the first
+        picture has none.
       matrix: The colour matrix that the reader uses: the tag, or a guess if there is none.
       zero: Time of the clip's zero (video time 0, audio sample 0) on the container's clock, in
         seconds.
@@ -44,6 +52,7 @@ class VideoInfo:
 
     width: int
     height: int
+    stored_size: tuple[int, int]
     fps: float
     time_base: Fraction
     frames: int | None
@@ -57,9 +66,36 @@ class VideoInfo:
     color_trc: int
     colorspace: int
     color_range: int
+    stored_aspect_ratio: Fraction
     sample_aspect_ratio: Fraction
+    hdr: str | None
+    interlaced: bool
+    background: int | None
     matrix: int
     zero: Fraction
+
+    def notes(self) -> list[str]:
+        """Returns what a user should know of how the frames differ from the file's, in lines."""
+        notes = []
+        if self.stored_size != (self.width, self.height):
+            width, height = self.stored_size
+            shape = f"{self.stored_aspect_ratio.numerator}:{self.stored_aspect_ratio.denominator}"
+            notes.append(
+                f"the template's pixels are not square ({width}x{height} of {shape}); the result "
+                f"has the size at which it is shown, {self.width}x{self.height}"
+            )
+        if self.hdr:
+            notes.append(f"the template is HDR ({self.hdr}); the result is SDR (8 bits, BT.709)")
+        if self.interlaced:
+            notes.append(
+                "the template is interlaced; the result is progressive, at the same frame rate"
+            )
+        if self.background is not None:
+            notes.append(
+                "the template is partly transparent; the result shows it on "
+                f"{'white' if self.background else 'black'}"
+            )
+        return notes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,8 +123,8 @@ def probe(path: PathLike) -> VideoInfo:
     return info
 
 
-def _probe(path: PathLike) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[int, int]]:
-    """Returns the info, the orientation and the stored (width, height)."""
+def _probe(path: PathLike) -> tuple[VideoInfo, tuple[bool, bool, bool], pixels.RgbReader]:
+    """Returns the info, the orientation and the converter of pictures."""
     name = media.display_name(path)
     with media.open_input(path) as container:
         stream = _checked_stream(container, name)
@@ -99,14 +135,31 @@ def _probe(path: PathLike) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[in
         how = pixels.orientation(pixels.display_matrix(frame))
         audio = media.audio_stream(container)
         stored = (frame.width, frame.height)
-        width, height = stored[::-1] if how[0] else stored
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        aspect = aspect if aspect > 0 else Fraction(1)
+        shown = pixels.square_size(*stored, aspect, media.MAX_SIDE)
+        if shown[0] * shown[1] > media.MAX_PIXELS:
+            shown = stored
+        hdr = tone_map.NAMES.get(int(frame.color_trc))
+        codec = media.codec_name(stream)
+        background = 255 if codec in _PICTURE_CODECS else 0
+        convert = pixels.RgbReader(
+            *stored,
+            int(frame.colorspace),
+            shown=shown,
+            tone_map=hdr and tone_map.ToneMap(int(frame.color_trc), int(frame.color_primaries)),
+            background=background,
+        )
+        turned = how[0]
+        width, height = shown[::-1] if turned else shown
+        upright = 1 / aspect if turned else aspect
         duration = _duration(container, stream)
-        fps = _fps(stream, duration)
+        fps = frame_rate.average_rate(container, stream, duration)
         count = stream.frames or (round(duration * fps) if duration else None)
         info = VideoInfo(
             width=width,
             height=height,
+            stored_size=stored[::-1] if turned else stored,
             fps=fps,
             time_base=Fraction(stream.time_base),
             frames=count or None,
@@ -114,17 +167,21 @@ def _probe(path: PathLike) -> tuple[VideoInfo, tuple[bool, bool, bool], tuple[in
             has_audio=audio is not None,
             audio_codec=None if audio is None else media.codec_name(audio),
             rotation=pixels.rotation_degrees(how),
-            codec=media.codec_name(stream),
+            codec=codec,
             pixel_format=frame.format.name,
             color_primaries=int(frame.color_primaries),
             color_trc=int(frame.color_trc),
             colorspace=int(frame.colorspace),
             color_range=int(frame.color_range),
-            sample_aspect_ratio=1 / aspect if how[0] and aspect else Fraction(aspect),
+            stored_aspect_ratio=upright,
+            sample_aspect_ratio=upright if shown == stored else Fraction(1),
+            hdr=hdr,
+            interlaced=bool(frame.interlaced_frame),
+            background=background if convert.is_transparent(frame) else None,
             matrix=pixels.effective_matrix(int(frame.colorspace), *stored),
             zero=media.clip_zero(path),
         )
-    return info, how, stored
+    return info, how, convert
 
 
 def _checked_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
@@ -158,20 +215,6 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     return None
 
 
-def _fps(stream: av.VideoStream, duration: float | None) -> float:
-    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    known = [float(rate) if rate and 0 < float(rate) <= _MAX_FPS else None for rate in rates]
-    average, nominal, _ = known
-    if average and nominal and stream.frames and abs(average - nominal) <= nominal / stream.frames:
-        return nominal  # the rate is constant; a short or long last frame changes its average
-    for rate in known:
-        if rate:
-            return rate
-    if stream.frames and duration:
-        return stream.frames / duration
-    return _DEFAULT_FPS
-
-
 class VideoReader:
     """Streams a video's frames in constant memory; iterate it as often as you like.
 
@@ -184,8 +227,7 @@ class VideoReader:
     def __init__(self, path: PathLike) -> None:
         """Raises `UserError` if the file is not a readable video (see `probe`)."""
         self.path = path
-        self.info, self._how, stored = _probe(path)
-        self._convert = pixels.RgbReader(*stored, matrix_tag=self.info.colorspace)
+        self.info, self._how, self._convert = _probe(path)
         self.truncated = False
 
     def __enter__(self) -> VideoReader:
@@ -199,11 +241,11 @@ class VideoReader:
             yield VideoFrame(index, time, self.to_rgb(frame))
 
     def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """Converts a frame of `decoded` to an upright (H, W, 3) uint8 array."""
+        """Converts a frame of `decoded` to a (H, W, 3) uint8 array, as a player shows it."""
         return self._convert(frame, self._how)
 
     def decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yields (time in seconds, PyAV frame before rotation and colour conversion)."""
+        """Yields (time in seconds, progressive PyAV frame before `to_rgb`)."""
         name = media.display_name(self.path)
         damage = media.Damage()
         clock = FrameClock(self.info)
@@ -211,7 +253,7 @@ class VideoReader:
         with media.open_input(self.path) as container:
             stream = _checked_stream(container, name)
             stream.thread_type = "AUTO"
-            for frame in media.decode(container, stream, damage):
+            for frame in interlace.progressive(media.decode(container, stream, damage)):
                 end = clock(frame)
                 yield end, frame
         if end is None:

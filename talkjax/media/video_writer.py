@@ -21,7 +21,8 @@ from talkjax.media.audio_mux import AudioTrack
 from talkjax.media.video import VideoInfo
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_MIN_TICKS = 10_000  # lowest resolution of timestamps by default, ticks per second
+_FINE = Fraction(1, 10_000)  # resolution of timestamps by default, in seconds
+_COARSEST = Fraction(1, 1000)  # which tells the frames of any rate apart
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -39,7 +40,9 @@ class ColorTags:
 
     @classmethod
     def of(cls, info: VideoInfo) -> ColorTags:
-        """Returns the tags of a source, with the matrix that its reader uses."""
+        """Returns the tags of what a source's reader yields, with the matrix that it uses."""
+        if info.hdr:  # which the reader maps to BT.709
+            return cls()
         known = [tag if tag > 0 else 2 for tag in (info.color_primaries, info.color_trc)]
         return cls(*known, info.matrix)
 
@@ -48,9 +51,11 @@ class VideoWriter:
     """Writes frames with explicit times to an mp4, mov or mkv file; a context manager.
 
     The file appears under its name only when it is complete; after an exception, nothing is left.
-    H.264 in 4:2:0 allows only even sizes, so pictures of odd size are written in 4:4:4.
+    H.264 in 4:2:0, the only kind that Apple's players and most phones show, allows only even sizes.
+    The last column or row of a picture of odd size is repeated, so that no pixel is lost.
 
     Attributes:
+      size: (width, height) of the written pictures.
       audio_copied: Whether the audio is a bit-exact copy, or None if there is no audio.
     """
 
@@ -75,7 +80,8 @@ class VideoWriter:
           path: Output file; its suffix (.mp4, .m4v, .mov, .mkv) chooses the container.
           width, height: Size of the frames.
           fps: Average frame rate, which the encoder uses and the length of the last frame.
-          time_base: Resolution of the timestamps in seconds, or None to derive it from `fps`.
+          time_base: Times are whole multiples of it, in seconds, or of a fraction of it where it is
+            coarse; derived from `fps` if None.
           crf: x264's constant rate factor.
           preset: x264's preset.
           color: Tags and matrix; BT.709 if None.
@@ -93,10 +99,12 @@ class VideoWriter:
         output_format = _output_format(self._path, self._name)
         self._shape = (height, width, 3)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._time_base = Fraction(time_base) if time_base else _time_base(self._rate)
+        self._time_base = (
+            _halved(Fraction(time_base), _COARSEST) if time_base else _halved(1 / self._rate, _FINE)
+        )
         color = color or ColorTags()
-        odd = bool(width % 2 or height % 2)
-        pixel_format = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
+        pixel_format = "rgb24" if lossless else "yuv420p"
+        self.size = (width, height) if lossless else (width + width % 2, height + height % 2)
         self._convert = pixels.YuvWriter(pixel_format, color.matrix)
         self._temporary = os.path.join(os.path.dirname(self._path), f".{secrets.token_hex(8)}.part")
         self._pending: tuple[int, np.ndarray] | None = None
@@ -125,6 +133,16 @@ class VideoWriter:
             self._audio = AudioTrack(self._container, output_format, audio) if audio else None
         self.audio_copied = self._audio.copied if self._audio else None
 
+    def notes(self) -> list[str]:
+        """Returns what a user should know of how the file differs from the frames, in lines."""
+        height, width = self._shape[:2]
+        if self.size == (width, height):
+            return []
+        return [
+            f"players show only even sizes, so the last column or row of {width}x{height} is "
+            f"repeated: {self.size[0]}x{self.size[1]}"
+        ]
+
     @classmethod
     def like(cls, path: PathLike, info: VideoInfo, **options) -> VideoWriter:
         """Opens a writer with a source's size, rate, time base, pixel shape and colours."""
@@ -141,7 +159,7 @@ class VideoWriter:
     ) -> av.VideoStream:
         name = "libx264rgb" if pixel_format == "rgb24" else "libx264"
         stream = self._container.add_stream(name, rate=self._rate, options=settings)
-        stream.height, stream.width = self._shape[:2]
+        stream.width, stream.height = self.size
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.time_base = stream.time_base = self._time_base
@@ -281,8 +299,8 @@ def _output_format(path: str, name: str) -> str:
     return _FORMATS[suffix]
 
 
-def _time_base(rate: Fraction) -> Fraction:
-    ticks = rate.numerator
-    while ticks < _MIN_TICKS:
-        ticks *= 2
-    return Fraction(1, ticks)
+def _halved(time_base: Fraction, limit: Fraction) -> Fraction:
+    """Halves a time base until it is not above a limit."""
+    while time_base > limit:
+        time_base /= 2
+    return time_base

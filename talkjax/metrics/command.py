@@ -240,6 +240,7 @@ def _prepare_models(
       UserError: Weights cannot be read, or are not those that were asked for.
     """
     from talkjax.media.facemesh import FaceMesh
+    from talkjax.media.turned_faces import TurnedFaces
     from talkjax.metrics import clip_evaluator, fid, identity, lpips, sync, weight_files
     from talkjax.sampling import bundled, compile_cache
 
@@ -270,7 +271,7 @@ def _prepare_models(
         features=features,
         sync_expert=expert,
     )
-    with FaceMesh(max_faces=4) as detector:  # as in sampling
+    with TurnedFaces(FaceMesh(max_faces=4)) as detector:  # as in sampling
         yield detector, models, described
 
 

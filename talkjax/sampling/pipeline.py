@@ -30,6 +30,7 @@ from talkjax.media import composite, crop
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
+from talkjax.media.turned_faces import TurnedFaces
 from talkjax.sampling import face_choice, regions
 from talkjax.sampling import reference as reference_frames
 from talkjax.sampling.background import Prefetcher, TaskQueue
@@ -75,6 +76,8 @@ def generate_video(
             template.writer(out, audio=audio, crf=options.crf, lossless=options.lossless)
         )
         summary.audio_copied = writer.audio_copied
+        summary.width, summary.height = writer.size
+        summary.notes += template.notes() + writer.notes()
         if detector is None:
             detector = stack.enter_context(make_detector(options.face))
         bar = stack.enter_context(_progress_bar(speech.seconds * template.fps, progress))
@@ -106,6 +109,8 @@ def generate_video(
             bar.update()
         encoder.finish()
     summary.scenes = clip.scenes()
+    if isinstance(detector, TurnedFaces):
+        summary.notes += detector.notes()
     summary.template_damaged = template.truncated()
     summary.seconds = time.monotonic() - start
     summary.frames_per_second = summary.frames / summary.seconds
@@ -292,10 +297,10 @@ class _Clip:
         return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask)
 
 
-def make_detector(face: str | int) -> FaceMesh:
+def make_detector(face: str | int) -> TurnedFaces:
     """Creates a detector, a context manager, of as many faces as `Options.face` needs."""
     parsed = face_choice.parse_face(face)
-    return FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4)
+    return TurnedFaces(FaceMesh(max_faces=max(4, parsed + 1) if isinstance(parsed, int) else 4))
 
 
 def _progress_bar(frames: float, visible: bool) -> tqdm:

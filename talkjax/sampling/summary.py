@@ -33,6 +33,7 @@ class Summary:
       frames_per_second: `frames` / `seconds`.
       audio_copied: Whether the audio of the output is a bit-exact copy.
       template_damaged: Whether the template is truncated or damaged.
+      notes: What a user should know of how the output differs from the inputs, in lines.
       phases: Seconds that the run waited for each phase, by name. The rest of `seconds` was spent
         on decoding, cropping, pasting and encoding.
       notes: What else the user should know about the output, one sentence each.
@@ -53,6 +54,7 @@ class Summary:
     frames_per_second: float = 0.0
     audio_copied: bool | None = None
     template_damaged: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 

@@ -40,6 +40,9 @@ class Template(Protocol):
     def truncated(self) -> bool:
         """Returns whether a finished pass of `frames` found the file truncated or damaged."""
 
+    def notes(self) -> list[str]:
+        """Returns what a user should know of how the frames differ from the file's, in lines."""
+
     def writer(self, out: PathLike, **options: Any) -> VideoWriter:
         """Opens a writer for the template's size, rate and colours."""
 
@@ -67,6 +70,9 @@ class VideoTemplate:
     def truncated(self) -> bool:  # noqa: D102
         return self._truncated
 
+    def notes(self) -> list[str]:  # noqa: D102
+        return self._info.notes()
+
     def writer(self, out: PathLike, **options: Any) -> VideoWriter:  # noqa: D102
         return VideoWriter.like(out, self._info, **options)
 
@@ -76,7 +82,9 @@ class ImageTemplate:
 
     def __init__(self, path: PathLike) -> None:
         """Reads the photograph; raises `UserError` if it cannot be read."""
-        self._frame = VideoFrame(0, 0.0, image_file.read_image(path))
+        photograph = image_file.read_photograph(path)
+        self._frame = VideoFrame(0, 0.0, photograph.rgb)
+        self._transparent = photograph.transparent
         height, width = self._frame.rgb.shape[:2]
         self.name = container.display_name(path)
         self.size = width, height
@@ -91,6 +99,11 @@ class ImageTemplate:
     def truncated(self) -> bool:  # noqa: D102
         return False
 
+    def notes(self) -> list[str]:  # noqa: D102
+        if not self._transparent:
+            return []
+        return ["the photograph is partly transparent; the result shows it on white"]
+
     def writer(self, out: PathLike, **options: Any) -> VideoWriter:  # noqa: D102
         return VideoWriter(out, *self.size, self.fps, **options)
 
@@ -100,11 +113,18 @@ def open_template(
 ) -> Template:
     """Opens the template that exactly one of the two paths names.
 
+    Args:
+      video: A video, or a photograph.
+      image: A photograph.
+      pixel_cache: See `Options.pixel_cache`.
+
     Raises:
       UserError: Neither or both are given, or the file cannot be read.
     """
     if image is not None and video is None:
         return ImageTemplate(image)
     if video is not None and image is None:
+        if image_file.is_photograph(video):
+            return ImageTemplate(video)
         return VideoTemplate(video, pixel_cache)
     raise UserError("one template is required; give either video=FILE or image=FILE")

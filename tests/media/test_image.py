@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkjax.errors import UserError
-from talkjax.media.image import read_image
+from talkjax.media.image import is_photograph, read_image, read_photograph
 
 
 def photo(height=30, width=40):
@@ -17,7 +17,7 @@ def photo(height=30, width=40):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("jpg", 12), ("webp", 25)]
+    ("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("jpg", 12), ("webp", 25), ("avif", 12)]
 )
 def test_kinds(tmp_path, suffix, tolerance):
     path = tmp_path / f"p.{suffix}"
@@ -35,6 +35,43 @@ def test_grey_alpha_and_depth_become_rgb(tmp_path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), image)
         got = read_image(tmp_path / f"{name}.png")
         assert got.shape == (30, 40, 3) and got.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("suffix", "depth"), [("png", np.uint8), ("png", np.uint16), ("webp", np.uint8)]
+)
+def test_transparent_pixels_are_white(tmp_path, suffix, depth):
+    image = np.dstack([photo()[..., ::-1], np.full((30, 40), 255, np.uint8)])
+    image[:, 20:] = (255, 0, 255, 0)  # hidden
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), image.astype(depth) * (257 if depth == np.uint16 else 1),
+                [cv2.IMWRITE_WEBP_QUALITY, 101])  # fmt: skip
+    shown = read_photograph(path)
+    assert shown.transparent
+    assert (shown.rgb[:, 20:] == 255).all()
+    np.testing.assert_array_equal(shown.rgb[:, :20], photo()[:, :20])
+    cv2.imwrite(str(path), np.dstack([photo(), np.full((30, 40), 255, np.uint8)]))
+    assert not read_photograph(path).transparent
+
+
+def test_photographs_are_known_by_their_content(tmp_path):
+    for suffix, still in (("png", True), ("jpg", True), ("webp", True), ("gif", False)):
+        path = tmp_path / f"a.{suffix}"
+        cv2.imwrite(str(path), photo())
+        assert is_photograph(path.rename(tmp_path / f"{suffix}.mp4")) == still
+    moving = cv2.Animation()
+    moving.frames, moving.durations = [photo(), photo()[::-1].copy()], [40, 40]
+    for suffix in ("webp", "png"):
+        cv2.imwriteanimation(str(tmp_path / f"b.{suffix}"), moving)
+        assert not is_photograph(tmp_path / f"b.{suffix}")
+
+
+def test_heic_says_what_to_do(tmp_path):
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    assert is_photograph(path)
+    with pytest.raises(UserError, match=r"HEIC.*convert it to JPEG"):
+        read_image(path)
 
 
 def png_of_size(width, height):

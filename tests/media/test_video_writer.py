@@ -55,13 +55,26 @@ def test_round_trip(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("size", [(4, 4), (65, 47), (64, 47), (65, 48), (1, 1), (2, 2)])
-def test_output_has_exactly_the_source_size(tmp_path, size):
+def test_odd_sizes_are_padded_for_players(tmp_path, size):
     images = make.pictures(10, *size)
-    write(tmp_path / "a.mp4", images, crf=6)
+    writer = write(tmp_path / "a.mp4", images, crf=6)
     frames = list(video.VideoReader(tmp_path / "a.mp4"))
-    assert len(frames) == 10 and frames[0].rgb.shape == (size[1], size[0], 3)
-    expected = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
-    assert video.probe(tmp_path / "a.mp4").pixel_format == expected
+    assert video.probe(tmp_path / "a.mp4").pixel_format == "yuv420p"
+    width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
+    assert len(frames) == 10 and frames[0].rgb.shape == (height, width, 3)
+    assert writer.size == (width, height) and len(writer.notes()) == (writer.size != size)
+    if min(size) > 40:  # a few colours cannot be told in 4:2:0
+        padded = np.pad(images[9], [(0, height - size[1]), (0, width - size[0]), (0, 0)], "edge")
+        assert np.abs(frames[9].rgb.astype(int) - padded).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_coarse_time_base_is_made_finer(tmp_path, suffix):
+    """A source of 2 frames a second may tick 2 times a second, which no other rate fits."""
+    path = tmp_path / f"a{suffix}"
+    write(path, make.pictures(25, 64, 48), time_base=Fraction(1, 2))
+    got = [frame.time for frame in video.VideoReader(path)]
+    np.testing.assert_allclose(got, np.arange(25) / 25, atol=1.1e-3)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -76,7 +89,7 @@ def test_lossless(tmp_path, suffix, size):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(
-    "tags", [ColorTags(), ColorTags(2, 2, pixels.MATRIX_SMPTE170M), ColorTags(9, 16, 9)]
+    "tags", [ColorTags(), ColorTags(2, 2, pixels.MATRIX_SMPTE170M), ColorTags(9, 14, 9)]
 )
 def test_tags_and_matrix_agree(tmp_path, suffix, tags):
     colours = [(200, 40, 40), (40, 180, 60), (50, 60, 220), (255, 255, 255), (0, 0, 0)]
