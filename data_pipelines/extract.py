@@ -25,7 +25,7 @@ from talkjax.media.video import VideoReader
 
 from .cut import CutReader, PixelBox, cut_wave
 
-VERSION = 1  # part of every cache key; increase it when records change
+VERSION = 2  # part of every cache key; increase it when records change
 _MPEG = {".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".vob", ".3gp"}
 VIDEO_SUFFIXES = frozenset(_MPEG | {".mkv", ".webm", ".avi", ".flv", ".wmv", ".ogv", ".mxf"})
 _BUFFER_BYTES = 256 << 20  # of decoded frames between the two passes; longer clips decode twice

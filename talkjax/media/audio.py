@@ -1,7 +1,7 @@
 """Audio: reading any file as 16 kHz mono aligned with its video, and log-mel spectrograms.
 
 `stream_mono` and `stream_log_mel` work piece by piece in constant memory. `load_audio` and
-`log_mel` collect their output for a whole clip.
+`log_mel` collect their output for a whole clip. Whatever hears speech hears it through them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from talkjax.conventions import (
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import container as media
+from talkjax.media import loudness
+from talkjax.media.downmix import Downmix
 
 _N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MELS_PER_SECOND
-_CHUNK = 4096  # mel frames computed at a time; bounds the memory of long audio
+_CHUNK = 100  # mel frames computed at a time, always, so that all results are the same to the bit
+_SPEECH_HZ = (200.0, 5500.0)  # the level is measured in this band (ITU-T P.56)
 _LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 _MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
 _SLACK_S = 0.05  # timestamps that differ from the sample count by more than this are real gaps
@@ -54,12 +57,15 @@ class AudioBlock(NamedTuple):
     layout: str
 
 
-def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def load_audio(
+    path: PathLike, sample_rate: int = SAMPLE_RATE, track: int | None = None
+) -> np.ndarray:
     """Reads the audio of any audio or video file; see `stream_mono`.
 
     Args:
       path: A local media file.
       sample_rate: Rate of the result in Hz.
+      track: Number of the audio stream, see `container.audio_stream`.
 
     Returns:
       (S,) float32 mono in [-1, 1], S = ceil(duration * sample_rate).
@@ -70,7 +76,7 @@ def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """
     pieces: list[np.ndarray] = []
     length = 0
-    for piece in stream_mono(path, sample_rate):
+    for piece in stream_mono(path, sample_rate, track):
         pieces.append(piece)
         length += len(piece)
         if length > _MAX_SECONDS * sample_rate:
@@ -81,7 +87,9 @@ def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+def stream_mono(
+    path: PathLike, sample_rate: int = SAMPLE_RATE, track: int | None = None
+) -> Iterator[np.ndarray]:
     """Reads the audio of any audio or video file piece by piece.
 
     Sample 0 is the clip's zero, so that sample i belongs with `VideoFrame.time == i / sample_rate`.
@@ -90,9 +98,10 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
     Args:
       path: A local media file.
       sample_rate: Rate of the result in Hz.
+      track: Number of the audio stream, see `container.audio_stream`.
 
     Yields:
-      (n,) float32 mono (the mean of the channels) in [-1, 1], n >= 0. All pieces together have
+      (n,) float32 mono (see `downmix`) in [-1, 1], n >= 0. All pieces together have
       ceil(duration * sample_rate) samples.
 
     Raises:
@@ -103,11 +112,9 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
 
     resampler, rate = None, sample_rate
     read = written = 0
-    for block in aligned_blocks(path):
-        mono = block.samples.mean(axis=0, dtype=np.float32)
+    for mono, rate in _stream_channel(path, track):
         read += len(mono)
-        if resampler is None and block.rate != sample_rate:
-            rate = block.rate
+        if resampler is None and rate != sample_rate:
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
         piece = mono if resampler is None else resampler.resample_chunk(mono)
         written += len(piece)
@@ -120,14 +127,26 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
     yield np.zeros(length - written, np.float32)
 
 
-def exact_duration(path: PathLike) -> Fraction:
+def _stream_channel(path: PathLike, track: int | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (n,) float32 samples of the mixed channels, and their rate in Hz."""
+    mix = None
+    for block in aligned_blocks(path, track):
+        if mix is None:
+            channels = tuple(channel.name for channel in av.AudioLayout(block.layout).channels)
+            mix = Downmix(channels, block.rate)
+        yield mix.push(block.samples), block.rate
+    if mix is not None:
+        yield mix.flush(), block.rate
+
+
+def exact_duration(path: PathLike, track: int | None = None) -> Fraction:
     """Decodes a file's audio and returns the seconds from the clip's zero to its end.
 
     Raises:
       UserError: As `stream_mono`.
     """
     total, rate = 0, 1
-    for block in aligned_blocks(path):
+    for block in aligned_blocks(path, track):
         total, rate = total + block.samples.shape[1], block.rate
     return Fraction(total, rate)
 
@@ -137,7 +156,7 @@ def audio_duration(path: PathLike) -> float:
     return float(exact_duration(path))
 
 
-def aligned_blocks(path: PathLike) -> Iterator[AudioBlock]:
+def aligned_blocks(path: PathLike, track: int | None = None) -> Iterator[AudioBlock]:
     """Streams a file's audio with all channels at its own rate, from the clip's zero, without gaps.
 
     Gaps in the timestamps are filled with silence and overlaps are cut, so that the index of a
@@ -152,7 +171,7 @@ def aligned_blocks(path: PathLike) -> Iterator[AudioBlock]:
     name = media.display_name(path)
     seen, finite = 0, False
     with media.open_input(path) as container:
-        stream = media.audio_stream(container)
+        stream = media.audio_stream(container, track)
         if stream is None:
             raise UserError(f"{name}: has no audio stream; give a file with sound")
         zero = None
@@ -288,11 +307,21 @@ def _window() -> np.ndarray:
     return np.pad(hann, (side, _N_FFT - _WIN - side)).astype(np.float32)
 
 
-def log_mel(wave: np.ndarray) -> np.ndarray:
-    """Computes the log-mel spectrogram of 16 kHz mono audio.
+@functools.lru_cache(maxsize=1)
+def _filters() -> np.ndarray:
+    """Returns `mel_filterbank` and a row that gives the mean square in the band of speech."""
+    hertz = np.arange(_N_FFT // 2 + 1) * SAMPLE_RATE / _N_FFT
+    band = (hertz >= _SPEECH_HZ[0]) & (hertz <= _SPEECH_HZ[1])
+    level = band * 2 / (_N_FFT * (_window() ** 2).sum())
+    return np.concatenate([mel_filterbank(), level[None]]).astype(np.float32)
 
-    It equals log(max(librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without the slow
-    first call. Frame m is centred at m / 100 s; samples outside of the clip are zero.
+
+def log_mel(wave: np.ndarray) -> np.ndarray:
+    """Computes the log-mel spectrogram of 16 kHz mono audio whose speech is brought to one level.
+
+    It equals log(max(gain * librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without
+    the slow first call, where `loudness` finds the gain. Frame m is centred at m / 100 s; samples
+    outside of the clip are zero.
 
     Args:
       wave: (S,) float32.
@@ -307,35 +336,52 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
 
 
 def stream_log_mel(waves: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Computes `log_mel` of audio that arrives in pieces.
+    """Computes `log_mel` of audio that arrives in pieces, to the last bit.
 
     Args:
-      waves: Consecutive pieces of 16 kHz mono float32 audio, each of any length.
+      waves: Consecutive pieces of 16 kHz mono float32 audio, each of any length. They are read
+        `loudness.AHEAD_SECONDS` ahead.
       size: Number of frames in each result but the last.
 
     Yields:
       (n, 80) float32 of the next frames; n is `size`, and at most `size` at the end.
     """
+    powers, heard = itertools.tee(_stream_powers(waves))
+    gains = loudness.stream_gains(power[:, NUM_MELS] for power in heard)
+    mel = np.zeros((0, NUM_MELS), np.float32)
+    for power in powers:
+        gain = np.fromiter(gains, np.float32, len(power))
+        levelled = power[:, :NUM_MELS] * gain[:, None]
+        mel = np.concatenate([mel, np.log(np.maximum(levelled, math.exp(MEL_FLOOR)))])
+        for start in range(0, len(mel) - size + 1, size):
+            yield mel[start : start + size]
+        mel = mel[len(mel) // size * size :]
+    if len(mel):
+        yield mel
+
+
+def _stream_powers(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields (n, 81) mel powers and levels of `_CHUNK` frames, fewer at the end."""
     silence = np.zeros(_N_FFT // 2, np.float32)  # before and after the clip
     samples = np.zeros(0, np.float32)
-    enough = (size - 1) * _HOP + _N_FFT  # samples that `size` frames see
+    enough = (_CHUNK - 1) * _HOP + _N_FFT  # samples that `_CHUNK` frames see
     for wave in itertools.chain([silence], waves, [silence]):
         samples = np.concatenate([samples, wave])
         start = 0
         while len(samples) - start >= enough:
-            yield _log_mel_frames(samples[start : start + enough])
-            start += size * _HOP
+            yield _frame_powers(samples[start : start + enough])
+            start += _CHUNK * _HOP
         samples = samples[start:]
     if len(samples) >= _N_FFT:
-        yield _log_mel_frames(samples)
+        yield _frame_powers(samples)
 
 
-def _log_mel_frames(samples: np.ndarray) -> np.ndarray:
-    """Computes (n, 80) frames of samples, without padding."""
+def _frame_powers(samples: np.ndarray) -> np.ndarray:
+    """Computes (n, 81) mel powers and levels of samples, without padding."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::_HOP]
     spectrum = np.fft.rfft(frames * _window(), axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return np.log(np.maximum(power @ mel_filterbank().T, math.exp(MEL_FLOOR)))
+    return power @ _filters().T
 
 
 def tick_count(samples: int) -> int:

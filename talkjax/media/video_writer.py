@@ -51,6 +51,7 @@ class VideoWriter:
     H.264 in 4:2:0 allows only even sizes, so pictures of odd size are written in 4:4:4.
 
     Attributes:
+      audio: The sound that is added, an `AudioTrack`, or None.
       audio_copied: Whether the audio is a bit-exact copy, or None if there is no audio.
     """
 
@@ -67,6 +68,8 @@ class VideoWriter:
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
         audio: PathLike | None = None,
+        audio_codec: str = "auto",
+        audio_track: int | None = None,
         lossless: bool = False,
     ) -> None:
         """Opens the output.
@@ -81,6 +84,8 @@ class VideoWriter:
           color: Tags and matrix; BT.709 if None.
           sample_aspect_ratio: Shape of a pixel.
           audio: File whose audio is added, on the clock of `load_audio`.
+          audio_codec: How, see `AudioTrack`.
+          audio_track: Which of its audio streams, see `container.audio_stream`.
           lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
 
         Raises:
@@ -106,6 +111,7 @@ class VideoWriter:
         self._sums_durations = output_format != "matroska"
         self._durations: dict[int, int] = {}
         self._container = None
+        self._audio: AudioTrack | None = None
         with self._cleaning_up():
             with open(
                 self._temporary, "xb"
@@ -122,7 +128,11 @@ class VideoWriter:
                 settings = {"qp": "0", "preset": "ultrafast"}
             self._stream = self._add_video(pixel_format, settings, None if lossless else color)
             self._stream.codec_context.sample_aspect_ratio = Fraction(sample_aspect_ratio)
-            self._audio = AudioTrack(self._container, output_format, audio) if audio else None
+            if audio:
+                self._audio = AudioTrack(
+                    self._container, output_format, audio, audio_codec, audio_track
+                )
+        self.audio = self._audio
         self.audio_copied = self._audio.copied if self._audio else None
 
     @classmethod

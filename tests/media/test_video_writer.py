@@ -165,7 +165,7 @@ SOURCES = [
     ("a.mkv", "mp2", 44100, 2), ("a.mpg", None, 44100, 2), ("a.wav", "pcm_f32le", 96000, 2),
     ("a.wav", None, 44100, 6), ("a.mkv", "aac", 44100, 2), ("a.webm", None, 48000, 1),
 ]  # fmt: skip
-COPIED_TO_MP4 = {"aac", "alac", "ac3", "flac", "mp3", "opus"}
+COPIED_TO_MP4 = {"aac", "alac"}
 EXACT_IN_SAMPLES = 2  # at 16 kHz
 
 
