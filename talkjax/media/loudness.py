@@ -35,10 +35,10 @@ _UNIT = 5  # mel frames in a unit, 50 ms; all that follows is in units
 _BLOCK = 8  # 400 ms, the block of BS.1770
 _REACH = 12  # how far from a syllable these quieter moments may be
 _MEMORY = 200  # speech that decides the gain, 10 s
-_FORWARD = 20  # of which so much is still to come
+_FORWARD = 18  # of which so much is still to come
 _CAUTION = 16  # how long before a louder passage the gain falls
 _SMOOTH = 8  # to either side; the gain is averaged over these
-AHEAD_SECONDS = _UNIT * (_REACH + _FORWARD + _CAUTION + _SMOOTH + 2) / MELS_PER_SECOND
+AHEAD_SECONDS = _UNIT * (_BLOCK // 2 + _REACH + _FORWARD + _CAUTION + _SMOOTH + 2) / MELS_PER_SECOND
 
 
 def stream_gains(powers: Iterable[np.ndarray]) -> Iterator[float]:
@@ -102,13 +102,17 @@ def _stream_speech(units: Iterable[float]) -> Iterator[float | None]:
     """Yields the mean power of the block around each unit, or None where it is no speech."""
     quietest, rise = 10 ** (ABSOLUTE_DB / 10), 10 ** (_RISE_DB / 10)
     half = _BLOCK // 2
-    for past, coming in _windows(units, _REACH, _REACH):
-        block = past[-half:] + coming[:half]
+    for past, coming in _windows(units, half + _REACH, half + _REACH):
+        near = past + coming
+        first = max(len(past) - half, 0)
+        block = near[first : len(past) + half]
         mean = math.fsum(block) / len(block)
         # Nothing is known of the sound before the beginning and after the end. It is taken to go
         # on, so that the beginning of steady noise is no syllable.
-        around = max(min([*past, coming[0]]), min(coming))
-        yield mean if mean > quietest and max(block) > rise * around else None
+        peak = first + block.index(max(block))
+        before, after = near[max(peak - _REACH, 0) : peak + 1], near[peak : peak + _REACH + 1]
+        around = max(min(before), min(after))
+        yield mean if mean > quietest and near[peak] > rise * around else None
 
 
 def _gated_level(blocks: np.ndarray) -> float:

@@ -7,7 +7,6 @@ import dataclasses
 from talkjax.errors import UserError
 from talkjax.media import tracking
 
-
 _AUDIO_CODECS = ("auto", "copy", "aac")
 
 
