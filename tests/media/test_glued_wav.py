@@ -29,9 +29,13 @@ def with_sizes(wav: bytes, riff: int | None, data: int | None) -> bytes:
     """Replaces the sizes of a WAV file, unless they are None."""
     at = wav.index(b"data") + 4
     sizes = [b"" if size is None else struct.pack("<I", size) for size in (riff, data)]
-    return wav[:4] + (sizes[0] or wav[4:8]) + wav[8:at] + (sizes[1] or wav[at : at + 4]) + wav[
-        at + 4 :
-    ]
+    return (
+        wav[:4]
+        + (sizes[0] or wav[4:8])
+        + wav[8:at]
+        + (sizes[1] or wav[at : at + 4])
+        + wav[at + 4 :]
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,9 @@ def test_nothing_but_wav_is_opened_within(tmp_path):
 def test_other_glued_files(tmp_path, suffix):
     """Their decoders go on by themselves; lossy ones add the encoder's silence at each joint."""
     codec = "aac" if suffix == ".aac" else None
-    sounds = [make.Sound(make.tone(s, 48000, hertz=h), 48000, codec) for s, h in ((1, 300), (2, 900))]
+    sounds = [
+        make.Sound(make.tone(s, 48000, hertz=h), 48000, codec) for s, h in ((1, 300), (2, 900))
+    ]
     parts = [
         make.make_media(tmp_path / f"{i}{suffix}", sound=sound).read_bytes()
         for i, sound in enumerate(sounds)
