@@ -11,7 +11,7 @@ from av.packet import PacketSideData
 
 from talkjax.errors import UserError
 from talkjax.files import PathLike
-from talkjax.media import audio
+from talkjax.media import audio_blocks
 from talkjax.media import container as media
 
 # Codecs that each container can hold, and those that its usual players play. Apple's refuse or mute
@@ -124,7 +124,7 @@ class AudioTrack:
         context = self._stream.codec_context
         resampler = av.AudioResampler(context.format, context.layout, context.sample_rate)
         written = 0
-        for block in audio.aligned_blocks(self._path, self._track):
+        for block in audio_blocks.aligned_blocks(self._path, self._track):
             samples = np.ascontiguousarray(np.clip(block.samples, -1.0, 1.0))
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=block.layout)
             frame.sample_rate = block.rate
@@ -175,7 +175,7 @@ def _can_copy(source, stream: av.AudioStream, output_format: str, zero: Fraction
 
 def _add_encoder(output, output_format: str, source: av.AudioCodecContext) -> av.AudioStream:
     """Adds an encoder with the source's rate and channels, or the nearest that the codec has."""
-    layout, channels = audio.channel_layout(source.layout)
+    layout, channels = audio_blocks.channel_layout(source.layout)
     if output_format == "matroska":
         return output.add_stream("flac", rate=source.sample_rate, layout=layout)
     if layout not in _AAC_LAYOUTS:

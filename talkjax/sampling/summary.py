@@ -127,8 +127,8 @@ class Summary:
             lines.append(f"the sound ({self.audio_source_codec}) was {done}")
         if self.audio_tracks > 1:
             lines.append(
-                f"audio track {self.audio_track} of {self.audio_tracks} was used; --audio_track "
-                "chooses another"
+                f"of {self.audio_tracks} audio tracks, number {self.audio_track} was used; "
+                "--audio_track chooses another"
             )
         if self.audio_left_out:
             lines.append(

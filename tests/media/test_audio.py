@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkjax.errors import UserError
-from talkjax.media import audio, video
+from talkjax.media import audio, audio_blocks, video
 from tests import media_files as make
 
 CLICKS = (0.2, 0.52, 1.0)  # seconds
@@ -119,7 +119,7 @@ def test_absurdly_long_audio_is_refused(tmp_path, monkeypatch):
 
 
 def test_gap_in_the_timestamps_becomes_silence(tmp_path):
-    placement = audio._Placement(1000, None)
+    placement = audio_blocks._Placement(1000, None)
 
     class Frame:
         from fractions import Fraction
