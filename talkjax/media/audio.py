@@ -1,7 +1,7 @@
 """Audio: reading any file as 16 kHz mono aligned with its video, and log-mel spectrograms.
 
 `stream_mono` and `stream_log_mel` work piece by piece in constant memory. `load_audio` and
-`log_mel` collect their output for a whole clip.
+`log_mel` collect their output for a whole clip. Whatever hears speech hears it through them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -30,36 +29,25 @@ from talkjax.conventions import (
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import container as media
+from talkjax.media import loudness
+from talkjax.media.audio_blocks import aligned_blocks
+from talkjax.media.downmix import Downmix
 
 _N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MELS_PER_SECOND
-_CHUNK = 4096  # mel frames computed at a time; bounds the memory of long audio
-_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+_CHUNK = 100  # mel frames computed at a time, always, so that all results are the same to the bit
+_SPEECH_HZ = (200.0, 5500.0)  # the level is measured in this band (ITU-T P.56)
 _MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
-_SLACK_S = 0.05  # timestamps that differ from the sample count by more than this are real gaps
-_MAX_OVERLAP_S = 1.0
-_MAX_SILENCE_S = 1800.0  # bounds what a file with absurd timestamps can cost
 
 
-class AudioBlock(NamedTuple):
-    """A block of consecutive samples.
-
-    Attributes:
-      samples: (channels, n) float32.
-      rate: Sample rate in Hz.
-      layout: FFmpeg's name of the channel layout.
-    """
-
-    samples: np.ndarray
-    rate: int
-    layout: str
-
-
-def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def load_audio(
+    path: PathLike, sample_rate: int = SAMPLE_RATE, track: int | None = None
+) -> np.ndarray:
     """Reads the audio of any audio or video file; see `stream_mono`.
 
     Args:
       path: A local media file.
       sample_rate: Rate of the result in Hz.
+      track: Number of the audio stream, see `container.audio_stream`.
 
     Returns:
       (S,) float32 mono in [-1, 1], S = ceil(duration * sample_rate).
@@ -70,7 +58,7 @@ def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """
     pieces: list[np.ndarray] = []
     length = 0
-    for piece in stream_mono(path, sample_rate):
+    for piece in stream_mono(path, sample_rate, track):
         pieces.append(piece)
         length += len(piece)
         if length > _MAX_SECONDS * sample_rate:
@@ -81,7 +69,9 @@ def load_audio(path: PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+def stream_mono(
+    path: PathLike, sample_rate: int = SAMPLE_RATE, track: int | None = None
+) -> Iterator[np.ndarray]:
     """Reads the audio of any audio or video file piece by piece.
 
     Sample 0 is the clip's zero, so that sample i belongs with `VideoFrame.time == i / sample_rate`.
@@ -90,9 +80,10 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
     Args:
       path: A local media file.
       sample_rate: Rate of the result in Hz.
+      track: Number of the audio stream, see `container.audio_stream`.
 
     Yields:
-      (n,) float32 mono (the mean of the channels) in [-1, 1], n >= 0. All pieces together have
+      (n,) float32 mono (see `downmix`) in [-1, 1], n >= 0. All pieces together have
       ceil(duration * sample_rate) samples.
 
     Raises:
@@ -103,11 +94,9 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
 
     resampler, rate = None, sample_rate
     read = written = 0
-    for block in aligned_blocks(path):
-        mono = block.samples.mean(axis=0, dtype=np.float32)
+    for mono, rate in _stream_channel(path, track):
         read += len(mono)
-        if resampler is None and block.rate != sample_rate:
-            rate = block.rate
+        if resampler is None and rate != sample_rate:
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
         piece = mono if resampler is None else resampler.resample_chunk(mono)
         written += len(piece)
@@ -120,14 +109,26 @@ def stream_mono(path: PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
     yield np.zeros(length - written, np.float32)
 
 
-def exact_duration(path: PathLike) -> Fraction:
+def _stream_channel(path: PathLike, track: int | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (n,) float32 samples of the mixed channels, and their rate in Hz."""
+    mix = None
+    for block in aligned_blocks(path, track):
+        if mix is None:
+            channels = tuple(channel.name for channel in av.AudioLayout(block.layout).channels)
+            mix = Downmix(channels, block.rate)
+        yield mix.push(block.samples), block.rate
+    if mix is not None:
+        yield mix.flush(), block.rate
+
+
+def exact_duration(path: PathLike, track: int | None = None) -> Fraction:
     """Decodes a file's audio and returns the seconds from the clip's zero to its end.
 
     Raises:
       UserError: As `stream_mono`.
     """
     total, rate = 0, 1
-    for block in aligned_blocks(path):
+    for block in aligned_blocks(path, track):
         total, rate = total + block.samples.shape[1], block.rate
     return Fraction(total, rate)
 
@@ -135,139 +136,6 @@ def exact_duration(path: PathLike) -> Fraction:
 def audio_duration(path: PathLike) -> float:
     """Returns `exact_duration` as a float."""
     return float(exact_duration(path))
-
-
-def aligned_blocks(path: PathLike) -> Iterator[AudioBlock]:
-    """Streams a file's audio with all channels at its own rate, from the clip's zero, without gaps.
-
-    Gaps in the timestamps are filled with silence and overlaps are cut, so that the index of a
-    sample always gives its time. Values that are not finite become 0.
-
-    Yields:
-      `AudioBlock`s, all of the same rate and layout.
-
-    Raises:
-      UserError: As `stream_mono`.
-    """
-    name = media.display_name(path)
-    seen, finite = 0, False
-    with media.open_input(path) as container:
-        stream = media.audio_stream(container)
-        if stream is None:
-            raise UserError(f"{name}: has no audio stream; give a file with sound")
-        zero = None
-        if media.video_stream(container) is not None:
-            zero = media.clip_zero(path)
-        place = None
-        for frame, is_last in _mark_last(media.decode(container, stream, media.Damage())):
-            if frame.sample_rate <= 0 or not frame.samples:
-                continue
-            if place is None:
-                place = _Placement(frame.sample_rate, zero)
-                rate, (layout, channels) = frame.sample_rate, channel_layout(frame.layout)
-            samples = _samples(frame, rate, channels)
-            if is_last:
-                samples = samples[:, : _stored_length(frame)]
-            good = np.isfinite(samples)
-            finite = finite or bool(good.any())
-            if not good.all():
-                samples = np.where(good, samples, np.float32(0))
-            seen += samples.shape[1]
-            silence, cut = place(frame, samples.shape[1])
-            while silence > 0:
-                length = min(silence, rate)
-                yield AudioBlock(np.zeros((channels, length), np.float32), rate, layout)
-                silence -= length
-            if cut < samples.shape[1]:
-                yield AudioBlock(samples[:, cut:], rate, layout)
-    if not seen:
-        raise UserError(f"{name}: its audio stream holds no sound (zero length); give another file")
-    if not finite:
-        raise UserError(f"{name}: its audio holds no valid sample (all NaN); give another file")
-
-
-def _mark_last(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[av.AudioFrame, bool]]:
-    previous = None
-    for frame in frames:
-        if previous is not None:
-            yield previous, False
-        previous = frame
-    if previous is not None:
-        yield previous, True
-
-
-def _stored_length(frame: av.AudioFrame) -> int:
-    """Returns the number of samples of a stream's last frame.
-
-    A frame that lasts less than its samples ends with the encoder's padding. In Matroska, durations
-    are rounded to milliseconds, so small differences are no padding there.
-    """
-    tick = Fraction(frame.time_base) * frame.sample_rate  # samples per tick
-    samples = round(tick * (frame.duration or 0))
-    rounding = 0 if tick <= 1 else 2 * tick
-    return samples if 1 <= samples < frame.samples - rounding else frame.samples
-
-
-def channel_layout(layout: av.AudioLayout) -> tuple[str, int]:
-    """Returns FFmpeg's name of a layout and its number of channels.
-
-    A layout without a name gets the usual name for its number of channels.
-    """
-    count = layout.nb_channels
-    if count > len(_LAYOUTS):
-        return "mono", 1
-    if layout.name.endswith("channels") or layout.name.startswith("ambisonic"):
-        return _LAYOUTS[count - 1], count
-    return layout.name, count
-
-
-class _Placement:
-    """Decides from a frame's timestamp how much silence precedes it or how much of it is cut."""
-
-    def __init__(self, rate: int, zero: Fraction | None) -> None:
-        self._rate, self._zero = rate, zero
-        self._written = 0
-        self._silence_left = round(_MAX_SILENCE_S * rate)
-
-    def __call__(self, frame: av.AudioFrame, count: int) -> tuple[int, int]:
-        """Returns (samples of silence before the frame, samples to cut from its start)."""
-        silence = cut = 0
-        ticks = media.frame_ticks(frame)
-        if ticks is not None:
-            time = ticks * Fraction(frame.time_base)
-            if self._zero is None:
-                self._zero = time
-            gap = round((time - self._zero) * self._rate) - self._written
-            slack = _SLACK_S * self._rate if self._written else 0
-            if abs(gap) > slack:
-                if -_MAX_OVERLAP_S * self._rate < gap < 0:
-                    cut = min(-gap, count)
-                elif 0 < gap <= self._silence_left:
-                    silence = gap
-                    self._silence_left -= gap
-                else:  # joined recordings or absurd timestamps: continue from here
-                    self._zero += Fraction(gap, self._rate)
-        self._written += silence + count - cut
-        return silence, cut
-
-
-def _samples(frame: av.AudioFrame, rate: int, channels: int) -> np.ndarray:
-    """Converts samples of any type to (channels, n) float32 at `rate`."""
-    data = frame.to_ndarray()
-    if not frame.format.is_planar:
-        data = data.reshape(-1, frame.layout.nb_channels).T
-    if data.dtype == np.uint8:
-        data = (data.astype(np.float32) - 128) / 128
-    elif np.issubdtype(data.dtype, np.integer):
-        data = (data / (np.iinfo(data.dtype).max + 1)).astype(np.float32)
-    data = data.astype(np.float32, copy=False)
-    if data.shape[0] != channels:  # too many, or the layout changed
-        data = np.repeat(data.mean(axis=0, keepdims=True), channels, axis=0)
-    if frame.sample_rate != rate:
-        import soxr
-
-        data = soxr.resample(data.T, frame.sample_rate, rate).T
-    return data
 
 
 @functools.lru_cache(maxsize=1)
@@ -288,11 +156,21 @@ def _window() -> np.ndarray:
     return np.pad(hann, (side, _N_FFT - _WIN - side)).astype(np.float32)
 
 
-def log_mel(wave: np.ndarray) -> np.ndarray:
-    """Computes the log-mel spectrogram of 16 kHz mono audio.
+@functools.lru_cache(maxsize=1)
+def _filters() -> np.ndarray:
+    """Returns `mel_filterbank` and a row that gives the mean square in the band of speech."""
+    hertz = np.arange(_N_FFT // 2 + 1) * SAMPLE_RATE / _N_FFT
+    band = (hertz >= _SPEECH_HZ[0]) & (hertz <= _SPEECH_HZ[1])
+    level = band * 2 / (_N_FFT * (_window() ** 2).sum())
+    return np.concatenate([mel_filterbank(), level[None]]).astype(np.float32)
 
-    It equals log(max(librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without the slow
-    first call. Frame m is centred at m / 100 s; samples outside of the clip are zero.
+
+def log_mel(wave: np.ndarray) -> np.ndarray:
+    """Computes the log-mel spectrogram of 16 kHz mono audio whose speech is brought to one level.
+
+    It equals log(max(gain * librosa.feature.melspectrogram(power=2, center=True), 1e-5)) without
+    the slow first call, where `loudness` finds the gain. Frame m is centred at m / 100 s; samples
+    outside of the clip are zero.
 
     Args:
       wave: (S,) float32.
@@ -307,35 +185,52 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
 
 
 def stream_log_mel(waves: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Computes `log_mel` of audio that arrives in pieces.
+    """Computes `log_mel` of audio that arrives in pieces, to the last bit.
 
     Args:
-      waves: Consecutive pieces of 16 kHz mono float32 audio, each of any length.
+      waves: Consecutive pieces of 16 kHz mono float32 audio, each of any length. They are read
+        `loudness.AHEAD_SECONDS` ahead.
       size: Number of frames in each result but the last.
 
     Yields:
       (n, 80) float32 of the next frames; n is `size`, and at most `size` at the end.
     """
+    powers, heard = itertools.tee(_stream_powers(waves))
+    gains = loudness.stream_gains(power[:, NUM_MELS] for power in heard)
+    mel = np.zeros((0, NUM_MELS), np.float32)
+    for power in powers:
+        gain = np.fromiter(gains, np.float32, len(power))
+        levelled = power[:, :NUM_MELS] * gain[:, None]
+        mel = np.concatenate([mel, np.log(np.maximum(levelled, math.exp(MEL_FLOOR)))])
+        for start in range(0, len(mel) - size + 1, size):
+            yield mel[start : start + size]
+        mel = mel[len(mel) // size * size :]
+    if len(mel):
+        yield mel
+
+
+def _stream_powers(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields (n, 81) mel powers and levels of `_CHUNK` frames, fewer at the end."""
     silence = np.zeros(_N_FFT // 2, np.float32)  # before and after the clip
     samples = np.zeros(0, np.float32)
-    enough = (size - 1) * _HOP + _N_FFT  # samples that `size` frames see
+    enough = (_CHUNK - 1) * _HOP + _N_FFT  # samples that `_CHUNK` frames see
     for wave in itertools.chain([silence], waves, [silence]):
         samples = np.concatenate([samples, wave])
         start = 0
         while len(samples) - start >= enough:
-            yield _log_mel_frames(samples[start : start + enough])
-            start += size * _HOP
+            yield _frame_powers(samples[start : start + enough])
+            start += _CHUNK * _HOP
         samples = samples[start:]
     if len(samples) >= _N_FFT:
-        yield _log_mel_frames(samples)
+        yield _frame_powers(samples)
 
 
-def _log_mel_frames(samples: np.ndarray) -> np.ndarray:
-    """Computes (n, 80) frames of samples, without padding."""
+def _frame_powers(samples: np.ndarray) -> np.ndarray:
+    """Computes (n, 81) mel powers and levels of samples, without padding."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::_HOP]
     spectrum = np.fft.rfft(frames * _window(), axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return np.log(np.maximum(power @ mel_filterbank().T, math.exp(MEL_FLOOR)))
+    return power @ _filters().T
 
 
 def tick_count(samples: int) -> int:

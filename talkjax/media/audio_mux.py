@@ -1,4 +1,4 @@
-"""Carries a file's audio into an output container, unchanged wherever that is safe."""
+"""Carries a file's audio into an output container, unchanged wherever players accept that."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from av.packet import PacketSideData
 
 from talkjax.errors import UserError
 from talkjax.files import PathLike
-from talkjax.media import audio
+from talkjax.media import audio_blocks
 from talkjax.media import container as media
 
-# Codecs that players accept in each container. Others are encoded as AAC, or FLAC in Matroska.
-COPIED = {
-    "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
+# Codecs that each container can hold, and those that its usual players play. Apple's refuse or mute
+# mp3, Opus and FLAC in mp4. Others are encoded as AAC, or FLAC in Matroska.
+HELD = {
+    "mp4": {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"},
     "matroska": {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus", "vorbis"}
     | {"pcm_s16le", "pcm_s24le", "pcm_f32le"},
 }
+PLAYED = {
+    "mp4": {"aac", "alac"},
+    "mov": {"aac", "alac", "pcm_s16le", "pcm_s24le", "pcm_s16be"},
+    "matroska": HELD["matroska"],
+}
+_AAC_PROFILES = {"LC", "HE-AAC", "HE-AACv2"}  # that Apple's players play
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200)
 _AAC_RATES += (96000,)
 _AAC_LAYOUTS = ("mono", "stereo", "5.1", "7.1")
@@ -32,27 +39,52 @@ class AudioTrack:
 
     Attributes:
       copied: Whether the packets are those of the input.
+      source_codec: FFmpeg's name of the input's codec.
+      codec: FFmpeg's name of the output's codec.
+      tracks: Number of audio streams of the input.
+      track: Number of the one that is used.
+      left_out: Number of recordings in the input that are not used, see `glued_wav`.
     """
 
-    def __init__(self, output, output_format: str, path: PathLike) -> None:
+    def __init__(
+        self,
+        output,
+        output_format: str,
+        path: PathLike,
+        codec: str = "auto",
+        track: int | None = None,
+    ) -> None:
         """Adds the stream to `output` (PyAV, header not yet written).
 
+        Args:
+          output: The container.
+          output_format: FFmpeg's name of its format.
+          path: The input.
+          codec: "auto" copies what the usual players of the output play and
+            encodes the rest, "copy" copies anything, "aac" encodes everything.
+          track: Number of the audio stream, see `container.audio_stream`.
+
         Raises:
-          UserError: The file has no usable audio.
+          UserError: The file has no usable audio, or the output cannot hold its codec.
         """
-        self._path = path
+        self._path, self._track = path, track
         with media.open_input(path) as source:
-            stream = media.audio_stream(source)
+            stream = media.audio_stream(source, track)
             if stream is None:
                 name = media.display_name(path)
                 raise UserError(f"{name}: has no audio stream; give a file with sound")
-            self._zero = media.clip_zero(path)
-            self.copied = _can_copy(source, stream, output_format, self._zero)
+            self.tracks = len(source.streams.audio)
+            self.track = list(source.streams.audio).index(stream)
+            self.left_out = media.left_out_parts(path)
+            self.source_codec = media.codec_name(stream)
+            self._zero = media.clip_zero(path, track)
+            self.copied = _decide_copy(source, stream, output_format, self._zero, codec)
             if self.copied:
                 self._stream = output.add_stream_from_template(stream)
                 self._stream.time_base = Fraction(1, stream.codec_context.sample_rate)
             else:
                 self._stream = _add_encoder(output, output_format, stream.codec_context)
+        self.codec = media.codec_name(self._stream)
         self._packets = self._copy() if self.copied else self._encode()
         self._next: av.Packet | None = None
 
@@ -71,7 +103,7 @@ class AudioTrack:
 
     def _copy(self) -> Iterator[av.Packet]:
         with media.open_input(self._path) as source:
-            stream = media.audio_stream(source)
+            stream = media.audio_stream(source, self._track)
             rate = stream.codec_context.sample_rate
             clock = _PacketClock(rate, stream.codec_context.frame_size, self._zero)
             packets = source.demux(stream)
@@ -92,7 +124,7 @@ class AudioTrack:
         context = self._stream.codec_context
         resampler = av.AudioResampler(context.format, context.layout, context.sample_rate)
         written = 0
-        for block in audio.aligned_blocks(self._path):
+        for block in audio_blocks.aligned_blocks(self._path, self._track):
             samples = np.ascontiguousarray(np.clip(block.samples, -1.0, 1.0))
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=block.layout)
             frame.sample_rate = block.rate
@@ -105,10 +137,34 @@ class AudioTrack:
         yield from self._stream.encode(None)
 
 
+def _decide_copy(
+    source, stream: av.AudioStream, output_format: str, zero: Fraction, codec: str
+) -> bool:
+    """Returns whether the packets are copied; raises `UserError` if they should but cannot be."""
+    name = media.codec_name(stream)
+    if codec == "aac":
+        if output_format == "matroska":
+            raise UserError(
+                "audio_codec=aac would shift the sound in .mkv; give another output or "
+                "audio_codec=auto"
+            )
+        return False
+    if codec == "auto":
+        played = name in PLAYED[output_format]
+        if name == "aac" and output_format != "matroska":
+            played = (stream.codec_context.profile or "LC") in _AAC_PROFILES
+        return played and _can_copy(source, stream, output_format, zero)
+    if name in HELD[output_format] and _can_copy(source, stream, output_format, zero):
+        return True
+    raise UserError(
+        f"audio_codec=copy: {name} sound of this kind cannot be copied exactly into a "
+        f"{output_format} file; give audio_codec=auto or another kind of output"
+    )
+
+
 def _can_copy(source, stream: av.AudioStream, output_format: str, zero: Fraction) -> bool:
     """Returns whether the packets keep their length and time in the output's container."""
-    name = media.codec_name(stream)
-    if name not in COPIED[output_format] or not stream.codec_context.sample_rate:
+    if not stream.codec_context.sample_rate:
         return False
     first = next((packet for packet in source.demux(stream) if packet.size), None)
     if first is None or first.pts is None:
@@ -119,7 +175,7 @@ def _can_copy(source, stream: av.AudioStream, output_format: str, zero: Fraction
 
 def _add_encoder(output, output_format: str, source: av.AudioCodecContext) -> av.AudioStream:
     """Adds an encoder with the source's rate and channels, or the nearest that the codec has."""
-    layout, channels = audio.channel_layout(source.layout)
+    layout, channels = audio_blocks.channel_layout(source.layout)
     if output_format == "matroska":
         return output.add_stream("flac", rate=source.sample_rate, layout=layout)
     if layout not in _AAC_LAYOUTS:

@@ -18,6 +18,7 @@ import av
 
 from talkjax.errors import UserError
 from talkjax.files import PathLike
+from talkjax.media import glued_wav
 
 # Self-contained formats only: no hls, dash, concat, sdp, image2, lavfi, avisynth ...
 _FORMATS = (
@@ -78,12 +79,15 @@ def open_input(path: PathLike) -> Iterator[av.container.InputContainer]:
       UserError: The file is missing, empty, unreadable, badly truncated or not a media file.
     """
     name = check_local_file(path)
+    glued = glued_wav.find(name)
+    # The "file:" prefix keeps a path such as "concat:a|b" from being read as a protocol.
+    source = "file:" + name if glued is None else glued_wav.GluedReader(name, glued)
+    formats = _FORMATS if glued is None else "wav"
     try:
-        # The "file:" prefix keeps a path such as "concat:a|b" from being read as a protocol.
         container = av.open(
-            "file:" + name,
+            source,
             options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+            container_options={"protocol_whitelist": "file", "format_whitelist": formats},
             **_TAG_ERRORS,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -95,6 +99,14 @@ def open_input(path: PathLike) -> Iterator[av.container.InputContainer]:
         yield container
     finally:
         container.close()
+        if glued is not None:
+            source.close()
+
+
+def left_out_parts(path: PathLike) -> int:
+    """Returns the number of recordings in a file that `open_input` does not read."""
+    glued = glued_wav.find(check_local_file(path))
+    return 0 if glued is None else glued.left_out
 
 
 def _reason(error: BaseException) -> str:
@@ -113,14 +125,38 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     return None
 
 
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """Returns the best audio stream that can be decoded, or None."""
-    best = container.streams.best("audio")
-    candidates = ([best] if best is not None else []) + list(container.streams.audio)
-    for stream in candidates:
-        if stream.codec_context is not None:
-            return stream
-    return None
+def audio_stream(
+    container: av.container.InputContainer, track: int | None = None
+) -> av.AudioStream | None:
+    """Returns the audio stream that speaks, or None if no audio can be decoded.
+
+    As in players, it is the first one that is marked as default, or the first one if none is.
+    (FFmpeg's choice would be that with most bits, which is often the music.)
+
+    Args:
+      container: From `open_input`.
+      track: Number of the audio stream, from 0, or None to choose.
+
+    Raises:
+      UserError: There is no such track, or it cannot be decoded.
+    """
+    streams = list(container.streams.audio)
+    if track is not None:
+        name = os.path.basename(container.name.removeprefix("file:"))
+        if not 0 <= track < len(streams):
+            raise UserError(f"audio_track={track}: {name} has {_describe_tracks(len(streams))}")
+        if streams[track].codec_context is None:
+            raise UserError(f"audio_track={track}: its kind of sound cannot be decoded in {name}")
+        return streams[track]
+    known = [stream for stream in streams if stream.codec_context is not None]
+    marked = [s for s in known if s.disposition & av.stream.Disposition.default]
+    return next(iter(marked + known), None)
+
+
+def _describe_tracks(count: int) -> str:
+    if not count:
+        return "no audio; give a file with sound"
+    return "only audio track 0" if count == 1 else f"{count} audio tracks; give 0 to {count - 1}"
 
 
 def alpha_decoder(stream) -> av.CodecContext | None:
@@ -201,15 +237,21 @@ def _first_time(path: PathLike, pick) -> Fraction | None:
     return None
 
 
-def clip_zero(path: PathLike) -> Fraction:
+def clip_zero(path: PathLike, track: int | None = None) -> Fraction:
     """Returns the clip's zero on the clock of its container, in seconds.
 
     It is the time of the first decoded picture or of the first decoded audio sample, whichever is
     earlier, which players treat as the start. Because it comes from decoding and not from the
     header, it accounts for encoder delay, edit lists and the arbitrary first timestamp of MPEG
-    streams.
+    streams. Whatever audio track is chosen, the zero of a video is the same.
+
+    Args:
+      path: A local media file.
+      track: The audio track of a file without video, see `audio_stream`.
     """
-    times = [_first_time(path, video_stream), _first_time(path, audio_stream)]
+    picture = _first_time(path, video_stream)
+    track = track if picture is None else None
+    times = [picture, _first_time(path, lambda container: audio_stream(container, track))]
     known = [time for time in times if time is not None]
     return min(known, default=Fraction(0))
 

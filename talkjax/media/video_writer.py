@@ -56,6 +56,7 @@ class VideoWriter:
 
     Attributes:
       size: (width, height) of the written pictures.
+      audio: The sound that is added, an `AudioTrack`, or None.
       audio_copied: Whether the audio is a bit-exact copy, or None if there is no audio.
     """
 
@@ -72,6 +73,8 @@ class VideoWriter:
         color: ColorTags | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
         audio: PathLike | None = None,
+        audio_codec: str = "auto",
+        audio_track: int | None = None,
         lossless: bool = False,
     ) -> None:
         """Opens the output.
@@ -87,6 +90,8 @@ class VideoWriter:
           color: Tags and matrix; BT.709 if None.
           sample_aspect_ratio: Shape of a pixel.
           audio: File whose audio is added, on the clock of `load_audio`.
+          audio_codec: How, see `AudioTrack`.
+          audio_track: Which of its audio streams, see `container.audio_stream`.
           lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
 
         Raises:
@@ -114,6 +119,7 @@ class VideoWriter:
         self._sums_durations = output_format != "matroska"
         self._durations: dict[int, int] = {}
         self._container = None
+        self._audio: AudioTrack | None = None
         with self._cleaning_up():
             with open(
                 self._temporary, "xb"
@@ -130,7 +136,11 @@ class VideoWriter:
                 settings = {"qp": "0", "preset": "ultrafast"}
             self._stream = self._add_video(pixel_format, settings, None if lossless else color)
             self._stream.codec_context.sample_aspect_ratio = Fraction(sample_aspect_ratio)
-            self._audio = AudioTrack(self._container, output_format, audio) if audio else None
+            if audio:
+                self._audio = AudioTrack(
+                    self._container, output_format, audio, audio_codec, audio_track
+                )
+        self.audio = self._audio
         self.audio_copied = self._audio.copied if self._audio else None
 
     def notes(self) -> list[str]:

@@ -25,7 +25,7 @@ from talkjax.metrics import sync_weights, weight_files, workspace
 from talkjax.models import sync_expert
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
-VERSION = 1  # of the embeddings in a work folder; raise it when they change
+VERSION = 2  # of the embeddings in a work folder; raise it when they change
 MAX_LAG = 15  # ticks
 TICK_MS = 1000 // TICKS_PER_SECOND
 _MIN_WINDOWS = 5  # the mean at a lag needs at least so many

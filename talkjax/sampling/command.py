@@ -5,7 +5,7 @@
     uv run sample.py --image=I --audio=A --out=O.mp4 --checkpoint=DIR
 
 The output is as long as the speech, has the size and frame rate of the template, carries the speech
-track unchanged, and differs from the template only around the mouth. The defaults are part of the
+track, and differs from the template only around the mouth. The defaults are part of the
 package: the video of an avatar, a spoken sentence and a checkpoint that was trained on such
 avatars. Without --out, the result is out/demo.mp4, with a contact sheet beside it.
 """
@@ -30,7 +30,7 @@ _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
-    "lossless",
+    "lossless", "audio_codec", "audio_track",
 )  # fmt: skip
 
 
@@ -77,6 +77,11 @@ def make_parser() -> commands.Parser:
         help="number of frames per batch; 0 chooses by the device (default: %(default)s)")
     add("--crf", type=float, default=18.0, metavar="X",
         help="H.264 quality, from 0 (best) to 51 (default: %(default)s)")
+    add("--audio_codec", default="auto", metavar="HOW",
+        help="'copy' the sound, encode it as 'aac', or 'auto': copy what players of the output "
+        "play, and encode the rest (default: %(default)s)")
+    add("--audio_track", type=int, metavar="N",
+        help="number of the audio track that speaks, from 0 (default: the one that players play)")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")

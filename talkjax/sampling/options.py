@@ -7,6 +7,8 @@ import dataclasses
 from talkjax.errors import UserError
 from talkjax.sampling import face_choice
 
+_AUDIO_CODECS = ("auto", "copy", "aac")
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -24,6 +26,10 @@ class Options:
       eta: 0 is deterministic DDIM, 1 is as random as DDPM.
       batch: Number of frames per batch over all devices; 0 chooses by the kind of device.
       crf: Quality of the H.264 output, from 0 (best) to 51.
+      audio_codec: "auto" copies sound that the usual players of the output play and encodes other
+        as AAC (FLAC in Matroska), "copy" copies any, "aac" encodes any.
+      audio_track: Number of the audio track that speaks, from 0; None for the one that players
+        play.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
@@ -37,6 +43,8 @@ class Options:
     eta: float = 0.0
     batch: int = 0
     crf: float = 18.0
+    audio_codec: str = "auto"
+    audio_track: int | None = None
     lossless: bool = False
     first_pass: float = 10.0
     pixel_cache: int = 256 << 20
@@ -63,4 +71,7 @@ class Options:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name}={value} is out of range; give {low} to {high}")
+        if self.audio_codec not in _AUDIO_CODECS:
+            choices = ", ".join(_AUDIO_CODECS)
+            raise UserError(f"audio_codec={self.audio_codec} is unknown; give one of {choices}")
         face_choice.parse_face(self.face)

@@ -68,14 +68,21 @@ def generate_video(
     for path in (video, image, audio):
         if path is not None and os.path.exists(out) and os.path.samefile(path, out):
             raise UserError(f"out={os.fsdecode(out)} is an input as well; give another output")
-    speech = MelStream(audio)
+    speech = MelStream(audio, options.audio_track)
     summary = Summary(os.fsdecode(out), *template.size, template.fps)
     summary.audio_seconds = speech.seconds
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(
-            template.writer(out, audio=audio, crf=options.crf, lossless=options.lossless)
+            template.writer(
+                out,
+                audio=audio,
+                audio_codec=options.audio_codec,
+                audio_track=options.audio_track,
+                crf=options.crf,
+                lossless=options.lossless,
+            )
         )
-        summary.audio_copied = writer.audio_copied
+        summary.describe_audio(writer.audio)
         summary.width, summary.height = writer.size
         summary.notes += template.notes() + writer.notes()
         if detector is None:

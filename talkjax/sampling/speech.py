@@ -22,16 +22,20 @@ class MelStream:
       ticks: Number of landmark ticks needed to interpolate anywhere in the track.
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, track: int | None = None) -> None:
         """Decodes the track once to find its length.
+
+        Args:
+          path: A media file.
+          track: Number of its audio stream, see `container.audio_stream`.
 
         Raises:
           UserError: As `audio.stream_mono`.
         """
-        duration = audio.exact_duration(path)
+        duration = audio.exact_duration(path, track)
         self.seconds = float(duration)
         self.ticks = audio.tick_count(math.ceil(duration * SAMPLE_RATE)) + 1
-        self._pieces = audio.stream_log_mel(audio.stream_mono(path), _PIECE)
+        self._pieces = audio.stream_log_mel(audio.stream_mono(path, track=track), _PIECE)
         self._mel = np.zeros((0, NUM_MELS), np.float32)
         self._first = 0  # tick of the first frame in `_mel`
 

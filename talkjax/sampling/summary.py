@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from talkjax.media.audio_mux import AudioTrack
 
 _MAX_LISTED = 5  # ranges of frames that the text names
 
@@ -32,8 +35,12 @@ class Summary:
       seconds: Wall-clock time of the run, including compilation.
       frames_per_second: `frames` / `seconds`.
       audio_copied: Whether the audio of the output is a bit-exact copy.
+      audio_source_codec: FFmpeg's name of the codec of the speech track.
+      audio_codec: FFmpeg's name of the codec of the output's audio.
+      audio_tracks: Number of audio tracks in the file of the speech track.
+      audio_track: Number of the one that was used, from 0.
+      audio_left_out: Number of recordings in that file that were not used, see `media.glued_wav`.
       template_damaged: Whether the template is truncated or damaged.
-      notes: What a user should know of how the output differs from the inputs, in lines.
       phases: Seconds that the run waited for each phase, by name. The rest of `seconds` was spent
         on decoding, cropping, pasting and encoding.
       notes: What else the user should know about the output, one sentence each.
@@ -53,8 +60,12 @@ class Summary:
     seconds: float = 0.0
     frames_per_second: float = 0.0
     audio_copied: bool | None = None
+    audio_source_codec: str | None = None
+    audio_codec: str | None = None
+    audio_tracks: int = 1
+    audio_track: int = 0
+    audio_left_out: int = 0
     template_damaged: bool = False
-    notes: list[str] = dataclasses.field(default_factory=list)
     phases: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -83,6 +94,12 @@ class Summary:
         self.frames_generated += generated
         self.frames_interpolated += generated and not found
 
+    def describe_audio(self, audio: AudioTrack) -> None:
+        """Notes what becomes of the sound."""
+        self.audio_copied, self.audio_left_out = audio.copied, audio.left_out
+        self.audio_source_codec, self.audio_codec = audio.source_codec, audio.codec
+        self.audio_tracks, self.audio_track = audio.tracks, audio.track
+
     def as_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
         return dataclasses.asdict(self)
@@ -94,6 +111,7 @@ class Summary:
             f"{self.fps:.6g} fps for {self.audio_seconds:.2f} s of speech, generated in "
             f"{self.seconds:.1f} s ({self.frames_per_second:.2f} frames/s)"
         ]
+        lines += self._audio_lines()
         if self.frames_interpolated:
             lines.append(
                 f"the face was lost briefly in {self.frames_interpolated} frames, which were "
@@ -115,3 +133,20 @@ class Summary:
         if self.template_damaged:
             lines.append("the template is truncated or damaged; the readable part was used")
         return "\n".join(lines + self.notes)
+
+    def _audio_lines(self) -> list[str]:
+        lines = []
+        if self.audio_codec:
+            done = "copied" if self.audio_copied else f"encoded as {self.audio_codec}"
+            lines.append(f"the sound ({self.audio_source_codec}) was {done}")
+        if self.audio_tracks > 1:
+            lines.append(
+                f"of {self.audio_tracks} audio tracks, number {self.audio_track} was used; "
+                "--audio_track chooses another"
+            )
+        if self.audio_left_out:
+            lines.append(
+                f"the audio file holds {self.audio_left_out} more recordings in another format, "
+                "which were left out; convert them to one format"
+            )
+        return lines
