@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from talkjax.media.appearance import Look
 from talkjax.sampling.faces import Face
 from talkjax.sampling.summary import Summary
 
@@ -19,17 +20,20 @@ class FrameInputs(NamedTuple):
       face: The frame's `Face`.
       masked: (H, W, 3) float32 region without the mouth.
       landmarks: (131, 2) float32 target landmarks, crop coordinates.
+      look: What is special about the frame's light, colours and cover.
     """
 
     face: Face
     masked: np.ndarray
     landmarks: np.ndarray
+    look: Look | None = None
 
 
 class _Frame(NamedTuple):
     time: float
     rgb: np.ndarray
     face: Face | None
+    look: Look | None
 
 
 class FrameBatcher:
@@ -42,7 +46,7 @@ class FrameBatcher:
         self,
         generate: Callable[[np.ndarray, np.ndarray], Any],
         size: int,
-        paste: Callable[[np.ndarray, np.ndarray, Face], np.ndarray],
+        paste: Callable[[np.ndarray, np.ndarray, Face, Look | None], np.ndarray],
         summary: Summary,
     ) -> None:
         """Starts without frames.
@@ -51,7 +55,7 @@ class FrameBatcher:
           generate: Computes (size, H, W, 3) uint8 regions from stacked `FrameInputs.masked` and
             `FrameInputs.landmarks`. It must not wait for its result.
           size: Number of frames in a batch.
-          paste: Puts a region into its frame: `paste(rgb, region, face)`.
+          paste: Puts a region into its frame: `paste(rgb, region, face, look)`.
           summary: Counts the frames and the time spent waiting.
         """
         self._generate, self._size = generate, size
@@ -68,7 +72,7 @@ class FrameBatcher:
         Yields:
           (seconds, (H, W, 3) uint8) of the frames that are finished.
         """
-        self._frames.append(_Frame(time, rgb, inputs and inputs.face))
+        self._frames.append(_Frame(time, rgb, inputs and inputs.face, inputs and inputs.look))
         if inputs is not None:
             self._inputs.append(inputs)
         if len(self._inputs) == self._size:
@@ -103,6 +107,6 @@ class FrameBatcher:
     def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
         with self._summary.phase("denoising"):  # the part that is not finished yet
             regions = iter(()) if result is None else iter(np.asarray(result))
-        for time, rgb, face in frames:
+        for time, rgb, face, look in frames:
             self._summary.add(face is not None, face is not None and face.found)
-            yield time, rgb if face is None else self._paste(rgb, next(regions), face)
+            yield time, rgb if face is None else self._paste(rgb, next(regions), face, look)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from talkjax import conventions, head_pose
-from talkjax.media import tracking
+from talkjax.media import appearance, crop, tracking
 
 if TYPE_CHECKING:
     from talkjax.media.video import VideoFrame
@@ -65,12 +65,14 @@ class Candidate:
       face: The frame's `Face`.
       landmarks: (131, 2) float32, crop coordinates. The pose points are as measured until
         `normalize_candidates` replaces them.
+      thumbnail: (64, 64, 3) uint8 crop of the face (`appearance.THUMBNAIL`).
     """
 
     index: int
     time: float
     face: Face
     landmarks: np.ndarray
+    thumbnail: np.ndarray | None = None
 
 
 def normalize_candidates(
@@ -101,12 +103,14 @@ class FrameDetections:
       time: Time in seconds.
       faces: (n, 478, 3) FaceMesh points of every face, frame pixels.
       cut: Whether a scene begins with this frame.
+      thumbnails: (n, 64, 64, 3) uint8 crops of the faces.
     """
 
     index: int
     time: float
     faces: np.ndarray
     cut: bool
+    thumbnails: np.ndarray | None = None
 
 
 def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
@@ -115,7 +119,8 @@ def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[F
     cuts = tracking.CutDetector()
     for frame in frames:
         faces = detector.detect(frame.rgb)
-        yield FrameDetections(frame.index, frame.time, faces, cuts.push(frame.rgb))
+        thumbnails = crop.cut_faces(frame.rgb, faces, appearance.THUMBNAIL)
+        yield FrameDetections(frame.index, frame.time, faces, cuts.push(frame.rgb), thumbnails)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +130,7 @@ class _PendingFace:
     index: int
     found: bool
     points: np.ndarray | None  # (131, 2) frame pixels of a possible candidate
+    thumbnail: np.ndarray | None  # of a possible candidate
 
 
 class FaceTable:
@@ -189,9 +195,10 @@ class FaceTable:
             self._finish(*self._smoother.flush())
             return
         self._times.append(frame.time)
-        self._add(self._track.push(frame.index, frame.faces, frame.cut, frame.time))
+        self._add(self._track.push(frame.index, frame.faces, frame.cut, frame.time), frame)
 
-    def _add(self, items: list[tracking.TrackItem]) -> None:
+    def _add(self, items: list[tracking.TrackItem], frame: FrameDetections | None = None) -> None:
+        """Takes items of the track; `frame` is the newest one, the only one measured in a call."""
         for item in items:
             time = self._times[item.index]
             late = self._last is not None and time - self._last > self._break
@@ -204,7 +211,8 @@ class FaceTable:
             rigid = conventions.select(item.landmarks, conventions.RIGID)
             is_candidate = self._candidates is not None and item.found
             points = conventions.select(item.landmarks) if is_candidate else None
-            self._pending.append(_PendingFace(item.index, item.found, points))
+            thumbnail = _thumbnail_of(item.landmarks, frame) if is_candidate else None
+            self._pending.append(_PendingFace(item.index, item.found, points, thumbnail))
             self._last = time
             self._finish(*self._smoother.push(np.array([time]), rigid[None]))
 
@@ -222,5 +230,13 @@ class FaceTable:
                         self._times[pending.index],
                         face,
                         landmarks.astype(np.float32),
+                        pending.thumbnail,
                     )
                 )
+
+
+def _thumbnail_of(landmarks: np.ndarray, frame: FrameDetections | None) -> np.ndarray | None:
+    """Returns the thumbnail of the face of a frame that has these landmarks."""
+    if frame is None or frame.thumbnails is None:
+        return None
+    return frame.thumbnails[np.abs(frame.faces - landmarks).max((1, 2)).argmin()]

@@ -25,6 +25,7 @@ from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
 from talkjax.media import composite, crop, tracking
+from talkjax.media.appearance import FaceAppearance, Look
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
 from talkjax.sampling import reference as reference_frames
@@ -113,12 +114,14 @@ class _Person(NamedTuple):
       shape: (74, 2) pose points at rest.
       pose: (74, 2) pose points in the reference image, crop coordinates.
       landmarks: (R, 131, 2) landmarks of reference frames, crop coordinates.
+      appearance: What frames are compared with.
     """
 
     reference: regions.Reference
     shape: np.ndarray
     pose: np.ndarray
     landmarks: np.ndarray
+    appearance: FaceAppearance
 
 
 class _Clip:
@@ -170,7 +173,8 @@ class _Clip:
             if face is not None:
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
-                inputs = FrameInputs(face, self._cut_masked(frame.rgb, face), landmarks)
+                masked, look = self._cut_masked(frame.rgb, face, person.appearance)
+                inputs = FrameInputs(face, masked, landmarks, look)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks)
             yield from batcher.add(at, frame.rgb, inputs)
@@ -191,12 +195,12 @@ class _Clip:
         chosen = candidates[place]
         self._summary.reference_frame = chosen.index
         with self._summary.phase("reference"):
-            image = reference_frames.cut_image(
-                template, chosen, sampler.networks.crop_size, sampler.region
-            )
+            whole = reference_frames.cut_crop(template, chosen, sampler.networks.crop_size)
+            appearance = FaceAppearance(whole)
+            image = sampler.region.cut(appearance.reference).copy()
             reference = sampler.encode_reference(image, chosen.landmarks)
         landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
-        return _Person(reference, shape, chosen.face.pose(shape), landmarks)
+        return _Person(reference, shape, chosen.face.pose(shape), landmarks, appearance)
 
     def _content_track(self, person: _Person, start: float | None) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of the output."""
@@ -221,16 +225,28 @@ class _Clip:
             start=start,
         )
 
-    def _cut_masked(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """Cuts a frame's region out and hides the mouth: (H, W, 3) float32."""
+    def _cut_masked(
+        self, rgb: np.ndarray, face: Face, appearance: FaceAppearance
+    ) -> tuple[np.ndarray, Look]:
+        """Cuts a frame's region out, in the reference's light, and hides the mouth.
+
+        Returns:
+          (H, W, 3) float32, and what is special about the frame.
+        """
         sampler = self._sampler
         size = sampler.networks.crop_size
-        region = sampler.region.cut(crop.warp_crop(rgb, face.transform, size))
-        return mask_region(to_float(region), sampler.region, sampler.mask, size)
+        whole = crop.warp_crop(rgb, face.transform, size)
+        look = appearance.look(whole)
+        region = sampler.region.cut(whole)
+        if not look.light.is_usual:
+            region = look.light.remove(region)
+        return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 
-    def _paste(self, rgb: np.ndarray, region: np.ndarray, face: Face) -> np.ndarray:
+    def _paste(
+        self, rgb: np.ndarray, region: np.ndarray, face: Face, look: Look | None
+    ) -> np.ndarray:
         sampler = self._sampler
-        return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask)
+        return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask, look=look)
 
 
 def make_detector(face: str | int) -> FaceMesh:
