@@ -8,7 +8,7 @@ depends on the lips.
 import cv2
 import numpy as np
 
-from talkjax.conventions import MASK, MOUTH_REGION, Box
+from talkjax.conventions import FULL, MASK, MOUTH_REGION, Box
 from talkjax.head_pose import invert
 from talkjax.media.appearance import Look
 from talkjax.media.crop import warp_crop
@@ -116,6 +116,11 @@ def match_colour(
     )
     if look is not None:
         truth = look.light.remove(truth)
+        if look.cover is not None:
+            seen = cv2.resize(look.cover, (_GRID, _GRID))[y0:y1, x0:x1][ring] < 0.05
+            if seen.sum() < _MIN_CELLS:
+                return neutral
+            truth, shown = truth[seen], shown[seen]
     target, mean = truth.mean(0), shown.mean(0)
     gain = np.clip((truth.std(0) + 1) / (shown.std(0) + 1), 1 / _MAX_GAIN, _MAX_GAIN)
     shift = np.clip(target - mean, -_MAX_SHIFT, _MAX_SHIFT)
@@ -190,6 +195,9 @@ def paste(
         region = look.toning.apply(look.light.apply(region))
     generated = _to_frame(region, transform, region_box, window)
     alpha = feathered_alpha(transform, window, mask, feather, corner)[..., None]
+    if look is not None and look.cover is not None:
+        cover = _to_frame(look.cover[..., None], transform, FULL, window)
+        alpha = alpha * (1 - np.clip(cover, 0, 1)).reshape(alpha.shape)
     original = frame[y0:y1, x0:x1].astype(np.float32)
     mixed = np.clip(original + alpha * (generated - original), 0, 255)
     # Where alpha is 0, `mixed` is the original only if the generated value is finite.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from talkjax.media.appearance import Look
+from talkjax.media.occlusion import touches_face
 from talkjax.sampling.faces import Face
 from talkjax.sampling.summary import Summary
 
@@ -34,6 +35,7 @@ class _Frame(NamedTuple):
     rgb: np.ndarray
     face: Face | None
     look: Look | None
+    occluded: bool
 
 
 class FrameBatcher:
@@ -65,14 +67,17 @@ class FrameBatcher:
         self._running: deque[tuple[list[_Frame], Any]] = deque()
 
     def add(
-        self, time: float, rgb: np.ndarray, inputs: FrameInputs | None
+        self, time: float, rgb: np.ndarray, inputs: FrameInputs | None, occluded: bool = False
     ) -> Iterator[tuple[float, np.ndarray]]:
         """Adds a frame, which passes through unchanged if `inputs` is None.
+
+        `occluded` says whether that is because something hides the mouth.
 
         Yields:
           (seconds, (H, W, 3) uint8) of the frames that are finished.
         """
-        self._frames.append(_Frame(time, rgb, inputs and inputs.face, inputs and inputs.look))
+        face, look = (None, None) if inputs is None else (inputs.face, inputs.look)
+        self._frames.append(_Frame(time, rgb, face, look, occluded))
         if inputs is not None:
             self._inputs.append(inputs)
         if len(self._inputs) == self._size:
@@ -107,6 +112,7 @@ class FrameBatcher:
     def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
         with self._summary.phase("denoising"):  # the part that is not finished yet
             regions = iter(()) if result is None else iter(np.asarray(result))
-        for time, rgb, face, look in frames:
-            self._summary.add(face is not None, face is not None and face.found)
+        for time, rgb, face, look, occluded in frames:
+            covered = look is not None and touches_face(look.cover)
+            self._summary.add(face is not None, face is not None and face.found, occluded, covered)
             yield time, rgb if face is None else self._paste(rgb, next(regions), face, look)

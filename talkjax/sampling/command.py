@@ -30,7 +30,7 @@ _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
-    "lossless",
+    "lossless", "keep_occlusions",
 )  # fmt: skip
 
 
@@ -75,6 +75,8 @@ def make_parser() -> commands.Parser:
         help="number of frames per batch; 0 chooses by the device (default: %(default)s)")
     add("--crf", type=float, default=18.0, metavar="X",
         help="H.264 quality, from 0 (best) to 51 (default: %(default)s)")
+    add("--no_keep_occlusions", dest="keep_occlusions", action="store_false",
+        help="paint the mouth over hands and things before it, which otherwise stay in front")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")

@@ -24,6 +24,8 @@ class Options:
       crf: Quality of the H.264 output, from 0 (best) to 51.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of the template, from the first face on, that references are chosen from.
+      keep_occlusions: Whether hands and things before the mouth keep their pixels; otherwise the
+        mouth is painted over them.
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
     """
 
@@ -37,6 +39,7 @@ class Options:
     crf: float = 18.0
     lossless: bool = False
     first_pass: float = 10.0
+    keep_occlusions: bool = True
     pixel_cache: int = 256 << 20
 
     def check(self, max_steps: int) -> None:

@@ -24,8 +24,8 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, tracking
-from talkjax.media.appearance import FaceAppearance, Look
+from talkjax.media import composite, crop, occlusion, tracking
+from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
 from talkjax.sampling import reference as reference_frames
@@ -168,16 +168,18 @@ class _Clip:
                     f"{self._template.name}: decodes differently each time or was changed during "
                     "the run; convert it to an intact mp4 first"
                 )
-            inputs = None
+            inputs, occluded = None, False
             face = self._table.face(index)
             if face is not None:
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
                 masked, look = self._cut_masked(frame.rgb, face, person.appearance)
-                inputs = FrameInputs(face, masked, landmarks, look)
+                occluded = occlusion.hides_mouth(look.cover)
+                if look.present and not occluded:
+                    inputs = FrameInputs(face, masked, landmarks, look)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks)
-            yield from batcher.add(at, frame.rgb, inputs)
+            yield from batcher.add(at, frame.rgb, inputs, occluded)
         yield from batcher.flush()
 
     def _find_person(self) -> _Person:
@@ -191,12 +193,15 @@ class _Clip:
                 "the front, at least 60 pixels wide"
             )
         place = reference_frames.choose_image(candidates, template.size, sampler.region)
+        thumbnails = [c.thumbnail for c in candidates if c.thumbnail is not None]
+        if not self._options.keep_occlusions:
+            thumbnails = []
         candidates, shape = normalize_candidates(candidates)
         chosen = candidates[place]
         self._summary.reference_frame = chosen.index
         with self._summary.phase("reference"):
             whole = reference_frames.cut_crop(template, chosen, sampler.networks.crop_size)
-            appearance = FaceAppearance(whole)
+            appearance = FaceAppearance(whole, thumbnails)
             image = sampler.region.cut(appearance.reference).copy()
             reference = sampler.encode_reference(image, chosen.landmarks)
         landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
@@ -236,10 +241,8 @@ class _Clip:
         sampler = self._sampler
         size = sampler.networks.crop_size
         whole = crop.warp_crop(rgb, face.transform, size)
-        look = appearance.look(whole)
-        region = sampler.region.cut(whole)
-        if not look.light.is_usual:
-            region = look.light.remove(region)
+        look = appearance.look(whole, share_inside(face.transform, rgb.shape))
+        region = sampler.region.cut(appearance.clear(whole, look))
         return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 
     def _paste(
