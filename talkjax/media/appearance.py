@@ -16,6 +16,7 @@ from talkjax import head_pose
 from talkjax.conventions import Box
 from talkjax.media import light
 from talkjax.media.occlusion import OcclusionModel
+from talkjax.media.overlay import Overlay
 
 THUMBNAIL = 64  # side of the crop in which faces are compared
 
@@ -37,12 +38,14 @@ class Look(NamedTuple):
       cover: (64, 64) weight of what is before the mouth (`occlusion`), over the crop, or None.
       present: Whether the person is there. A face detector goes on for some frames where someone
         has left the picture or turned away.
+      overlay: A caption that lies over the face in this scene, or None.
     """
 
     light: light.Light
     toning: light.Toning
     cover: np.ndarray | None = None
     present: bool = True
+    overlay: Overlay | None = None
 
 
 class FaceAppearance:
@@ -53,14 +56,21 @@ class FaceAppearance:
         is, but brighter if it is dim.
     """
 
-    def __init__(self, reference: np.ndarray, thumbnails: Sequence[np.ndarray] = ()) -> None:
+    def __init__(
+        self,
+        reference: np.ndarray,
+        thumbnails: Sequence[np.ndarray] = (),
+        overlay: Overlay | None = None,
+    ) -> None:
         """Measures the reference.
 
         Args:
           reference: (size, size, 3) uint8 crop, as for `look`.
           thumbnails: (64, 64, 3) uint8 crops of the scene's first frames, from which occlusion is
             known; without them, none is found.
+          overlay: A caption over the scene; it is erased from `reference` already.
         """
+        self._overlay = overlay
         exposure = light.expose(reference)
         if not exposure.is_usual:
             reference = np.rint(exposure.remove(reference)).astype(np.uint8)
@@ -87,7 +97,8 @@ class FaceAppearance:
         self._present = inside >= _LEAST_INSIDE + back and (
             self._likeness(small) >= _LEAST_LIKENESS + back
         )
-        return Look(change, toning, self._occlusion.cover(_lit(small, change)), self._present)
+        cover = self._occlusion.cover(_lit(small, change))
+        return Look(change, toning, cover, self._present, self._overlay)
 
     def _likeness(self, small: np.ndarray) -> float:
         """Returns the highest correlation with an example, whatever the light."""

@@ -198,6 +198,8 @@ def paste(
     if look is not None and look.cover is not None:
         cover = _to_frame(look.cover[..., None], transform, FULL, window)
         alpha = alpha * (1 - np.clip(cover, 0, 1)).reshape(alpha.shape)
+    if look is not None and look.overlay is not None:
+        alpha = alpha * (1 - look.overlay.window(window))[..., None]
     original = frame[y0:y1, x0:x1].astype(np.float32)
     mixed = np.clip(original + alpha * (generated - original), 0, 255)
     # Where alpha is 0, `mixed` is the original only if the generated value is finite.

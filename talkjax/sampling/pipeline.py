@@ -201,7 +201,12 @@ class _Clip:
         self._summary.reference_frame = chosen.index
         with self._summary.phase("reference"):
             whole = reference_frames.cut_crop(template, chosen, sampler.networks.crop_size)
-            appearance = FaceAppearance(whole, thumbnails)
+            overlay = None
+            if self._options.keep_occlusions:
+                overlay = reference_frames.find_overlay(template, candidates, sampler.mask)
+            if overlay is not None:
+                whole = overlay.erase(whole, chosen.face.transform)
+            appearance = FaceAppearance(whole, thumbnails, overlay)
             image = sampler.region.cut(appearance.reference).copy()
             reference = sampler.encode_reference(image, chosen.landmarks)
         landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
@@ -242,6 +247,8 @@ class _Clip:
         size = sampler.networks.crop_size
         whole = crop.warp_crop(rgb, face.transform, size)
         look = appearance.look(whole, share_inside(face.transform, rgb.shape))
+        if look.overlay is not None:
+            whole = look.overlay.erase(whole, face.transform)
         region = sampler.region.cut(appearance.clear(whole, look))
         return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 

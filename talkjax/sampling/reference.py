@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from talkjax import conventions, head_pose
 from talkjax.conventions import Box
-from talkjax.media import crop, light
+from talkjax.media import crop, light, occlusion, overlay
 from talkjax.sampling.faces import Candidate
 from talkjax.sampling.options import Options
 from talkjax.sampling.template import Template
 
 FIRST_PASS_S = Options.first_pass  # seconds, from the first face on, that references come from
 OPENING_QUANTILE = 0.7  # a moderately open mouth shows the lips and some teeth
+_OVERLAY_FRAMES = 75
 _OPENING_WEIGHT = 0.5
 _OUTSIDE_WEIGHT = 2.0
 LIGHT_QUANTILE = 0.75  # of the candidates' `light.Tones`, which are good
@@ -22,7 +23,8 @@ LIGHT_QUANTILE = 0.75  # of the candidates' `light.Tones`, which are good
 # 0.07 on 34 clips.
 _USUAL_LACK = {"level": 0.1, "contrast": 0.15, "detail": 0.5, "colour": 0.1}
 _FLOOR = {"level": 1.0, "contrast": 0.5, "detail": 0.01, "colour": 2.0}  # noise
-_DIM_WEIGHT = 2.0
+_FLAW_WEIGHT = 2.0
+_OCCLUDED = 10.0
 
 
 def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region: Box) -> int:
@@ -32,8 +34,8 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
     median pose; half the difference between its mouth opening and the 70th percentile of the
     openings; how far its pose points moved since the previous frame (because motion blurs);
     twice the share of the region that lies outside of the picture; and what it lacks of the light
-    and sharpness that most candidates have. The first of equal sums is chosen, so that the choice
-    is deterministic.
+    and sharpness that most candidates have, or what is before the face. The first of equal sums is
+    chosen, so that the choice is deterministic.
 
     Args:
       candidates: At least one.
@@ -54,23 +56,27 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
     motion[1:] = _mean_distance(seen[1:], seen[:-1]) / (scale * unit)[1:]
     outside = np.array([_share_outside(t, size, region) for t in to_frame])
     cost = away + _OPENING_WEIGHT * opening + motion + _OUTSIDE_WEIGHT * outside
-    cost += _DIM_WEIGHT * _lack_of_light(candidates)
+    cost += _FLAW_WEIGHT * _flaws(candidates)
     return int(np.argmin(np.round(cost, 6)))
 
 
-def _lack_of_light(candidates: Sequence[Candidate]) -> np.ndarray:
+def _flaws(candidates: Sequence[Candidate]) -> np.ndarray:
     """Returns by how much each candidate is dim, washed out, blurred or grey beside others: (N,).
 
-    It is 0 for all candidates of evenly lit, sharp footage.
+    Candidates with something before the face get `_OCCLUDED` more. It is 0 for all candidates of
+    evenly lit, sharp, unoccluded footage.
     """
-    if any(c.thumbnail is None for c in candidates):
-        return np.zeros(len(candidates))
-    tones = [light.measure(c.thumbnail) for c in candidates]
-    lack = np.zeros(len(tones))
+    shown = [c.thumbnail for c in candidates if c.thumbnail is not None]
+    flaws = np.zeros(len(candidates))
+    if len(shown) < len(candidates):
+        return flaws
+    tones = [light.measure(thumbnail) for thumbnail in shown]
     for name, usual in _USUAL_LACK.items():
         values = np.log(np.array([getattr(t, name) for t in tones]) + _FLOOR[name])
-        lack += np.maximum(np.quantile(values, LIGHT_QUANTILE) - values - usual, 0)
-    return lack
+        flaws += np.maximum(np.quantile(values, LIGHT_QUANTILE) - values - usual, 0)
+    best = max(tones, key=lambda t: t.contrast)
+    even = [light.compare(best, t).remove(image) for t, image in zip(tones, shown, strict=True)]
+    return flaws + _OCCLUDED * ~occlusion.unoccluded(even)
 
 
 def choose_landmarks(candidates: Sequence[Candidate], count: int) -> np.ndarray:
@@ -94,6 +100,24 @@ def cut_crop(template: Template, chosen: Candidate, size: int) -> np.ndarray:
         if frame.index == chosen.index:
             return crop.warp_crop(frame.rgb, chosen.face.transform, size)
     raise RuntimeError(f"frame {chosen.index} of {template.name} is missing now")
+
+
+def find_overlay(
+    template: Template, candidates: Sequence[Candidate], mask: Box
+) -> overlay.Overlay | None:
+    """Finds a caption over the face in the first candidates' frames, which are read again."""
+    faces = {c.index: c.face for c in candidates[:_OVERLAY_FRAMES]}
+    last = max(faces)
+
+    def frames() -> Iterator[np.ndarray]:
+        for frame in template.frames():
+            if frame.index in faces:
+                yield frame.rgb
+            if frame.index >= last:
+                return
+
+    transforms = np.stack([face.transform for face in faces.values()])
+    return overlay.find_overlay(frames(), transforms, mask)
 
 
 def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
