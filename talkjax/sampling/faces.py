@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from talkjax import conventions, head_pose
-from talkjax.media import appearance, crop, tracking
+from talkjax.media import tracking
 
 if TYPE_CHECKING:
     from talkjax.media.video import VideoFrame
@@ -115,6 +115,8 @@ class FrameDetections:
 
 def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
     """Detects the faces and scene cuts of a template's frames, after resetting the detector."""
+    from talkjax.media import appearance, crop  # they need OpenCV, which the API loads lazily
+
     detector.reset()
     cuts = tracking.CutDetector()
     for frame in frames:
