@@ -72,7 +72,8 @@ def known(frames) -> appearance.FaceAppearance:
 
 
 @pytest.mark.parametrize(
-    ("before", "early"), [(hand, False), (microphone, False), (paper, False), (paper, True)]
+    ("before", "early"),
+    [(hand, False), (microphone, False), (microphone, True), (paper, False), (paper, True)],
 )
 def test_what_hides_the_mouth_is_noticed(scene, before, early):
     shown = talk(60, seed=1)
