@@ -98,6 +98,18 @@ def transforms_from_parameters(parameters: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, shift[..., None]], -1)
 
 
+def fit_single_frames(mesh: np.ndarray) -> np.ndarray:
+    """Fits each frame's transform to its own landmarks alone.
+
+    Args:
+      mesh: (N, 478, 2 or 3) FaceMesh points in frame coordinates.
+
+    Returns:
+      (N, 2, 3) float64 transforms.
+    """
+    return transforms_from_parameters(fit_similarity(conventions.select(mesh, conventions.RIGID)))
+
+
 class StreamingSmoother:
     """Gaussian average over time, cut at three sigma, of samples that arrive in order.
 

@@ -8,8 +8,9 @@ depends on the lips.
 import cv2
 import numpy as np
 
-from talkjax.conventions import MASK, MOUTH_REGION, Box
+from talkjax.conventions import FULL, MASK, MOUTH_REGION, Box
 from talkjax.head_pose import invert
+from talkjax.media.appearance import Look
 from talkjax.media.crop import warp_crop
 
 # In crop units, as all boxes. The feather runs inwards from the mask's border, where alpha is 0.
@@ -73,6 +74,7 @@ def match_colour(
     transform: np.ndarray,
     region_box: Box = MOUTH_REGION,
     mask: Box = MASK,
+    look: Look | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes the colour change that matches a generated region to its frame around the mask.
 
@@ -86,6 +88,7 @@ def match_colour(
       transform: (2, 3) transform from frame to crop coordinates.
       region_box: What the region shows, crop coordinates.
       mask: Box that is pasted, crop coordinates.
+      look: The frame's light, if it is not the region's; they are compared in the region's light.
 
     Returns:
       Gain (3,) and offset (3,) float32; `region * gain + offset` matches the frame. They are 1 and
@@ -111,6 +114,13 @@ def match_colour(
         cv2.resize(image.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)[ring]
         for image in (original, region)
     )
+    if look is not None:
+        truth = look.light.remove(truth)
+        if look.cover is not None:
+            seen = cv2.resize(look.cover, (_GRID, _GRID))[y0:y1, x0:x1][ring] < 0.05
+            if seen.sum() < _MIN_CELLS:
+                return neutral
+            truth, shown = truth[seen], shown[seen]
     target, mean = truth.mean(0), shown.mean(0)
     gain = np.clip((truth.std(0) + 1) / (shown.std(0) + 1), 1 / _MAX_GAIN, _MAX_GAIN)
     shift = np.clip(target - mean, -_MAX_SHIFT, _MAX_SHIFT)
@@ -152,6 +162,7 @@ def paste(
     feather: float = FEATHER,
     corner: float = CORNER,
     colour: bool = True,
+    look: Look | None = None,
 ) -> np.ndarray:
     """Pastes a generated region into its frame, at the frame's own resolution.
 
@@ -164,6 +175,8 @@ def paste(
       feather: See `feathered_alpha`.
       corner: See `feathered_alpha`.
       colour: Whether to match the region's colours to the frame first (`match_colour`).
+      look: What is special about the frame; the region then is in the reference's light, and is
+        given the frame's light and colours.
 
     Returns:
       (H, W, 3) uint8. Where alpha is 0, which includes everything outside the mask, it equals
@@ -176,10 +189,17 @@ def paste(
         return out
     region = np.asarray(region, np.float32)
     if colour:
-        gain, offset = match_colour(frame, region, transform, region_box, mask)
+        gain, offset = match_colour(frame, region, transform, region_box, mask, look)
         region = region * gain + offset
+    if look is not None:
+        region = look.toning.apply(look.light.apply(region))
     generated = _to_frame(region, transform, region_box, window)
     alpha = feathered_alpha(transform, window, mask, feather, corner)[..., None]
+    if look is not None and look.cover is not None:
+        cover = _to_frame(look.cover[..., None], transform, FULL, window)
+        alpha = alpha * (1 - np.clip(cover, 0, 1)).reshape(alpha.shape)
+    if look is not None and look.overlay is not None:
+        alpha = alpha * (1 - look.overlay.window(window))[..., None]
     original = frame[y0:y1, x0:x1].astype(np.float32)
     mixed = np.clip(original + alpha * (generated - original), 0, 255)
     # Where alpha is 0, `mixed` is the original only if the generated value is finite.

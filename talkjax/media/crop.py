@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-from talkjax.head_pose import invert
+from talkjax.head_pose import fit_single_frames, invert
 
 
 def index_matrix(transform: np.ndarray, size: int) -> np.ndarray:
@@ -57,3 +57,19 @@ def warp_crop(frame: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
+
+
+def cut_faces(frame: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
+    """Cuts the crop of every face of a frame as its landmarks place it, without smoothing.
+
+    Args:
+      frame: (H, W, 3) uint8.
+      faces: (n, 478, 2 or 3) FaceMesh points, frame coordinates.
+      size: Side of the crops in pixels.
+
+    Returns:
+      (n, size, size, 3) uint8.
+    """
+    if not len(faces):
+        return np.empty((0, size, size, 3), np.uint8)
+    return np.stack([warp_crop(frame, each, size) for each in fit_single_frames(faces)])

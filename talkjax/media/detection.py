@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
-from talkjax import conventions, head_pose
+from talkjax import head_pose
 from talkjax.media import crop, head_motion, tracking
+from talkjax.media.appearance import THUMBNAIL
 
 if TYPE_CHECKING:
     from talkjax.media.video import VideoFrame
@@ -69,6 +70,7 @@ class FrameDetections:
       faces: (n, 478, 3) FaceMesh points of every face, frame pixels.
       cut: Whether a scene begins with this frame.
       pictures: n pictures of the faces' upper parts (`head_motion.cut_upper_face`), or none.
+      thumbnails: (n, 64, 64, 3) uint8 crops of the faces, or None.
     """
 
     index: int
@@ -76,6 +78,7 @@ class FrameDetections:
     faces: np.ndarray
     cut: bool
     pictures: Sequence[np.ndarray] = ()
+    thumbnails: np.ndarray | None = None
 
 
 def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
@@ -99,7 +102,8 @@ def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[F
             changes.restart()
         last = seen
         pictures = [head_motion.cut_upper_face(frame.rgb, face) for face in seen.faces]
-        yield FrameDetections(frame.index, frame.time, seen.faces, cut, pictures)
+        thumbnails = crop.cut_faces(frame.rgb, seen.faces, THUMBNAIL)
+        yield FrameDetections(frame.index, frame.time, seen.faces, cut, pictures, thumbnails)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,8 +196,7 @@ class _Seen:
 
 
 def _look(rgb: np.ndarray, face: np.ndarray) -> np.ndarray:
-    rigid = conventions.select(face[None], conventions.RIGID)
-    transform = head_pose.transforms_from_parameters(head_pose.fit_similarity(rigid))[0]
+    transform = head_pose.fit_single_frames(face[None])[0]
     grey = crop.warp_crop(rgb, transform, 64)[4:34, 8:56].astype(np.float32).mean(-1)
     grey = cv2.resize(grey, _LOOK_SIZE, interpolation=cv2.INTER_AREA).reshape(-1)
     contrast = grey.std()

@@ -13,7 +13,7 @@ the head moved: in crops that are cut by the fits, they stand still if the fits 
 import cv2
 import numpy as np
 
-from talkjax import conventions, head_pose
+from talkjax import head_pose
 from talkjax.conventions import MASK
 from talkjax.media.crop import warp_crop
 
@@ -51,8 +51,7 @@ def cut_upper_face(frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
     Returns:
       (84, 192) uint8 grey picture.
     """
-    fit = head_pose.fit_similarity(conventions.select(mesh[None], conventions.RIGID))
-    transform = head_pose.transforms_from_parameters(fit)[0]
+    transform = head_pose.fit_single_frames(mesh[None])[0]
     return cv2.cvtColor(warp_crop(frame, transform, _SIZE)[:_ROWS], cv2.COLOR_RGB2GRAY)
 
 

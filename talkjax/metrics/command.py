@@ -123,6 +123,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> None:
     options = Options(
         steps=args.steps, seed=args.seed, landmark_guidance=args.landmark_guidance,
         reference_guidance=args.reference_guidance,
+        keep_occlusions=False,  # no pixel of the measured mouth may be the template's own
     )  # fmt: skip
     work = args.work or f"{out}.work"
     pinned = {

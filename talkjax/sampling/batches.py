@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from talkjax.media.appearance import Look
+from talkjax.media.occlusion import touches_face
 from talkjax.sampling.faces import Face
 from talkjax.sampling.summary import Summary
 
@@ -20,18 +22,22 @@ class FrameInputs(NamedTuple):
       masked: (H, W, 3) float32 region without the mouth.
       landmarks: (131, 2) float32 target landmarks, crop coordinates.
       scene: Number of the frame's scene; a batch has frames of one scene.
+      look: What is special about the frame's light, colours and cover.
     """
 
     face: Face
     masked: np.ndarray
     landmarks: np.ndarray
     scene: int = 0
+    look: Look | None = None
 
 
 class _Frame(NamedTuple):
     time: float
     rgb: np.ndarray
     face: Face | None
+    look: Look | None
+    occluded: bool
 
 
 class FrameBatcher:
@@ -44,7 +50,7 @@ class FrameBatcher:
         self,
         generate: Callable[[int, np.ndarray, np.ndarray], Any],
         size: int,
-        paste: Callable[[np.ndarray, np.ndarray, Face], np.ndarray],
+        paste: Callable[[np.ndarray, np.ndarray, Face, Look | None], np.ndarray],
         summary: Summary,
     ) -> None:
         """Starts without frames.
@@ -53,7 +59,7 @@ class FrameBatcher:
           generate: Computes (size, H, W, 3) uint8 regions from the number of a scene and stacked
             `FrameInputs.masked` and `FrameInputs.landmarks`. It must not wait for its result.
           size: Number of frames in a batch.
-          paste: Puts a region into its frame: `paste(rgb, region, face)`.
+          paste: Puts a region into its frame: `paste(rgb, region, face, look)`.
           summary: Counts the frames and the time spent waiting.
         """
         self._generate, self._size = generate, size
@@ -63,16 +69,19 @@ class FrameBatcher:
         self._running: deque[tuple[list[_Frame], Any]] = deque()
 
     def add(
-        self, time: float, rgb: np.ndarray, inputs: FrameInputs | None
+        self, time: float, rgb: np.ndarray, inputs: FrameInputs | None, occluded: bool = False
     ) -> Iterator[tuple[float, np.ndarray]]:
         """Adds a frame, which passes through unchanged if `inputs` is None.
+
+        `occluded` says whether that is because something hides the mouth.
 
         Yields:
           (seconds, (H, W, 3) uint8) of the frames that are finished.
         """
         if inputs is not None and self._inputs and inputs.scene != self._inputs[0].scene:
             yield from self._start()
-        self._frames.append(_Frame(time, rgb, inputs and inputs.face))
+        face, look = (None, None) if inputs is None else (inputs.face, inputs.look)
+        self._frames.append(_Frame(time, rgb, face, look, occluded))
         if inputs is not None:
             self._inputs.append(inputs)
         if len(self._inputs) == self._size:
@@ -108,6 +117,7 @@ class FrameBatcher:
     def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
         with self._summary.phase("denoising"):  # the part that is not finished yet
             regions = iter(()) if result is None else iter(np.asarray(result))
-        for time, rgb, face in frames:
-            self._summary.add(face is not None, face is not None and face.found)
-            yield time, rgb if face is None else self._paste(rgb, next(regions), face)
+        for time, rgb, face, look, occluded in frames:
+            covered = look is not None and touches_face(look.cover)
+            self._summary.add(face is not None, face is not None and face.found, occluded, covered)
+            yield time, rgb if face is None else self._paste(rgb, next(regions), face, look)

@@ -30,7 +30,7 @@ _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
-    "lossless", "audio_codec", "audio_track",
+    "lossless", "audio_codec", "audio_track", "keep_occlusions",
 )  # fmt: skip
 
 
@@ -82,6 +82,8 @@ def make_parser() -> commands.Parser:
         "play, and encode the rest (default: %(default)s)")
     add("--audio_track", type=int, metavar="N",
         help="number of the audio track that speaks, from 0 (default: the one that players play)")
+    add("--no_keep_occlusions", dest="keep_occlusions", action="store_false",
+        help="paint the mouth over hands and things before it, which otherwise stay in front")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")

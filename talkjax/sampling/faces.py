@@ -59,12 +59,14 @@ class Candidate:
       face: The frame's `Face`.
       landmarks: (131, 2) float32, crop coordinates. The pose points are as measured until
         `normalize_candidates` replaces them.
+      thumbnail: (64, 64, 3) uint8 crop of the face (`appearance.THUMBNAIL`).
     """
 
     index: int
     time: float
     face: Face
     landmarks: np.ndarray
+    thumbnail: np.ndarray | None = None
 
 
 def normalize_candidates(
@@ -98,6 +100,7 @@ class _PendingFace:
     index: int
     found: bool
     points: np.ndarray | None  # (131, 2) frame pixels of a possible candidate
+    thumbnail: np.ndarray | None  # of a possible candidate
 
 
 class FaceTable:
@@ -191,11 +194,11 @@ class FaceTable:
             self._finish(*self._smoother.flush())
             return
         self._times.append(frame.time)
-        self._add(
-            self._track.push(frame.index, frame.faces, frame.cut, frame.time, frame.pictures)
-        )
+        pushed = self._track.push(frame.index, frame.faces, frame.cut, frame.time, frame.pictures)
+        self._add(pushed, frame)
 
-    def _add(self, items: list[tracking.TrackItem]) -> None:
+    def _add(self, items: list[tracking.TrackItem], frame: FrameDetections | None = None) -> None:
+        """Takes items of the track; `frame` is the newest one, the only one measured in a call."""
         for item in items:
             time = self._times[item.index]
             late = self._last is not None and time - self._last > self._pause
@@ -209,8 +212,10 @@ class FaceTable:
                 self._faces.append(None)
                 continue
             rigid = conventions.select(item.landmarks, conventions.RIGID)
-            points = conventions.select(item.landmarks) if self._is_first(item, time) else None
-            self._pending.append(_PendingFace(item.index, item.found, points))
+            is_first = self._is_first(item, time)
+            points = conventions.select(item.landmarks) if is_first else None
+            thumbnail = _thumbnail_of(item.landmarks, frame) if is_first else None
+            self._pending.append(_PendingFace(item.index, item.found, points, thumbnail))
             self._last = time
             drift = None if item.drift is None else item.drift[None]
             self._finish(*self._smoother.push(np.array([time]), rigid[None], drift))
@@ -238,5 +243,13 @@ class FaceTable:
                         self._times[pending.index],
                         face,
                         landmarks.astype(np.float32),
+                        pending.thumbnail,
                     )
                 )
+
+
+def _thumbnail_of(landmarks: np.ndarray, frame: FrameDetections | None) -> np.ndarray | None:
+    """Returns the thumbnail of the face of a frame that has these landmarks."""
+    if frame is None or frame.thumbnails is None:
+        return None
+    return frame.thumbnails[np.abs(frame.faces - landmarks).max((1, 2)).argmin()]

@@ -32,6 +32,8 @@ class Options:
         play.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
+      keep_occlusions: Whether hands and things before the mouth keep their pixels; otherwise the
+        mouth is painted over them.
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
     """
 
@@ -47,6 +49,7 @@ class Options:
     audio_track: int | None = None
     lossless: bool = False
     first_pass: float = 10.0
+    keep_occlusions: bool = True
     pixel_cache: int = 256 << 20
 
     def check(self, max_steps: int) -> None:

@@ -26,7 +26,8 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop
+from talkjax.media import composite, crop, occlusion
+from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.pingpong import pingpong_clock
@@ -134,6 +135,7 @@ class _Person(NamedTuple):
       shape: (74, 2) pose points at rest.
       pose: (74, 2) pose points in the reference image, crop coordinates.
       landmarks: (R, 131, 2) landmarks of reference frames, crop coordinates.
+      appearance: What frames are compared with.
     """
 
     frame: int
@@ -142,6 +144,7 @@ class _Person(NamedTuple):
     shape: np.ndarray
     pose: np.ndarray
     landmarks: np.ndarray
+    appearance: FaceAppearance
 
 
 class _Clip:
@@ -194,7 +197,7 @@ class _Clip:
                     f"{self._template.name}: decodes differently each time or was changed during "
                     "the run; convert it to an intact mp4 first"
                 )
-            inputs = None
+            inputs, occluded = None, False
             face = self._table.face(index)
             if scene != self._table.scene(index):
                 scene, visit = next(visits)
@@ -204,10 +207,13 @@ class _Clip:
                 content = content or self._content_track(person, visit)
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
-                inputs = FrameInputs(face, self._cut_masked(frame.rgb, face), landmarks, scene)
+                masked, look = self._cut_masked(frame.rgb, face, person.appearance)
+                occluded = occlusion.hides_mouth(look.cover)
+                if look.present and not occluded:
+                    inputs = FrameInputs(face, masked, landmarks, scene, look)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks)
-            yield from batcher.add(at, frame.rgb, inputs)
+            yield from batcher.add(at, frame.rgb, inputs, occluded)
         yield from batcher.flush()
 
     def scenes(self) -> list[dict[str, int]]:
@@ -252,17 +258,26 @@ class _Clip:
         with self._summary.phase("first faces"):
             candidates = self._table.first_faces(scene)
         place = reference_frames.choose_image(candidates, template.size, sampler.region)
+        thumbnails = [c.thumbnail for c in candidates if c.thumbnail is not None]
+        if not self._options.keep_occlusions:
+            thumbnails = []
         candidates, shape = normalize_candidates(candidates)
         chosen = candidates[place]
         if not self._people:
             self._summary.reference_frame = chosen.index
         with self._summary.phase("reference"):
-            image = reference_frames.cut_image(
-                self._reading, chosen, sampler.networks.crop_size, sampler.region
-            )
+            find = self._options.keep_occlusions
+            whole, overlay = reference_frames.read_crop(
+                self._reading, chosen, candidates if find else [], sampler.networks.crop_size,
+                sampler.mask,
+            )  # fmt: skip
+            if overlay is not None:
+                whole = overlay.erase(whole, chosen.face.transform)
+            appearance = FaceAppearance(whole, thumbnails, overlay)
+            image = sampler.region.cut(appearance.reference).copy()
         landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
         pose = chosen.face.pose(shape)
-        return _Person(chosen.index, image, chosen.landmarks, shape, pose, landmarks)
+        return _Person(chosen.index, image, chosen.landmarks, shape, pose, landmarks, appearance)
 
     def _content_track(self, person: _Person, visit: Iterator[tuple[float, int]]) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of one visit.
@@ -292,16 +307,28 @@ class _Clip:
             start=start,
         )
 
-    def _cut_masked(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """Cuts a frame's region out and hides the mouth: (H, W, 3) float32."""
+    def _cut_masked(
+        self, rgb: np.ndarray, face: Face, appearance: FaceAppearance
+    ) -> tuple[np.ndarray, Look]:
+        """Cuts a frame's region out, in the reference's light, and hides the mouth.
+
+        Returns:
+          (H, W, 3) float32, and what is special about the frame.
+        """
         sampler = self._sampler
         size = sampler.networks.crop_size
-        region = sampler.region.cut(crop.warp_crop(rgb, face.transform, size))
-        return mask_region(to_float(region), sampler.region, sampler.mask, size)
+        whole = crop.warp_crop(rgb, face.transform, size)
+        look = appearance.look(whole, share_inside(face.transform, rgb.shape))
+        if look.overlay is not None:
+            whole = look.overlay.erase(whole, face.transform)
+        region = sampler.region.cut(appearance.clear(whole, look))
+        return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 
-    def _paste(self, rgb: np.ndarray, region: np.ndarray, face: Face) -> np.ndarray:
+    def _paste(
+        self, rgb: np.ndarray, region: np.ndarray, face: Face, look: Look | None
+    ) -> np.ndarray:
         sampler = self._sampler
-        return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask)
+        return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask, look=look)
 
 
 def make_detector(face: str | int) -> TurnedFaces:

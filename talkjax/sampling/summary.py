@@ -27,6 +27,9 @@ class Summary:
       audio_seconds: Length of the speech track.
       frames_generated: Number of frames with a generated mouth.
       frames_interpolated: Number of generated frames that lie in short gaps of the face detection.
+      frames_occluded: Number of frames that are unchanged because something hides the mouth.
+      frames_partly_occluded: Number of generated frames in which the pixels of something before the
+        face were kept.
       faces_missed: [first, last] ranges of output frames without a face, which are unchanged.
       reference_frame: Number of the template's frame that is the reference image of the first
         scene that shows a face.
@@ -54,6 +57,8 @@ class Summary:
     audio_seconds: float = 0.0
     frames_generated: int = 0
     frames_interpolated: int = 0
+    frames_occluded: int = 0
+    frames_partly_occluded: int = 0
     faces_missed: list[list[int]] = dataclasses.field(default_factory=list)
     reference_frame: int = 0
     scenes: list[dict[str, int]] = dataclasses.field(default_factory=list)
@@ -78,14 +83,18 @@ class Summary:
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - start
 
-    def add(self, generated: bool, found: bool) -> None:
+    def add(
+        self, generated: bool, found: bool, occluded: bool = False, covered: bool = False
+    ) -> None:
         """Counts the next written frame.
 
         Args:
           generated: Whether it has a generated mouth.
           found: Whether its face was measured and not interpolated.
+          occluded: Whether it is unchanged because something hides the mouth.
+          covered: Whether something covers a part of the generated mouth.
         """
-        if not generated:
+        if not generated and not occluded:
             if self.faces_missed and self.faces_missed[-1][1] == self.frames - 1:
                 self.faces_missed[-1][1] = self.frames
             else:
@@ -93,6 +102,8 @@ class Summary:
         self.frames += 1
         self.frames_generated += generated
         self.frames_interpolated += generated and not found
+        self.frames_occluded += occluded
+        self.frames_partly_occluded += covered
 
     def describe_audio(self, audio: AudioTrack) -> None:
         """Notes what becomes of the sound."""
@@ -117,7 +128,13 @@ class Summary:
                 f"the face was lost briefly in {self.frames_interpolated} frames, which were "
                 "interpolated"
             )
-        if missed := self.frames - self.frames_generated:
+        if self.frames_occluded or self.frames_partly_occluded:
+            lines.append(
+                f"something is before the face: {self.frames_occluded} frames are unchanged, and "
+                f"{self.frames_partly_occluded} show it over the new mouth; "
+                "--no_keep_occlusions paints over it"
+            )
+        if missed := self.frames - self.frames_generated - self.frames_occluded:
             spans = [f"{a}-{b}" if b > a else f"{a}" for a, b in self.faces_missed]
             more = len(spans) - _MAX_LISTED
             listed = ", ".join(spans[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

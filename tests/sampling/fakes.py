@@ -60,8 +60,12 @@ def face_at(index: int, opening: float = 0.0, x: float = 16.0, y: float = 8.0) -
     """(478, 3) float32 frame pixels of the face in frame `index`: it nods a little."""
     points = face_shape().copy()
     points[[14, 17], 1] += opening
-    points = points * SIDE + (x + np.sin(index / 5), y + 0.7 * np.cos(index / 7))
+    points = points * SIDE + (x, y) + _nod(index)
     return np.concatenate([points, np.zeros((478, 1))], 1).astype(np.float32)
+
+
+def _nod(index: int) -> np.ndarray:
+    return np.array([np.sin(index / 5), 0.7 * np.cos(index / 7)])
 
 
 class ScriptedMesh:
@@ -98,9 +102,10 @@ class TrackingMesh:
 
 
 def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """(H, W, 3) uint8 with some structure that moves."""
+    """(H, W, 3) uint8 with some structure that moves with the face."""
     y, x = np.mgrid[:height, :width]
-    waves = [np.sin((x + index) / 9), np.cos(y / 8 + index / 10), np.sin((x + y) / 11)]
+    x, y = x - _nod(index)[0], y - _nod(index)[1]
+    waves = [np.sin(x / 9), np.cos(y / 8), np.sin((x + y) / 11)]
     return np.rint(128 + 60 * np.stack(waves, -1)).astype(np.uint8)
 
 

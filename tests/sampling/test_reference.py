@@ -1,10 +1,13 @@
 """Which frames become references."""
 
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 
 from talkjax import conventions
-from talkjax.conventions import FULL, Box
+from talkjax.conventions import FULL, MASK
 from talkjax.media import crop
 from talkjax.sampling import faces, reference
 from talkjax.sampling.template import VideoTemplate
@@ -52,6 +55,27 @@ def test_a_face_that_leaves_the_picture_is_avoided(still):
     assert reference.choose_image(candidates(still, transforms), SIZE, FULL) in (7, 8)
 
 
+@pytest.mark.parametrize("spoil", ["dim", "white", "blurred", "grey"])
+def test_a_frame_in_bad_light_is_avoided(still, spoil):
+    """The first of equal frames would be chosen, but most others show more."""
+    good = np.random.default_rng(0).integers(60, 200, (64, 64, 3)).astype(np.float32)
+    good += (30, 0, -30)
+    bad = {
+        "dim": good * 0.5,
+        "white": good * 0.5 + 127,
+        "blurred": cv2.GaussianBlur(good, (0, 0), 3) * 3 - 260,
+        "grey": good.mean(-1, keepdims=True) * 1.4 - 50 + np.zeros(3),
+    }[spoil]
+    shown = [bad] * 4 + [good] * 5
+    made = [
+        dataclasses.replace(c, thumbnail=np.clip(image, 0, 255).astype(np.uint8))
+        for c, image in zip(candidates(still), shown, strict=True)
+    ]
+    assert reference.choose_image(made, SIZE, FULL) == 4
+    usual = [dataclasses.replace(c, thumbnail=(good * 0.95).astype(np.uint8)) for c in made[:4]]
+    assert reference.choose_image(usual + made[4:], SIZE, FULL) == 0
+
+
 def test_landmarks_are_spread_evenly(still):
     still[:, 0, 0] = np.arange(9)
     got = reference.choose_landmarks(candidates(still), 3)
@@ -64,6 +88,6 @@ def test_image_is_the_chosen_frame_unmasked(template):
     video = VideoTemplate(template)
     transform = np.array([[1 / 64, 0, -16 / 64], [0, 1 / 64, -8 / 64]])
     chosen = faces.Candidate(7, 7 / 25, faces.Face(transform, None, True), None)
-    got = reference.cut_image(video.frames(), chosen, 32, Box(0.5, 0.25, 1.0, 0.75))
-    want = crop.warp_crop(list(video.frames())[7].rgb, transform, 32)[16:32, 8:24]
+    got, _ = reference.read_crop(video.frames(), chosen, [], 32, MASK)
+    want = crop.warp_crop(list(video.frames())[7].rgb, transform, 32)
     np.testing.assert_array_equal(got, want)
