@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from talkjax.errors import UserError
-from talkjax.sampling import face_choice
 
 _AUDIO_CODECS = ("auto", "copy", "aac")
 
@@ -61,6 +60,8 @@ class Options:
         Raises:
           UserError: A value is out of range.
         """
+        from talkjax.sampling import face_choice  # it needs OpenCV, which the API loads lazily
+
         limits = {
             "steps": (1, max_steps),
             "seed": (0, 2**32 - 1),

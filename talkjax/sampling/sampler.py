@@ -21,16 +21,16 @@ from talkjax.conventions import Box
 from talkjax.files import PathLike
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, pretrained, program, regions
-from talkjax.sampling.faces import Face
 from talkjax.sampling.options import Options
 from talkjax.sampling.summary import Summary
 
 if TYPE_CHECKING:
     from talkjax.media.detection import Detector
+    from talkjax.sampling.faces import Face
 
 # Called with (seconds, face, (131, 2) target landmarks) of an output frame. Face and landmarks are
 # None where the frame shows no face.
-FrameCallback = Callable[[float, Face | None, np.ndarray | None], None]
+FrameCallback = Callable[[float, "Face | None", np.ndarray | None], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32
