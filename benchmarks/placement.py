@@ -19,6 +19,7 @@ from talkjax import conventions, head_pose
 from talkjax.media import crop, detection, head_motion, tracking
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.video import VideoReader
+from talkjax.smoothing import smooth
 
 SIZE, ROWS = 160, 70  # pixels of the compared crop, and its rows above the mask
 APART = 0.2  # seconds
@@ -52,7 +53,7 @@ def transforms_by_method(track: tracking.Track, run: np.ndarray) -> dict[str, np
     fits = head_pose.fit_similarity(conventions.select(mesh, conventions.RIGID))
     fits[:, 1] = np.unwrap(fits[:, 1])
     return {
-        "smoothed": head_pose.transforms_from_parameters(head_pose.smooth(fits, times)),
+        "smoothed": head_pose.transforms_from_parameters(smooth(fits, times, 0.12)),
         "fits": head_pose.transforms_from_parameters(fits),
         "crop": head_pose.fit_transforms(mesh, times, track.drifts[run]),
     }

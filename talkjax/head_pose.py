@@ -14,13 +14,13 @@ pose points recovers the mouth's opening with a correlation of 0.96 on held-out 
 speaker. The networks therefore never see raw pose points. They see the output of `normalize_pose`:
 one fixed shape per clip, moved by a smoothed affine fit.
 
-`StreamingSmoother` and `StreamingHeadPose` process footage as it arrives. `smooth` and
-`fit_transforms` push a whole clip through them.
+`StreamingHeadPose` processes footage as it arrives, and `fit_transforms` a whole clip.
 """
 
 import numpy as np
 
 from talkjax import conventions
+from talkjax.smoothing import StreamingSmoother, smooth
 
 EYE_CENTRE = (0.5, 0.22)  # leaves room in the crop for the chin of a wide open mouth
 INTEROCULAR = 0.30
@@ -31,7 +31,6 @@ ERROR_SECONDS = 0.3  # sigma for the error that pictures cannot tell from a slow
 # sentence does.
 MOTION_SECONDS = 0.3
 _BLINK = 0.01  # crop units (and radians) by which blinks and noise move a fit at most
-_ROUNDING = 1e-9  # seconds by which two equal times may differ
 LOOK_AHEAD = 3 * (SMOOTHING_SECONDS + ERROR_SECONDS)  # lag of `StreamingHeadPose` in seconds
 
 # The left half of a generic frontal face, in interocular units around the point between the eyes
@@ -108,90 +107,6 @@ def fit_single_frames(mesh: np.ndarray) -> np.ndarray:
       (N, 2, 3) float64 transforms.
     """
     return transforms_from_parameters(fit_similarity(conventions.select(mesh, conventions.RIGID)))
-
-
-class StreamingSmoother:
-    """Gaussian average over time, cut at three sigma, of samples that arrive in order.
-
-    A sample's average is returned once no later sample can change it.
-    """
-
-    _times: np.ndarray
-    _values: np.ndarray
-    _next: int  # index of the next sample to be returned
-
-    def __init__(self, sigma: float, look_ahead: float | None = None) -> None:
-        """Starts with no samples.
-
-        Args:
-          sigma: Standard deviation of the Gaussian in seconds.
-          look_ahead: Seconds by which the output lags behind the input, at least (and by default)
-            three sigma. Smoothers with equal values return their averages at the same time.
-        """
-        self._sigma = sigma
-        self._reach = 3 * sigma
-        self._look_ahead = max(look_ahead or 0.0, self._reach) + _ROUNDING
-        self._reset()
-
-    def push(self, times: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Adds the next n samples.
-
-        Args:
-          times: (n,) seconds, increasing also from call to call.
-          values: (n, D) samples; angles must not wrap.
-
-        Returns:
-          (m, D) averages of the next m samples that have become final, in order.
-        """
-        if not len(times):
-            return np.empty((0, self._values.shape[1]))
-        self._times = np.concatenate([self._times, times])
-        self._values = np.concatenate([self._values, values]) if len(self._values) else values
-        averages = self._averages(int(np.sum(self._times + self._look_ahead < self._times[-1])))
-        if self._next < len(self._times):
-            oldest = self._times[self._next] - self._reach
-            old = int(np.searchsorted(self._times, oldest))
-            self._times, self._values = self._times[old:], self._values[old:]
-            self._next -= old
-        return averages
-
-    def flush(self) -> np.ndarray:
-        """Returns the remaining averages (m, D) at the end of a run; a new run may begin."""
-        averages = self._averages(len(self._times))
-        self._reset()
-        return averages
-
-    def _reset(self) -> None:
-        self._times = np.zeros(0)
-        self._values = np.zeros((0, 0))
-        self._next = 0
-
-    def _averages(self, stop: int) -> np.ndarray:
-        """Averages of the samples up to index `stop` that were not returned yet."""
-        times, values = self._times, self._values
-        out = np.empty((max(stop - self._next, 0), values.shape[1]))
-        for i, time in enumerate(times[self._next : stop]):
-            lo, hi = np.searchsorted(times, [time - self._reach, time + self._reach + _ROUNDING])
-            lo, hi = min(lo, len(times) - 1), max(hi, lo + 1)
-            weight = np.exp(-0.5 * ((times[lo:hi] - time) / self._sigma) ** 2) + 1e-12
-            out[i] = (values[lo:hi] * weight[:, None]).sum(0) / weight.sum()
-        self._next = max(stop, self._next)
-        return out
-
-
-def smooth(values: np.ndarray, times: np.ndarray, sigma: float = SMOOTHING_SECONDS) -> np.ndarray:
-    """Computes the Gaussian average over time of a whole clip; see `StreamingSmoother`.
-
-    Args:
-      values: (N, D) samples; angles must not wrap within a window.
-      times: (N,) seconds, increasing.
-      sigma: Standard deviation in seconds.
-
-    Returns:
-      (N, D) averages at the times of the samples.
-    """
-    smoother = StreamingSmoother(sigma)
-    return np.concatenate([smoother.push(np.asarray(times, np.float64), values), smoother.flush()])
 
 
 class StreamingHeadPose:

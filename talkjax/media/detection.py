@@ -47,7 +47,9 @@ LOST_LOOK = 0.6  # below it, the points no longer lie on the face
 SAME_PLACE = 0.12
 COMPARED_SECONDS = 0.15  # faces of frames that are farther apart are not compared
 _CONTRAST = 4.0  # deviation of grey values below which the look of a face says nothing
-_LOOK_SIZE = (24, 15)  # eyes, brows and the bridge of the nose
+_UPPER_FACE, _EYES = slice(4, 34), slice(4, 24)  # rows of a crop of 64 pixels
+_LOOK_SIZE = (24, 15)
+SAME_EYES = 0.9  # of eyes and brows at the very place where they were
 
 
 class Detector(Protocol):
@@ -192,12 +194,19 @@ class _Seen:
         """Returns whether a face of this frame is there in a later one, at nearly its place."""
         boxes = tracking.pose_boxes(self.faces), tracking.pose_boxes(later.faces)
         near = tracking.compare_boxes(*boxes) < SAME_PLACE
-        return bool((near & (self.similarity(later) > SAME_LOOK)).any())
+        if (near & (self.similarity(later) > SAME_LOOK)).any():
+            return True
+        # Where something comes before the mouth, the detector fits the face differently, but eyes
+        # and brows stay where they were.
+        return any(
+            (_look(self._rgb, face, _EYES) * _look(later._rgb, face, _EYES)).mean() > SAME_EYES
+            for face in self.faces
+        )
 
 
-def _look(rgb: np.ndarray, face: np.ndarray) -> np.ndarray:
+def _look(rgb: np.ndarray, face: np.ndarray, rows: slice = _UPPER_FACE) -> np.ndarray:
     transform = head_pose.fit_single_frames(face[None])[0]
-    grey = crop.warp_crop(rgb, transform, 64)[4:34, 8:56].astype(np.float32).mean(-1)
+    grey = crop.warp_crop(rgb, transform, 64)[rows, 8:56].astype(np.float32).mean(-1)
     grey = cv2.resize(grey, _LOOK_SIZE, interpolation=cv2.INTER_AREA).reshape(-1)
     contrast = grey.std()
     return (grey - grey.mean()) / (contrast if contrast > _CONTRAST else np.nan)

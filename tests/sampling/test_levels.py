@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from talkjax.conventions import CONTENT, positions
-from talkjax.media import audio
+from talkjax.media import audio, detection
 from talkjax.sampling import Sampler, bundled, faces, pipeline, reference, template
 from talkjax.sampling.completion import ContentTrack, PoseTrack
 from tests.media.test_loudness import noise
@@ -19,8 +19,9 @@ def predict():
     sampler = Sampler.from_pretrained(bundled.checkpoint())
     shown = template.open_template(bundled.template(), None)
     with pipeline.make_detector("largest") as detector:
-        table = faces.FaceTable(faces.detect_faces(shown.frames(), detector), shown.fps)
-        candidates, shape = faces.normalize_candidates(table.first_pass(1.0))
+        detections = detection.detect_faces(shown.frames(), detector)
+        table = faces.FaceTable(detections, shown.fps, first_seconds=1.0)
+        candidates, shape = faces.normalize_candidates(table.first_faces(0))
     pose = candidates[0].face.pose(shape)
     known = reference.choose_landmarks(candidates, sampler.references)
 
