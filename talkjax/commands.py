@@ -3,11 +3,15 @@
 A command is a module with three functions:
 
     make_parser() -> Parser                the flags
-    main(argv: Sequence[str]) -> None      parses `argv` (without the program's name) and works
+    main(argv: Sequence[str])              parses `argv` (without the program's name) and works;
+                                           may return an exit code
     run() -> NoReturn                      `commands.run(main)`, for scripts and entry points
 """
 
 import argparse
+import codecs
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -70,32 +74,68 @@ def comma_separated(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text else []
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> NoReturn:
+def expand_home(argument: str) -> str:
+    """Replaces the `~` of a path by the home directory, also in `--flag=~/path`.
+
+    Shells expand `~` at the start of a word only.
+    """
+    flag, sign, value = argument.partition("=") if argument[:2] == "--" else ("", "", argument)
+    if value.startswith("~") and not os.path.lexists(value):
+        value = os.path.expanduser(value)
+    return flag + sign + value
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs a command on the program's arguments and exits with its code."""
-    exit_on_sigterm()
+    exit_on_signals()
+    print_any_name()
     sys.exit(run_main(main, sys.argv[1:]))
 
 
-def run_main(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
-    """Runs `main(argv)`; a `UserError` becomes one line on stderr and exit code 2."""
+def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    """Runs `main(argv)` and returns the exit code.
+
+    It is what `main` returns (None is 0). A `UserError` becomes one line on stderr and 2, ^C 130,
+    and a pipe that is closed at its other end 141, as shells report it.
+    """
     try:
-        main(argv)
+        code = main([expand_home(argument) for argument in argv]) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
-def exit_on_sigterm() -> None:
-    """Makes SIGTERM end the program as an exception, so that files and child processes are closed.
+def exit_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP end the program as an exception, which closes files and processes.
 
-    The exit code is 143, as the shell reports for this signal.
+    The exit code is 143 or 129, as shells report it. A signal that is ignored, as under nohup,
+    stays ignored.
     """
+    chosen = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
-    def end(*unused: object) -> NoReturn:
-        sys.exit(128 + signal.SIGTERM)
+    def end(number: int, *unused: object) -> NoReturn:
+        for each in chosen:  # a second signal must not interrupt the cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    for each in chosen:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, end)
+
+
+def print_any_name() -> None:
+    """Escapes what the console cannot encode, such as a file's name, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            unicode = codecs.lookup(stream.encoding).name.startswith("utf")
+            if not (unicode and stream.errors == "surrogateescape"):
+                stream.reconfigure(errors="backslashreplace")

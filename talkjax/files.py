@@ -66,8 +66,11 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 
 
 def write_text(path: PathLike, content: str) -> None:
-    """Writes a UTF-8 text file, complete or not at all."""
-    write_bytes(path, content.encode())
+    """Writes a UTF-8 text file, complete or not at all.
+
+    Names of files that are not valid Unicode are escaped.
+    """
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def json_text(value: Any, sort_keys: bool = False) -> str:

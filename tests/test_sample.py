@@ -72,6 +72,21 @@ def test_own_speech_and_own_template(here):
     assert not list(here.glob("*.png"))
 
 
+def test_a_result_without_a_new_mouth_is_no_success(here, monkeypatch, capsys):
+    class LateMesh(Mesh):
+        def detect(self, rgb):
+            faces = super().detect(rgb)
+            return faces if self.calls > 12 else faces[:0]
+
+    monkeypatch.setattr(pipeline, "make_detector", lambda face: LateMesh())
+    video = fakes.make_template(here / "v.mp4", 16)  # the face comes after the speech has ended
+    assert run(f"--video={video}", "--out=v_out.mp4", "--summary=s.json") == 3
+    warning = "warning: v_out.mp4: no frame has a new mouth, because no face is seen\n"
+    assert capsys.readouterr().err == warning
+    assert json.loads((here / "s.json").read_text())["frames_generated"] == 0
+    assert len(list(VideoReader(here / "v_out.mp4"))) == 10  # complete, with the template's frames
+
+
 def test_given_checkpoint_replaces_the_bundled_one(here, assets, monkeypatch, capsys):
     part = shutil.copytree(assets, here / "part")
     (part / "demo_128").rename(here / "mine")

@@ -15,6 +15,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,28 +26,36 @@ from talkjax.errors import UserError
 
 if TYPE_CHECKING:
     from talkjax.metrics.run_sheet import RunSheet
+    from talkjax.sampling.summary import Summary
 
+NOTHING_GENERATED = 3  # exit code
 _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
     "lossless", "audio_codec", "audio_track", "keep_occlusions",
 )  # fmt: skip
+_EPILOG = """Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 or
+give --no_compilation_cache to turn this off.
+
+Exit codes: 0 success; 2 a flag or an input cannot be used; 3 the output is complete, but none of
+its frames has a new mouth; 129, 130 or 143 stopped by a signal. An output that is not complete
+leaves no file.
+"""
 
 
 def make_parser() -> commands.Parser:
     """Creates the parser of the command line."""
     parser = commands.Parser(
         __doc__,
-        epilog="Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 "
-        "or give --no_compilation_cache to turn this off.",
+        epilog=_EPILOG,
     )
     add = parser.add_argument
     # fmt: off
     add("--video", metavar="FILE",
-        help="template video, which is played back and forth if it is shorter than the speech")
+        help="template video, or a photograph as for --image")
     add("--image", metavar="FILE",
-        help="template photograph (PNG, JPEG, WebP or BMP) instead of a video")
+        help="template photograph (PNG, JPEG, WebP, BMP or AVIF) instead of a video")
     add("--audio", metavar="FILE", help="speech: any audio or video file")
     add("--out", metavar="FILE",
         help=f"output file: .mp4, .m4v, .mov or .mkv (default: {_OUT})")
@@ -92,11 +101,16 @@ def make_parser() -> commands.Parser:
     return parser
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command; `argv` does not include the program's name."""
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; `argv` does not include the program's name."""
     arguments = make_parser().parse_args(argv)
     with _flags_in_errors(vars(arguments)):
-        _generate(arguments)
+        summary = _generate(arguments)
+    if summary.frames_generated:
+        return 0
+    why = "no face is seen" if not summary.frames_occluded else "the mouth is hidden or not seen"
+    print(f"warning: {summary.output}: no frame has a new mouth, because {why}", file=sys.stderr)
+    return NOTHING_GENERATED
 
 
 def run() -> NoReturn:
@@ -104,7 +118,7 @@ def run() -> NoReturn:
     commands.run(main)
 
 
-def _generate(arguments: argparse.Namespace) -> None:
+def _generate(arguments: argparse.Namespace) -> "Summary":
     start = time.monotonic()
     check_arguments(arguments)
     media.check_packages()
@@ -153,6 +167,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         print(summary.text())
         if sheet:
             print(f"{os.fsdecode(sheet_file)}: template, result, sound and mouth opening")
+    return summary
 
 
 @contextlib.contextmanager

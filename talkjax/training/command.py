@@ -91,6 +91,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> NoReturn:
     """Runs the command; the entry point of `talkjax-train`."""
+    commands.print_any_name()
     if "--distributed" in sys.argv[1:]:
         sys.exit(processes.run_main(main, sys.argv[1:]))
     sys.exit(commands.run_main(main, sys.argv[1:]))

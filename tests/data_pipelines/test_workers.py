@@ -125,7 +125,7 @@ def test_no_process_outlives_the_parent(tmp_path, number, job):
         "from talkjax import commands\n"
         "from tests.data_pipelines.test_workers import make_good\n"
         "if __name__ == '__main__':\n"
-        "    commands.exit_on_sigterm()\n"
+        "    commands.exit_on_signals()\n"
         "    pool = workers.JobPool(make_good, 1, 60.0)\n"
         "    print(workers.result_of(pool.schedule(('pid', 0))), flush=True)\n"
         f"    workers.result_of(pool.schedule({job!r}))\n"
