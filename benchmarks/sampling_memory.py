@@ -23,18 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def repeat_video(source: str, seconds: float, out: Path) -> None:
     """Writes the template's ping-pong for so many seconds, so that sampling needs none."""
-    from talkjax.media.pingpong import iterate_pingpong, pingpong_clock
+    from talkjax.media.playback import Clock, iterate_pictures
     from talkjax.media.video import VideoReader
     from talkjax.media.video_writer import VideoWriter
 
     reader = VideoReader(source)
     times = [time for time, _ in reader.decoded()]
-    clock = pingpong_clock(
-        lambda i: times[i] if i < len(times) else None, interval=1 / reader.info.fps, end=seconds
-    )
+    clock = Clock(lambda i: times[i] if i < len(times) else None, 1 / reader.info.fps, seconds)
     with VideoWriter.like(out, reader.info, preset="ultrafast", crf=23) as writer:
-        for (at, _), frame in zip(clock, iterate_pingpong(source), strict=False):
-            writer.write(frame.rgb, at)
+        for shown, frame in zip(clock, iterate_pictures(source), strict=False):
+            writer.write(frame.rgb, shown.time)
 
 
 def repeat_audio(source: str, seconds: float, out: Path) -> None:

@@ -129,5 +129,5 @@ def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
     drawn = sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script))
     assert drawn.dtype == np.uint8 and drawn.shape[2] == 3
     sheet = run_sheet.RunSheet()
-    sheet.add_frame(0.0, None, None)
+    sheet.add_frame(0.0, None, None, 0)
     assert sheet.draw(template, here / "o.mp4", fakes.ScriptedMesh(script)).std() > 1

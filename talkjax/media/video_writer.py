@@ -23,6 +23,7 @@ from talkjax.media.video import VideoInfo
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _FINE = Fraction(1, 10_000)  # resolution of timestamps by default, in seconds
 _COARSEST = Fraction(1, 1000)  # which tells the frames of any rate apart
+_ROUNDING = 1e-6  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -76,6 +77,7 @@ class VideoWriter:
         audio_codec: str = "auto",
         audio_track: int | None = None,
         lossless: bool = False,
+        cut_audio: bool = False,
     ) -> None:
         """Opens the output.
 
@@ -93,6 +95,7 @@ class VideoWriter:
           audio_codec: How, see `AudioTrack`.
           audio_track: Which of its audio streams, see `container.audio_stream`.
           lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
+          cut_audio: Whether the sound ends with the pictures, within one packet, if it is longer.
 
         Raises:
           UserError: The output cannot be created, or the audio cannot be used.
@@ -110,6 +113,7 @@ class VideoWriter:
         color = color or ColorTags()
         pixel_format = "rgb24" if lossless else "yuv420p"
         self.size = (width, height) if lossless else (width + width % 2, height + height % 2)
+        self._cut_audio = cut_audio
         self._convert = pixels.YuvWriter(pixel_format, color.matrix)
         self._temporary = os.path.join(os.path.dirname(self._path), f".{secrets.token_hex(8)}.part")
         self._pending: tuple[int, np.ndarray] | None = None
@@ -224,7 +228,7 @@ class VideoWriter:
             self._encode_pending(end_ticks)
             self._mux_video(self._stream.encode(None))
             self._mux_held(end_ticks)
-            self._mux_audio(None)
+            self._mux_audio(end - _ROUNDING if self._cut_audio else None)
             self._container.close()
             self._container = None
             os.replace(self._temporary, self._path)

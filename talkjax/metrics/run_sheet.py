@@ -38,18 +38,23 @@ class RunSheet:
         self._times: list[float] = []
         self._transforms: list[np.ndarray | None] = []
         self._predicted: list[float] = []
+        self._indices: list[int] = []
 
-    def add_frame(self, time: float, face: Face | None, landmarks: np.ndarray | None) -> None:
+    def add_frame(
+        self, time: float, face: Face | None, landmarks: np.ndarray | None, index: int
+    ) -> None:
         """Records the next frame of the output; a callback for `Sampler.generate`.
 
         Args:
           time: Time of the frame in seconds.
           face: The template's face; None where none was found.
           landmarks: (131, 2) predicted landmarks, or None.
+          index: Number of the template's frame.
         """
         if time >= self._seconds:
             return
         self._times.append(time)
+        self._indices.append(index)
         self._transforms.append(face and face.transform)
         self._predicted.append(
             np.nan if landmarks is None else float(conventions.mouth_opening(landmarks))
@@ -78,14 +83,11 @@ class RunSheet:
         chosen = [with_face[i] for i in sorted({int(place) for place in places})]
         images, measured = [], np.full(len(self._times), np.nan)
         with contextlib.ExitStack() as stack:
-            streams = (template.pingpong(), iter(VideoReader(out)))
+            streams = (self._as_shown(template.pictures()), iter(VideoReader(out)))
             for stream in streams:
-                if hasattr(stream, "close"):  # a template of one image repeats it by itertools
-                    stack.enter_context(contextlib.closing(stream))
+                stack.enter_context(contextlib.closing(stream))
             pairs = zip(streams[0], _detect(streams[1], detector), strict=False)
             for index, (before, (after, faces)) in enumerate(pairs):
-                if index == len(self._times):
-                    break
                 transform = self._transforms[index]
                 if transform is not None:
                     measured[index] = _measure_opening(faces, transform)
@@ -105,6 +107,14 @@ class RunSheet:
             times[chosen],
         )  # fmt: skip
         return sheets.stack_images([grid, plot])
+
+    def _as_shown(self, pictures: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yields the template's picture of every recorded frame."""
+        last, picture = None, None
+        for index in self._indices:
+            if index != last:
+                last, picture = index, next(pictures)
+            yield picture
 
 
 def _detect(

@@ -33,7 +33,7 @@ _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
-    "lossless", "audio_codec", "audio_track", "keep_occlusions",
+    "lossless", "audio_codec", "audio_track", "keep_occlusions", "sync_mode",
 )  # fmt: skip
 _EPILOG = """Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 or
 give --no_compilation_cache to turn this off.
@@ -91,6 +91,10 @@ def make_parser() -> commands.Parser:
         "play, and encode the rest (default: %(default)s)")
     add("--audio_track", type=int, metavar="N",
         help="number of the audio track that speaks, from 0 (default: the one that players play)")
+    add("--sync_mode", default="bounce", metavar="MODE",
+        help="what happens where the template is shorter than the speech: it plays back and forth "
+        "('bounce'), it starts again ('loop'), the output ends with it ('cut_off'), or its last "
+        "picture stands while the lips move on ('hold') (default: %(default)s)")
     add("--no_keep_occlusions", dest="keep_occlusions", action="store_false",
         help="paint the mouth over hands and things before it, which otherwise stay in front")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
@@ -221,7 +225,8 @@ def _write_sheet(
     from talkjax.pictures import write_png
     from talkjax.sampling import pipeline, template
 
-    shown = template.open_template(arguments.video, arguments.image)
+    mode = arguments.sync_mode
+    shown = template.open_template(arguments.video, arguments.image, sync_mode=mode)
     with pipeline.make_detector(arguments.face) as detector:
         image = sheet.draw(shown, out, detector)
     write_png(path, image)

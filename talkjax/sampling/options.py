@@ -7,6 +7,7 @@ import dataclasses
 from talkjax.errors import UserError
 
 _AUDIO_CODECS = ("auto", "copy", "aac")
+_SYNC_MODES = ("bounce", "loop", "cut_off", "hold")  # `media.playback.MODES`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Options:
         play.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
+      sync_mode: What happens where the template is shorter than the speech: it plays back and forth
+        ("bounce"), it starts again ("loop"), the output ends with it ("cut_off"), or its last
+        picture stands while the lips move on ("hold").
       keep_occlusions: Whether hands and things before the mouth keep their pixels; otherwise the
         mouth is painted over them.
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
@@ -48,6 +52,7 @@ class Options:
     audio_track: int | None = None
     lossless: bool = False
     first_pass: float = 10.0
+    sync_mode: str = "bounce"
     keep_occlusions: bool = True
     pixel_cache: int = 256 << 20
 
@@ -78,4 +83,7 @@ class Options:
         if self.audio_codec not in _AUDIO_CODECS:
             choices = ", ".join(_AUDIO_CODECS)
             raise UserError(f"audio_codec={self.audio_codec} is unknown; give one of {choices}")
+        if self.sync_mode not in _SYNC_MODES:
+            choices = ", ".join(_SYNC_MODES)
+            raise UserError(f"sync_mode={self.sync_mode} is unknown; give one of {choices}")
         face_choice.parse_face(self.face)

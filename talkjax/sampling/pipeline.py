@@ -26,11 +26,10 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, occlusion
+from talkjax.media import composite, crop, occlusion, playback
 from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
-from talkjax.media.pingpong import pingpong_clock
 from talkjax.media.turned_faces import TurnedFaces
 from talkjax.sampling import face_choice, regions
 from talkjax.sampling import reference as reference_frames
@@ -44,6 +43,7 @@ from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import Template, open_template
 
 if TYPE_CHECKING:
+    from talkjax.media.video import VideoFrame
     from talkjax.sampling.sampler import FrameCallback, Sampler
 
 _SLACK_S = 1e-3  # a frame that would begin this close to the end of the speech is left out
@@ -65,12 +65,13 @@ def generate_video(
 ) -> Summary:
     """Generates one video; see `Sampler.generate`, which checks the options."""
     start = time.monotonic()
-    template = open_template(video, image, options.pixel_cache)
+    template = open_template(video, image, options.pixel_cache, options.sync_mode)
     for path in (video, image, audio):
         if path is not None and os.path.exists(out) and os.path.samefile(path, out):
             raise UserError(f"out={os.fsdecode(out)} is an input as well; give another output")
     speech = MelStream(audio, options.audio_track)
-    summary = Summary(os.fsdecode(out), *template.size, template.fps)
+    fps = playback.filled_rate(template.fps)
+    summary = Summary(os.fsdecode(out), *template.size, fps)
     summary.audio_seconds = speech.seconds
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(
@@ -81,6 +82,7 @@ def generate_video(
                 audio_track=options.audio_track,
                 crf=options.crf,
                 lossless=options.lossless,
+                cut_audio=options.sync_mode == "cut_off",
             )
         )
         summary.describe_audio(writer.audio)
@@ -88,7 +90,7 @@ def generate_video(
         summary.notes += template.notes() + writer.notes()
         if detector is None:
             detector = stack.enter_context(make_detector(options.face))
-        bar = stack.enter_context(_progress_bar(speech.seconds * template.fps, progress))
+        bar = stack.enter_context(_progress_bar(speech.seconds * fps, progress))
         # Threads are entered last, so that they end before what they use is closed. Compiling and
         # loading the mel filterbank take long; they run while faces are detected in another
         # process.
@@ -117,6 +119,12 @@ def generate_video(
             bar.update()
         encoder.finish()
     summary.scenes = clip.scenes()
+    seconds = at + 1 / fps
+    if options.sync_mode == "cut_off" and speech.seconds > seconds + 1 / fps:
+        summary.notes.append(
+            f"the output ends with the template, after {seconds:.2f} s of {speech.seconds:.2f} s "
+            "of speech"
+        )
     if isinstance(detector, TurnedFaces):
         summary.notes += detector.notes()
     summary.template_damaged = template.truncated()
@@ -172,7 +180,7 @@ class _Clip:
         """Yields (seconds, (H, W, 3) uint8) of the output's frames.
 
         Args:
-          start: Time of the first frame, see `pingpong_clock`.
+          start: Time of the first frame, see `playback.Clock`.
           compiled: Returns the result of `Sampler.compile`, waiting for it if necessary.
           callback: See `Sampler.generate`.
         """
@@ -187,34 +195,46 @@ class _Clip:
 
         size = self._sampler.batch_size(self._options)
         batcher = FrameBatcher(generate, size, self._paste, self._summary)
-        pictures = self._template.pingpong()
-        visits = itertools.groupby(self._clock(start), lambda shown: self._table.scene(shown[1]))
-        scene, content = -1, None
-        for at, index in self._clock(start):
-            frame = next(pictures)
-            if frame.index != index:
-                raise UserError(
-                    f"{self._template.name}: decodes differently each time or was changed during "
-                    "the run; convert it to an intact mp4 first"
-                )
+        pictures = self._template.pictures()
+        # A visit is an unbroken part of the output that shows one scene.
+        visit_of = lambda shown: (self._table.scene(shown.index), shown.lap)  # noqa: E731
+        visits = itertools.groupby(self._clock(start), visit_of)
+        visit, frames_of_visit, content = None, iter(()), None
+        frame, masked, look = None, None, None
+        for shown in self._clock(start):
+            at, index = shown.time, shown.index
+            if frame is None or frame.index != index:
+                frame, masked = self._next_picture(pictures, index), None
+            if visit != visit_of(shown):
+                visit, frames_of_visit = next(visits)
+                content = None
             inputs, occluded = None, False
             face = self._table.face(index)
-            if scene != self._table.scene(index):
-                scene, visit = next(visits)
-                content = None
             if face is not None:
+                scene = self._table.scene(index)
                 person = self._person(scene)
-                content = content or self._content_track(person, visit)
+                content = content or self._content_track(person, frames_of_visit)
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
-                masked, look = self._cut_masked(frame.rgb, face, person.appearance)
+                if masked is None or look is None:  # not where a picture is repeated
+                    masked, look = self._cut_masked(frame.rgb, face, person.appearance)
                 occluded = occlusion.hides_mouth(look.cover)
                 if look.present and not occluded:
                     inputs = FrameInputs(face, masked, landmarks, scene, look)
             if callback:
-                callback(at, face, None if inputs is None else inputs.landmarks)
+                callback(at, face, None if inputs is None else inputs.landmarks, index)
             yield from batcher.add(at, frame.rgb, inputs, occluded)
         yield from batcher.flush()
+
+    def _next_picture(self, pictures: Iterator[VideoFrame], index: int) -> VideoFrame:
+        """Decodes the next picture, which must be the one with the number `index`."""
+        frame = next(pictures, None)
+        if frame is None or frame.index != index:
+            raise UserError(
+                f"{self._template.name}: decodes differently each time or was changed during "
+                "the run; convert it to an intact mp4 first"
+            )
+        return frame
 
     def scenes(self) -> list[dict[str, int]]:
         """Describes the scenes that were used; see `Summary.scenes`."""
@@ -279,17 +299,17 @@ class _Clip:
         pose = chosen.face.pose(shape)
         return _Person(chosen.index, image, chosen.landmarks, shape, pose, landmarks, appearance)
 
-    def _content_track(self, person: _Person, visit: Iterator[tuple[float, int]]) -> ContentTrack:
+    def _content_track(self, person: _Person, visit: Iterator[playback.Shown]) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of one visit.
 
         Args:
           person: The person of the scene.
-          visit: (seconds, frame number) of consecutive frames of the output that show the scene.
+          visit: Consecutive frames of the output that show the scene.
         """
         sampler, speech = self._sampler, self._speech
-        faces = ((at, self._table.face(index)) for at, index in visit)
+        faces = ((shown.time, self._table.face(shown.index)) for shown in visit)
         poses = ((at, None if face is None else face.pose(person.shape)) for at, face in faces)
-        batch_seconds = sampler.batch_size(self._options) / self._template.fps
+        batch_seconds = sampler.batch_size(self._options) / self._summary.fps
         return ContentTrack(
             lambda mel, pose: sampler.complete_content(mel, pose, person.landmarks),
             self._mel.windows,
@@ -299,13 +319,12 @@ class _Clip:
             ahead=math.ceil(batch_seconds * TICKS_PER_SECOND) + 1,
         )
 
-    def _clock(self, start: float | None) -> Iterator[tuple[float, int]]:
-        return pingpong_clock(
-            self._table.time,
-            interval=1 / self._template.fps,
-            end=self._speech.seconds - _SLACK_S,
-            start=start,
-        )
+    def _clock(self, start: float | None) -> Iterator[playback.Shown]:
+        mode = self._options.sync_mode
+        if self._template.endless:
+            mode = "bounce"
+        end = self._speech.seconds - _SLACK_S
+        return iter(playback.Clock(self._table.time, 1 / self._template.fps, end, start, mode))
 
     def _cut_masked(
         self, rgb: np.ndarray, face: Face, appearance: FaceAppearance

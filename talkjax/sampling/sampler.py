@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from talkjax.media.detection import Detector
     from talkjax.sampling.faces import Face
 
-# Called with (seconds, face, (131, 2) target landmarks) of an output frame. Face and landmarks are
-# None where the frame shows no face.
-FrameCallback = Callable[[float, "Face | None", np.ndarray | None], None]
+# Called with (seconds, face, (131, 2) target landmarks, number of the template's frame) of each
+# frame of the output. Face and landmarks are None where the frame shows no face.
+FrameCallback = Callable[[float, "Face | None", np.ndarray | None, int], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32

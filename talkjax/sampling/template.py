@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 from talkjax.errors import UserError
 from talkjax.files import PathLike
-from talkjax.media import container
+from talkjax.media import container, playback
 from talkjax.media import image as image_file
-from talkjax.media.pingpong import iterate_pingpong
 from talkjax.media.video import VideoFrame, VideoReader
 from talkjax.media.video_writer import VideoWriter
 from talkjax.sampling.options import Options
@@ -25,17 +24,19 @@ class Template(Protocol):
       name: Name for messages.
       size: (width, height) in pixels.
       fps: Average frame rate.
+      endless: Whether it lasts for any time, as a photograph does.
     """
 
     name: str
     size: tuple[int, int]
     fps: float
+    endless: bool
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Yields all frames once, forward. It may be called again, and run beside `pingpong`."""
+        """Yields all frames once, forward. It may be called again, and run beside `pictures`."""
 
-    def pingpong(self) -> Iterator[VideoFrame]:
-        """Yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end."""
+    def pictures(self) -> Iterator[VideoFrame]:
+        """Yields the frames as they are played, see `playback.iterate_pictures`."""
 
     def truncated(self) -> bool:
         """Returns whether a finished pass of `frames` found the file truncated or damaged."""
@@ -50,9 +51,16 @@ class Template(Protocol):
 class VideoTemplate:
     """A video file."""
 
-    def __init__(self, path: PathLike, pixel_cache: int = Options.pixel_cache) -> None:
+    endless = False
+
+    def __init__(
+        self,
+        path: PathLike,
+        pixel_cache: int = Options.pixel_cache,
+        sync_mode: str = Options.sync_mode,
+    ) -> None:
         """Opens the video; raises `UserError` if it cannot be read."""
-        self._path, self._pixel_cache = path, pixel_cache
+        self._path, self._pixel_cache, self._mode = path, pixel_cache, sync_mode
         self._info = VideoReader(path).info
         self._truncated = False
         self.name = container.display_name(path)
@@ -64,8 +72,8 @@ class VideoTemplate:
         yield from reader
         self._truncated = self._truncated or reader.truncated
 
-    def pingpong(self) -> Iterator[VideoFrame]:  # noqa: D102
-        return iterate_pingpong(self._path, self._pixel_cache)
+    def pictures(self) -> Iterator[VideoFrame]:  # noqa: D102
+        return playback.iterate_pictures(self._path, self._mode, self._pixel_cache)
 
     def truncated(self) -> bool:  # noqa: D102
         return self._truncated
@@ -74,11 +82,14 @@ class VideoTemplate:
         return self._info.notes()
 
     def writer(self, out: PathLike, **options: Any) -> VideoWriter:  # noqa: D102
-        return VideoWriter.like(out, self._info, **options)
+        settings = {"fps": playback.filled_rate(self.fps)}
+        return VideoWriter.like(out, self._info, **(settings | options))
 
 
 class ImageTemplate:
     """One photograph."""
+
+    endless = True
 
     def __init__(self, path: PathLike) -> None:
         """Reads the photograph; raises `UserError` if it cannot be read."""
@@ -93,7 +104,7 @@ class ImageTemplate:
     def frames(self) -> Iterator[VideoFrame]:  # noqa: D102
         return iter([self._frame])
 
-    def pingpong(self) -> Iterator[VideoFrame]:  # noqa: D102
+    def pictures(self) -> Iterator[VideoFrame]:  # noqa: D102
         return itertools.repeat(self._frame)
 
     def truncated(self) -> bool:  # noqa: D102
@@ -109,14 +120,18 @@ class ImageTemplate:
 
 
 def open_template(
-    video: PathLike | None, image: PathLike | None, pixel_cache: int = Options.pixel_cache
+    video: PathLike | None,
+    image: PathLike | None,
+    pixel_cache: int = Options.pixel_cache,
+    sync_mode: str = Options.sync_mode,
 ) -> Template:
     """Opens the template that exactly one of the two paths names.
 
     Args:
       video: A video, or a photograph.
       image: A photograph.
-      pixel_cache: See `Options.pixel_cache`.
+      pixel_cache: See `Options`.
+      sync_mode: See `Options`.
 
     Raises:
       UserError: Neither or both are given, or the file cannot be read.
@@ -126,5 +141,5 @@ def open_template(
     if video is not None and image is None:
         if image_file.is_photograph(video):
             return ImageTemplate(video)
-        return VideoTemplate(video, pixel_cache)
+        return VideoTemplate(video, pixel_cache, sync_mode)
     raise UserError("one template is required; give either video=FILE or image=FILE")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkjax.media import video
-from talkjax.media.pingpong import iterate_pingpong
+from talkjax.media.playback import iterate_pictures
 from tests import media_files as make
 
 COUNT, HEIGHT, WIDTH = 30, 64, 96
@@ -61,7 +61,8 @@ def test_interlaced_pictures_become_progressive(tmp_path, name, codec):
 def test_pingpong_of_interlaced_footage_is_exact(tmp_path, name, codec, cached):
     path = make.make_media(tmp_path / name, woven(), codec=codec, interlaced=True, gop=7)
     frames = list(video.VideoReader(path))
-    turns = itertools.islice(iterate_pingpong(path, cached * WIDTH * HEIGHT * 3), 4 * COUNT)
+    pictures = iterate_pictures(path, cache_bytes=cached * WIDTH * HEIGHT * 3)
+    turns = itertools.islice(pictures, 4 * COUNT)
     for frame in turns:
         np.testing.assert_array_equal(frame.rgb, frames[frame.index].rgb)
 
@@ -78,7 +79,7 @@ def test_progressive_pictures_pass_unchanged(tmp_path):
         np.testing.assert_array_equal(frames[i], alone[i // 12][i % 12])
         assert combing(frames[i]) > 0.06
     assert max(combing(rgb) for rgb in frames[12:24]) < 0.01
-    turns = itertools.islice(iterate_pingpong(joined, 5 * WIDTH * HEIGHT * 3), 100)
+    turns = itertools.islice(iterate_pictures(joined, cache_bytes=5 * WIDTH * HEIGHT * 3), 100)
     for frame in turns:
         np.testing.assert_array_equal(frame.rgb, frames[frame.index])
 

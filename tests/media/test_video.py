@@ -12,7 +12,7 @@ import pytest
 
 from talkjax.errors import UserError
 from talkjax.media import pixels, video
-from talkjax.media.pingpong import iterate_pingpong
+from talkjax.media.playback import iterate_pictures
 from tests import media_files as make
 
 
@@ -164,7 +164,9 @@ def test_raw_stream_without_container(tmp_path):
     path = make.make_media(tmp_path / "a.h264", make.pictures(12, 64, 48))
     frames = read(path)
     np.testing.assert_allclose([f.time for f in frames], np.arange(12) / 25, atol=1e-6)
-    indices = [f.index for f in itertools.islice(iterate_pingpong(path, 3 * 64 * 48 * 4), 30)]
+    indices = [
+        f.index for f in itertools.islice(iterate_pictures(path, cache_bytes=3 * 64 * 48 * 4), 30)
+    ]
     assert indices == (list(range(12)) + list(range(10, -1, -1)) + list(range(1, 12)))[:30]
 
 
@@ -220,7 +222,7 @@ def bad_files(folder: Path):
 def test_bad_files_give_one_line(tmp_path):
     names = []
     for name, path in bad_files(tmp_path):
-        for use in (video.probe, video.VideoReader, lambda p: next(iterate_pingpong(p))):
+        for use in (video.probe, video.VideoReader, lambda p: next(iterate_pictures(p))):
             with pytest.raises(UserError) as caught:
                 use(path)
             message = str(caught.value)
@@ -250,7 +252,7 @@ def test_file_cut_in_the_middle_yields_what_is_there(tmp_path, faststart):
     frames = list(reader)
     assert 5 < len(frames) < 60
     assert reader.truncated
-    indices = [f.index for f in itertools.islice(iterate_pingpong(path), 2 * len(frames))]
+    indices = [f.index for f in itertools.islice(iterate_pictures(path), 2 * len(frames))]
     assert max(indices) == len(frames) - 1
 
 

@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
         with FaceMesh(max_faces=1) as mesh:
             summary = sampler.generate(
                 video=template, audio=bundled.speech(), out=out, options=options, detector=mesh,
-                callback=lambda at, face, points, faces=faces: faces.append(face),
+                callback=lambda at, face, points, index, faces=faces: faces.append(face),
             )  # fmt: skip
         output = [frame.rgb for frame in VideoReader(out)][:FRAMES]
         made.append((output, faces, [frame.rgb for frame in VideoReader(template)], summary))

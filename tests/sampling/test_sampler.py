@@ -12,7 +12,7 @@ import pytest
 from talkjax import conventions
 from talkjax.errors import UserError
 from talkjax.media import audio, composite, detection
-from talkjax.media.pingpong import iterate_pingpong
+from talkjax.media.playback import iterate_pictures
 from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import Sampler, faces
 from tests.media_files import Sound, cut, make_media, tone, write_wav
@@ -38,7 +38,7 @@ def table_of(template, mesh=None):
 
 @pytest.mark.parametrize(
     ("fps", "seconds", "count"),
-    [(25, 1.0, 25), (25, 0.30, 8), (30000 / 1001, 1.0, 30), (60, 0.713, 43), (12.5, 1.01, 13)],
+    [(25, 1.0, 25), (25, 0.30, 8), (30000 / 1001, 1.0, 30), (60, 0.713, 43), (12.5, 1.01, 26)],
 )
 def test_output_is_as_long_as_the_speech(sampler, options, tmp_path, fps, seconds, count):
     template = fakes.make_template(tmp_path / "t.mp4", 12, fps=fps)
@@ -46,28 +46,65 @@ def test_output_is_as_long_as_the_speech(sampler, options, tmp_path, fps, second
     out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
     info = probe(out)
     assert (info.width, info.height) == (fakes.WIDTH, fakes.HEIGHT)
-    assert info.fps == pytest.approx(fps, rel=1e-3)
+    rate = {12.5: 25}.get(fps, fps)  # pictures that stand for long are repeated
+    assert info.fps == pytest.approx(rate, rel=1e-3) and summary.fps == pytest.approx(rate)
     assert len(frames_of(out)) == count == summary.frames
-    assert 0 <= info.duration_s - seconds + 1e-3 < 1 / fps + 2e-3
+    assert 0 <= info.duration_s - seconds + 1e-3 < 1 / rate + 2e-3
     assert audio.audio_duration(out) == pytest.approx(seconds, abs=1e-3)
     times = [frame.time for frame in VideoReader(out)]
-    np.testing.assert_allclose(times, np.arange(count) / fps, atol=1e-3)
+    np.testing.assert_allclose(times, np.arange(count) / rate, atol=1e-3)
 
 
 def test_variable_rate_is_kept(sampler, options, tmp_path):
-    times = [0.0, 0.04, 0.05, 0.2, 0.25, 0.3]
+    times = [0.0, 0.04, 0.05, 0.09, 0.1, 0.14]
     template = fakes.make_template(tmp_path / "t.mp4", 6, times=times)
-    speech = fakes.make_speech(tmp_path / "s.wav", 0.5)
+    speech = fakes.make_speech(tmp_path / "s.wav", 0.2)
     out, _ = make(sampler, options, tmp_path, video=template, audio=speech)
-    expected = [*times, 0.35, 0.4]  # back by the same intervals; 0.55 is past the end
+    expected = [*times, 0.18, 0.19]  # back by the same intervals; 0.23 is past the end
     assert [frame.time for frame in VideoReader(out)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_lips_move_on_where_a_picture_stands(sampler, options, tmp_path):
+    template = fakes.make_template(tmp_path / "t.mkv", 4, times=[0.0, 0.04, 0.84, 0.88])
+    speech = fakes.make_speech(tmp_path / "s.wav", 1.0)
+    seen = []
+    out, summary = make(
+        sampler, options, tmp_path, video=template, audio=speech,
+        callback=lambda at, face, landmarks, index: seen.append((index, landmarks)),
+    )  # fmt: skip
+    times = [frame.time for frame in VideoReader(out)]
+    assert np.diff(times).max() <= 0.041 and summary.frames == len(times) == 25
+    assert [index for index, _ in seen] == [0, *[1] * 20, 2, 3, 2, 2]
+    standing = np.stack([landmarks for _, landmarks in seen[1:21]])
+    assert np.ptp(standing[:, :74], axis=0).max() < 1e-5  # the head stands
+    assert np.abs(np.diff(standing[:, 74:], axis=0)).max((1, 2)).min() > 1e-4  # the lips do not
+
+
+@pytest.mark.parametrize(
+    ("mode", "count", "shown"),
+    [("loop", 25, [*range(12), *range(12), 0]), ("cut_off", 12, [*range(12)]),
+     ("hold", 25, [*range(12), *[11] * 13])],
+)  # fmt: skip
+def test_a_template_that_is_too_short(
+    sampler, options, tmp_path, template, speech, mode, count, shown
+):
+    seen = []
+    out, summary = make(
+        sampler, dataclasses.replace(options, sync_mode=mode), tmp_path, video=template,
+        audio=speech, callback=lambda at, face, landmarks, index: seen.append(index),
+    )  # fmt: skip
+    assert seen == shown and summary.frames == count == len(frames_of(out))
+    seconds = 0.48 if mode == "cut_off" else 1.0
+    assert audio.audio_duration(out) == pytest.approx(seconds, abs=0.05)
+    ends = "the output ends with the template, after 0.48 s of 1.00 s of speech"
+    assert (ends in summary.text()) == (mode == "cut_off")
 
 
 def test_only_the_mask_changes(sampler, options, tmp_path, template, speech):
     out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
     made = frames_of(out)
     table, changed = table_of(template), 0
-    for rgb, frame in zip(made, iterate_pingpong(template), strict=False):
+    for rgb, frame in zip(made, iterate_pictures(template), strict=False):
         window = (0, 0, *rgb.shape[:2])
         face = table.face(frame.index)
         alpha = composite.feathered_alpha(face.transform, window, sampler.mask)
@@ -86,7 +123,7 @@ def test_template_plays_back_and_forth_and_is_detected_once(
     assert mesh.calls == 12
     made = frames_of(out)
     corner = np.s_[:8, :8]
-    shown = itertools.islice(iterate_pingpong(template), 25)
+    shown = itertools.islice(iterate_pictures(template), 25)
     for rgb, frame in zip(made, shown, strict=True):
         np.testing.assert_array_equal(rgb[corner], frame.rgb[corner])
 

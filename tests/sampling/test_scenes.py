@@ -83,7 +83,7 @@ def test_nothing_of_two_people_is_mixed(sampler, options, tmp_path, monkeypatch,
     assert (first["first"], first["last"], second["first"]) == (0, CUT - 1, CUT)
     assert summary.reference_frame == first["reference_frame"] < CUT <= second["reference_frame"]
     assert f"(from its frames 0, {CUT} on)" in summary.text()
-    for i, (_, face, landmarks) in enumerate(seen[:40]):
+    for i, (_, face, landmarks, _) in enumerate(seen[:40]):
         place = head_pose.apply_transforms(landmarks[None], head_pose.invert(face.transform[None]))
         rigid = place[0][conventions.positions(conventions.RIGID)]
         own = conventions.select(np.array(face_of(i)), conventions.RIGID)[0]
@@ -140,7 +140,7 @@ def test_lips_are_in_place_after_a_cut(tmp_path, shared_data):
         for i in range(40, 47):
             mesh.reset()
             alone = mesh.detect(pictures[i])[0][[61, 291], :2].mean(0)
-            _, face, landmarks = made[i]
+            _, face, landmarks, _ = made[i]
             to_frame = head_pose.invert(face.transform[None])
             lips = head_pose.apply_transforms(landmarks[None], to_frame)[0][corners].mean(0)
             assert np.linalg.norm(lips - alone) < 4.0, i

@@ -18,7 +18,7 @@ def test_photograph(tmp_path):
     made = template.open_template(None, path)
     assert made.size == (40, 30) and made.fps == 25
     assert [f.index for f in made.frames()] == [0]
-    for frame in itertools.islice(made.pingpong(), 3):
+    for frame in itertools.islice(made.pictures(), 3):
         np.testing.assert_array_equal(frame.rgb, rgb)
 
 
@@ -34,7 +34,7 @@ def test_a_photograph_given_as_video_works(tmp_path, suffix):
     cv2.imwrite(str(path), pictures(1, 41, 30)[0])
     made = template.open_template(path, None)
     assert made.size == (41, 30) and made.fps == 25 and not made.notes()
-    assert [f.index for f in itertools.islice(made.pingpong(), 3)] == [0, 0, 0]
+    assert [f.index for f in itertools.islice(made.pictures(), 3)] == [0, 0, 0]
     with made.writer(tmp_path / "out.mp4") as writer:
         assert writer.size == (42, 30) and "41x30" in writer.notes()[0]
         writer.write(next(made.frames()).rgb, 0.0)

@@ -1,10 +1,13 @@
-"""Ping-pong: a template video played forward and backward without end, in constant memory."""
+"""Playing a template for as long as the speech lasts, in constant memory."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import av
 
@@ -14,11 +17,21 @@ from talkjax.media import container as media
 from talkjax.media import interlace
 from talkjax.media.video import VideoFrame, VideoReader
 
+# What happens where the template is shorter than the speech: it is played back and forth, it is
+# played again, the output ends with it, or its last picture stands.
+MODES = ("bounce", "loop", "cut_off", "hold")
+LONGEST_PICTURE = 0.045  # seconds; film at 24 frames a second stays as it is
+REPEATED_EVERY = 0.04
 _BACK_OFF_S = 12.0  # of the second attempt at a seek; exceeds the usual key frame interval
 
 
-def iterate_pingpong(path: PathLike, cache_bytes: int = 256 << 20) -> Iterator[VideoFrame]:
-    """Yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end; no turn repeats a frame.
+def iterate_pictures(
+    path: PathLike, mode: str = "bounce", cache_bytes: int = 256 << 20
+) -> Iterator[VideoFrame]:
+    """Yields the frames of a template that is played in one of `MODES`.
+
+    "bounce" yields frames 0, 1, ..., n-1, n-2, ..., 0, 1, ... without end; no turn repeats a frame.
+    "loop" yields 0, 1, ..., n-1, 0, 1, ... without end. Other modes yield all frames once.
 
     A clip that fits into the cache is decoded once. A longer one is decoded backward in chunks:
     seek to the key frame before a chunk, decode up to its end, keep the chunk. Chunks are compared
@@ -27,58 +40,119 @@ def iterate_pingpong(path: PathLike, cache_bytes: int = 256 << 20) -> Iterator[V
 
     Args:
       path: A local video.
+      mode: One of `MODES`.
       cache_bytes: Limit on the memory of cached pictures (at least two are kept).
 
     Yields:
-      `VideoFrame`s, whose `time` is the frame's own time in the template (see `pingpong_clock`).
+      `VideoFrame`s, whose `time` is the frame's own time in the template (see `Clock`).
     """
     clip = _Clip(path, cache_bytes)
     yield from clip.first_pass()
-    while True:
+    while mode == "bounce":
         yield from clip.backward()
-        yield from clip.forward()
+        yield from clip.forward(1)
+    while mode == "loop":
+        yield from clip.forward(0)
 
 
-def pingpong_clock(
-    time_of: Callable[[int], float | None],
-    *,
-    interval: float,
-    end: float,
-    start: float | None = 0.0,
-) -> Iterator[tuple[float, int]]:
-    """Yields when each frame of a ping-pong is shown, without decoding a picture.
+class Shown(NamedTuple):
+    """A frame of the output.
 
-    Intervals between frames are the template's own, also backward, so a variable rate is kept.
-
-    Args:
-      time_of: Returns a frame's time in the template, or None past its end.
-      interval: Seconds between frames, for a template with a single frame.
-      end: Time in seconds at which to stop; the first frame is always shown.
-      start: Time at which the first frame is shown, or None for its own time in the template
-        (later than 0 where the sound starts first).
-
-    Yields:
-      (seconds, frame number).
+    Attributes:
+      time: Seconds.
+      index: Number of the template's frame that it shows. It is that of the frame before where a
+        picture is repeated.
+      lap: Number of the pass through the template, from 0, if it is played in a loop.
     """
-    index, step = 0, 1
-    first = _known(time_of(0))
-    time = first if start is None else start
-    while True:
-        yield time, index
-        if index + step < 0 or time_of(index + step) is None:
-            step = -step
-        after = index + step
-        if after < 0 or time_of(after) is None:  # a single frame
-            after = index
-        time += abs(_known(time_of(after)) - _known(time_of(index))) or interval
-        index = after
-        if time >= end:
-            return
+
+    time: float
+    index: int
+    lap: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Tells when each frame of a template is shown, without decoding a picture.
+
+    Intervals between frames are the template's own, also backward, so a variable rate is kept. A
+    picture that stands for longer than `LONGEST_PICTURE` is repeated at even intervals of at most
+    `REPEATED_EVERY`, because lips go on moving meanwhile.
+
+    Attributes:
+      time_of: Returns a frame's time in the template, or None past its end.
+      interval: Seconds between frames: for a template with a single frame, and for its last frame.
+      end: Time in seconds at which to stop; the first frame is always shown.
+      start: Time at which the first frame is shown, or None for its own time in the template (later
+        than 0 where the sound starts first).
+      mode: One of `MODES`.
+    """
+
+    time_of: Callable[[int], float | None]
+    interval: float
+    end: float
+    start: float | None = 0.0
+    mode: str = "bounce"
+
+    def __iter__(self) -> Iterator[Shown]:
+        last = None
+        for shown in self._pictures():
+            if last is not None:
+                yield from self._fill(last, shown.time)
+                if shown.time >= self.end:
+                    return
+            last = shown
+        if last is not None:  # the template has ended
+            until = last.time + self.interval
+            if self.mode == "hold":
+                left = math.ceil((self.end - last.time) / REPEATED_EVERY)
+                until = max(until, last.time + left * REPEATED_EVERY)
+            yield from self._fill(last, until)
+
+    def _fill(self, shown: Shown, until: float) -> Iterator[Shown]:
+        """Yields a frame, and again while it stands."""
+        pause = until - shown.time
+        count = _parts(pause)
+        yield shown
+        for part in range(1, count):
+            time = shown.time + pause * part / count
+            if time < self.end:
+                yield shown._replace(time=time)
+
+    def _pictures(self) -> Iterator[Shown]:
+        """Yields what is shown without repetitions, until the template or the time is over."""
+        index, step, lap = 0, 1, 0
+        first = _known(self.time_of(0))
+        time = first if self.start is None else self.start
+        while True:
+            yield Shown(time, index, lap)
+            if time >= self.end:
+                return
+            after = index + step
+            if after < 0 or self.time_of(after) is None:
+                if self.mode in ("cut_off", "hold"):
+                    return
+                if self.mode == "loop" or self.time_of(1) is None:
+                    time, index, lap = time + self.interval, 0, lap + (self.mode == "loop")
+                    continue
+                step = -step
+                after = index + step
+            time += abs(_known(self.time_of(after)) - _known(self.time_of(index))) or self.interval
+            index = after
+
+
+def _parts(pause: float) -> int:
+    """Returns how often a picture is shown that stands for `pause` seconds."""
+    return math.ceil(pause / REPEATED_EVERY - 1e-6) if pause > LONGEST_PICTURE else 1
+
+
+def filled_rate(fps: float) -> float:
+    """Returns the frame rate of the output for a template of a constant rate."""
+    return fps * _parts(1 / fps)
 
 
 def _known(time: float | None) -> float:
     if time is None:
-        raise ValueError("a ping-pong needs at least one frame")
+        raise ValueError("a template needs at least one frame")
     return time
 
 
@@ -123,11 +197,11 @@ class _Clip:
                 yield self._cache[i - start]
             stop = start
 
-    def forward(self) -> Iterator[VideoFrame]:
-        """Yields frames 1 ... n-1, or nothing for a clip of one frame."""
+    def forward(self, first: int) -> Iterator[VideoFrame]:
+        """Yields frames first ... n-1, which may be none."""
         count = len(self._times)
         if len(self._cache) == count:  # the whole clip is cached
-            yield from (self._cache[i] for i in range(1, count))
+            yield from (self._cache[i] for i in range(first, count))
             return
         self._cache.clear()
         for i, (_, raw) in enumerate(self._reader.decoded()):
@@ -135,7 +209,7 @@ class _Clip:
                 return
             frame = VideoFrame(i, self._times[i], self._reader.to_rgb(raw))
             self._cache.append(frame)
-            if i:
+            if i >= first:
                 yield frame
 
     def _chunk(self, start: int, stop: int) -> list[VideoFrame]:
