@@ -114,10 +114,16 @@ def generate_video(
         # A template that is driven by its own speech keeps its own times, which belong to it.
         own_speech = video is not None and os.path.samefile(video, audio)
         start_time = None if own_speech else 0.0
+        first = None
         for at, frame in clip.frames(start_time, compiled.result, callback):
+            first = at if first is None else first
             encoder.submit(writer.write, frame, at)
             bar.update()
         encoder.finish()
+    if first is not None and summary.frames > 1:
+        average = (summary.frames - 1) / (at - first)
+        if abs(average - fps) > 0.01 * fps:  # a variable rate, of which pauses were filled
+            summary.fps = average
     summary.scenes = clip.scenes()
     seconds = at + 1 / fps
     if options.sync_mode == "cut_off" and speech.seconds > seconds + 1 / fps:
