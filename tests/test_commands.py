@@ -54,17 +54,17 @@ def test_names_that_are_not_unicode():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("--video=~/clip.mp4", "--video=/home/ada/clip.mp4"),
-        ("--config.data.dir=~/shards", "--config.data.dir=/home/ada/shards"),
-        ("~/clip.mp4", "/home/ada/clip.mp4"),
-        ("--video=~", "--video=/home/ada"),
+        ("--video=~/clip.mp4", "--video=/ada/clip.mp4"),
+        ("--config.data.dir=~/shards", "--config.data.dir=/ada/shards"),
+        ("~/clip.mp4", "/ada/clip.mp4"),
+        ("--video=~", "--video=/ada"),
         ("--video=clip~1.mp4", "--video=clip~1.mp4"),
         ("--video=~there.mp4", "--video=~there.mp4"),
         ("--quiet", "--quiet"),
     ],
 )
 def test_home(monkeypatch, tmp_path, given, expected):
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", "/ada")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~there.mp4").touch()
     assert commands.expand_home(given) == expected
