@@ -1,10 +1,11 @@
-"""Peak memory of sampling for a short and for a long clip.
+"""Speed and peak memory of sampling for a short and for a long speech.
 
-    python -m benchmarks.sampling_memory --checkpoint=DIR --video=V --audio=A [--minutes 1 10]
+    python -m benchmarks.sampling_memory [--seconds 60 300] [--steps 2] [--root DIR]
 
-For each length, the given template and speech track are repeated to that length, and `sample.py`
-runs on them in its own process. One JSON line reports the largest resident memory of that process.
-The face detector's process is not included, because its memory does not depend on the clip.
+For each length, the speech is repeated to that length, and `sample.py` runs on it in its own
+process, by default with the bundled template, which sampling plays back and forth. One JSON line
+reports frames per second and the largest memory (proportional set size) of that process and its
+children, among them the face detector's. `--root` measures another working copy of the project.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import wave
 from pathlib import Path
@@ -50,75 +50,93 @@ def repeat_audio(source: str, seconds: float, out: Path) -> None:
         file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
-def resident_mib(pid: int) -> float:
-    """Returns the resident memory of a process in MiB, or 0 if it has ended (on Linux)."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return 0.0
+def parents() -> dict[int, int]:
+    """Returns the parent of every process (on Linux)."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+    return found
 
 
-def measure(command: list[str]) -> tuple[float, float, list[float]]:
-    """Runs a command and returns (peak MiB, seconds, MiB at each tenth of the run)."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT)
+def memory_mib(pid: int) -> float:
+    """Returns the memory of a process and its descendants in MiB; shared pages count once."""
+    parent_of, family, total = parents(), {pid}, 0.0
+    while more := {p for p, parent in parent_of.items() if parent in family} - family:
+        family |= more
+    for member in family:
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def measure(command: list[str], root: Path) -> list[float]:
+    """Runs a command and returns MiB over time."""
+    process = subprocess.Popen(command, cwd=root)
     samples: list[float] = []
-
-    def record() -> None:
-        while process.poll() is None:
-            samples.append(resident_mib(process.pid))
-            time.sleep(0.2)
-
-    thread = threading.Thread(target=record)
-    thread.start()
-    code = process.wait()
-    thread.join()
-    if code:
-        sys.exit(code)
-    tenths = [samples[len(samples) * i // 10] for i in range(10)]
-    return max(samples), time.monotonic() - began, tenths
+    while process.poll() is None:
+        samples.append(memory_mib(process.pid))
+        time.sleep(0.5)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return samples
 
 
 def main() -> None:
     """Measures every length and prints one JSON line for each."""
+    assets = ROOT / "talkjax" / "assets" / "demo"
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    for name in ("checkpoint", "video", "audio"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 10.0])
+    parser.add_argument("--checkpoint", help="default: the bundled one")
+    parser.add_argument("--video", default=assets / "template.mp4", help="default: the bundled one")
+    parser.add_argument("--audio", default=assets / "speech.flac", help="default: the bundled one")
+    parser.add_argument("--root", type=Path, default=ROOT, help="working copy that is measured")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 300.0])
     parser.add_argument(
         "--steps",
         type=int,
-        default=1,
+        default=2,
         help="denoising steps; memory does not depend on them (default: %(default)s)",
     )
     parser.add_argument(
-        "--pingpong",
+        "--repeat_video",
         action="store_true",
-        help="use the given template, which sampling plays back and forth",
+        help="write a template as long as the speech, so that sampling plays it once",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for minutes in arguments.minutes:
+        for seconds in arguments.seconds:
             video, audio = Path(folder) / "v.mp4", Path(folder) / "a.wav"
-            repeat_audio(arguments.audio, 60 * minutes, audio)
-            if arguments.pingpong:
-                video = Path(os.path.abspath(arguments.video))
+            repeat_audio(os.fspath(arguments.audio), seconds, audio)
+            if arguments.repeat_video:
+                repeat_video(os.fspath(arguments.video), seconds, video)
             else:
-                repeat_video(arguments.video, 60 * minutes, video)
+                video = Path(os.path.abspath(arguments.video))
+            summary = Path(folder) / "summary.json"
             flags = {
                 "video": video,
                 "audio": audio,
-                "checkpoint": os.path.abspath(arguments.checkpoint),
                 "out": f"{folder}/o.mp4",
+                "summary": summary,
                 "steps": arguments.steps,
             }
+            if arguments.checkpoint:
+                flags["checkpoint"] = os.path.abspath(arguments.checkpoint)
             named = [f"--{name}={value}" for name, value in flags.items()]
-            peak, seconds, tenths = measure([sys.executable, "sample.py", "--quiet", *named])
-            result = {"minutes": minutes, "peak_mib": round(peak), "seconds": round(seconds, 1)}
-            print(json.dumps(result | {"mib_over_time": [round(m) for m in tenths]}), flush=True)
+            used = measure([sys.executable, "sample.py", "--quiet", *named], arguments.root)
+            made = json.loads(summary.read_text())
+            result = {
+                "speech_s": seconds,
+                "frames": made["frames"],
+                "frames_per_second": round(made["frames_per_second"], 2),
+                "peak_mib": round(max(used)),
+                "mib_over_time": [round(used[len(used) * i // 10]) for i in range(10)],
+            }
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
