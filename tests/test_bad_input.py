@@ -258,7 +258,7 @@ def test_help_needs_neither_jax_nor_video(repository):
 
 
 _SLOW = """
-import sys, time
+import signal, sys, time
 from talkjax import commands
 from talkjax.sampling import command, pipeline
 from tests.sampling import fakes
@@ -271,6 +271,8 @@ class Mesh(fakes.ScriptedMesh):
         return super().detect(rgb)
 
 pipeline.make_detector = lambda face: Mesh()
+for name in ("SIGHUP", "SIGTERM"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)  # they may be ignored, as under nohup
 commands.exit_on_signals()
 sys.exit(commands.run_main(command.main, sys.argv[1:]))
 """

@@ -103,8 +103,7 @@ def test_signals(number, ignored):
     code = f"""
 import os, signal, sys
 from talkjax import commands
-if {ignored}:
-    signal.signal({int(number)}, signal.SIG_IGN)
+signal.signal({int(number)}, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
 
 def main(argv):
     try:

@@ -28,14 +28,18 @@ def test_real_clip(shared_data, sampler, options, tmp_path, clip):
     reader = VideoReader(template)
     with FaceMesh(max_faces=4) as mesh:
         table = faces.FaceTable(detection.detect_faces(reader, mesh), reader.info.fps)
-        count, first = 0, next(iter(reader)).time
-        for made, source in zip(VideoReader(out), reader, strict=False):
+        count, sources = 0, iter(reader)
+        source = next(sources)
+        following, first = next(sources), source.time
+        for made in VideoReader(out):
+            if made.time > following.time - first - 2e-3:  # else the picture is repeated
+                source, following = following, next(sources)
             window = (0, 0, *source.rgb.shape[:2])
             alpha = composite.feathered_alpha(
                 table.face(source.index).transform, window, sampler.mask
             )
             np.testing.assert_array_equal(made.rgb[alpha == 0], source.rgb[alpha == 0])
             assert (made.rgb[alpha == 1] != source.rgb[alpha == 1]).mean() > 0.5
-            assert made.time == pytest.approx(source.time - first, abs=2e-3)
+            assert -2e-3 <= made.time - (source.time - first) < 0.04
             count += 1
     assert count == summary.frames
