@@ -10,6 +10,7 @@ A command is a module with three functions:
 
 import argparse
 import codecs
+import contextlib
 import io
 import os
 import signal
@@ -109,8 +110,9 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Python flushes stdout once more at its end. A replaced stdout may have no file.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 

@@ -214,6 +214,25 @@ def test_sheet_that_is_an_input(good, scripted, tmp_path, capsys):
     assert image.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("writes", ["sheet", "summary"])
+@pytest.mark.parametrize("reads", ["image", "video", "audio"])
+def test_other_output_that_is_an_input(good, scripted, tmp_path, capsys, reads, writes):
+    path = tmp_path / "face.png"
+    path.write_bytes(b"precious")
+    given = {"video": None} if reads == "image" else {}
+    flags = arguments(good, tmp_path, **given | {reads: path, writes: path})
+    code, error = run(flags, capsys)
+    assert code == 2 and f"is an input as well; give another --{writes}" in error
+    assert path.read_bytes() == b"precious"
+
+
+def test_two_outputs_of_one_name(good, scripted, tmp_path, capsys):
+    code, error = run(arguments(good, tmp_path, summary=tmp_path / "x" / ".." / "o.mp4"), capsys)
+    assert code == 2 and "missing or not writable" in error
+    code, error = run(arguments(good, tmp_path, summary=tmp_path / "o.mp4"), capsys)
+    assert code == 2 and "two outputs have this name; give another --summary" in error
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_directory_that_is_not_writable(good, scripted, tmp_path, capsys):
     tmp_path.chmod(0o500)

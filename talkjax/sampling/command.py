@@ -53,9 +53,9 @@ def make_parser() -> commands.Parser:
     add = parser.add_argument
     # fmt: off
     add("--video", metavar="FILE",
-        help="template video, or a photograph as for --image")
+        help="template: a video (see --sync_mode), or a photograph")
     add("--image", metavar="FILE",
-        help="template photograph (PNG, JPEG, WebP, BMP or AVIF) instead of a video")
+        help="template photograph (PNG, JPEG, WebP, BMP or AVIF); --video takes one as well")
     add("--audio", metavar="FILE", help="speech: any audio or video file")
     add("--out", metavar="FILE",
         help=f"output file: .mp4, .m4v, .mov or .mkv (default: {_OUT})")
@@ -70,33 +70,36 @@ def make_parser() -> commands.Parser:
     add("--seed", type=int, default=0, metavar="S",
         help="seed of the initial noise (default: %(default)s)")
     add("--face", default="largest", metavar="WHICH",
-        help="which face to use: 'largest'; its number from left to right, from 0; a time and a "
-        "point in pixels where it is, such as 12.5s:640,360; or 'speaking', whose lips move with "
-        "the template's own sound. Scenes without that point or a clear speaker use the largest "
-        "(default: %(default)s)")
+        help="which face speaks: the 'largest'; a number, counted from 0 on the left; the one "
+        "that is at a point in pixels at a time, such as 12.5s:640,360; or 'speaking', the one "
+        "whose lips move with the template's own sound. Scenes without that point or a clear "
+        "speaker use the largest (default: %(default)s)")
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
-        help="scale of classifier-free guidance by the landmarks; 1 turns it off "
-        "(default: %(default)s)")
+        help="how strongly the mouth follows the predicted landmarks: the scale of classifier-free "
+        "guidance, which 1 turns off (default: %(default)s)")
     add("--reference_guidance", type=float, default=1.0, metavar="X",
-        help="scale of classifier-free guidance by the reference image; 1 turns it off. Two "
-        "different scales need up to 3 network passes per step (default: %(default)s)")
+        help="how strongly the mouth follows the reference image, as above. Two different scales "
+        "take up to 3 times as long (default: %(default)s)")
     add("--eta", type=float, default=0.0, metavar="X",
-        help="randomness of DDIM, from 0 (deterministic) to 1 (default: %(default)s)")
+        help="randomness of the DDIM sampler, from 0 (none) to 1 (default: %(default)s)")
     add("--batch", type=int, default=0, metavar="N",
-        help="number of frames per batch; 0 chooses by the device (default: %(default)s)")
+        help="number of frames that are generated at once; 0 chooses by the device "
+        "(default: %(default)s)")
     add("--crf", type=float, default=18.0, metavar="X",
         help="H.264 quality, from 0 (best) to 51 (default: %(default)s)")
     add("--audio_codec", default="auto", metavar="HOW",
-        help="'copy' the sound, encode it as 'aac', or 'auto': copy what players of the output "
-        "play, and encode the rest (default: %(default)s)")
+        help="'copy' the sound unchanged, encode it as 'aac', or 'auto': copy it if the usual "
+        "players of the output play it, and encode it otherwise (default: %(default)s)")
     add("--audio_track", type=int, metavar="N",
-        help="number of the audio track that speaks, from 0 (default: the one that players play)")
+        help="number of the audio track with the speech, counted from 0 (default: the one that "
+        "players play)")
     add("--sync_mode", default="bounce", metavar="MODE",
         help="what happens where the template is shorter than the speech: it plays back and forth "
         "('bounce'), it starts again ('loop'), the output ends with it ('cut_off'), or its last "
         "picture stands while the lips move on ('hold') (default: %(default)s)")
     add("--no_keep_occlusions", dest="keep_occlusions", action="store_false",
-        help="paint the mouth over hands and things before it, which otherwise stay in front")
+        help="paint the new mouth over hands and objects in front of the face, which otherwise "
+        "stay visible")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")
@@ -195,17 +198,25 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} is empty; name a file, or leave the flag out")
     if arguments.video is not None and arguments.image is not None:
         raise UserError("two templates are given; give either --video=FILE or --image=FILE")
-    for name in ("summary", "sheet"):
-        path = getattr(arguments, name)
-        if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
-            raise UserError(f"{path}: its directory is missing or not writable")
     if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
         raise UserError(f"{arguments.sheet}: --sheet must end in .png")
-    if arguments.sheet and os.path.isdir(arguments.sheet):
-        raise UserError(f"{arguments.sheet}: is a directory; give the name of a file")
-    both = arguments.sheet, arguments.image
-    if all(path and os.path.exists(path) for path in both) and os.path.samefile(*both):
-        raise UserError(f"{arguments.sheet}: is an input as well; give another --sheet")
+    for name in ("summary", "sheet"):
+        if path := getattr(arguments, name):
+            _check_output(path, name, arguments)
+
+
+def _check_output(path: str, name: str, arguments: argparse.Namespace) -> None:
+    """Checks the file that the flag --NAME writes beside the video."""
+    if not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise UserError(f"{path}: its directory is missing or not writable")
+    if os.path.isdir(path):
+        raise UserError(f"{path}: is a directory; give the name of a file")
+    for other in filter(None, (arguments.video, arguments.image, arguments.audio)):
+        if all(map(os.path.exists, (path, other))) and os.path.samefile(path, other):
+            raise UserError(f"{path}: is an input as well; give another --{name}")
+    outputs = [getattr(arguments, o) for o in ("out", "summary", "sheet") if o != name]
+    if os.path.abspath(path) in map(os.path.abspath, filter(None, outputs)):
+        raise UserError(f"{path}: two outputs have this name; give another --{name}")
 
 
 def _make_folder(folder: Path) -> None:

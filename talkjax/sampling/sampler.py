@@ -126,11 +126,12 @@ class Sampler:
         """Generates one video.
 
         The video is as long as the speech: it shows the frames that begin before the speech ends,
-        so that video and audio end within one frame of each other. A shorter template is played
-        back and forth (ping-pong).
+        so that video and audio end within one frame of each other. `Options.sync_mode` says what
+        follows where the template is shorter.
 
         Args:
-          audio: Any file with an audio stream, which is copied to the output unchanged.
+          audio: Any file with an audio stream. It is copied to the output where the players of the
+            output play it, and encoded as AAC otherwise (`Options.audio_codec`).
           out: The output, an .mp4, .m4v, .mov or .mkv file. It appears when it is complete.
           video: The template, either a video ...
           image: ... or a photograph.
