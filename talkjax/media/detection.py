@@ -13,15 +13,15 @@ that cuts carry no information about the speech.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
-from talkjax import head_pose
 from talkjax.media import crop, head_motion, tracking
-from talkjax.media.appearance import THUMBNAIL
+from talkjax.media.appearance import thumbnail
 
 if TYPE_CHECKING:
     from talkjax.media.video import VideoFrame
@@ -71,8 +71,8 @@ class FrameDetections:
       time: Time in seconds.
       faces: (n, 478, 3) FaceMesh points of every face, frame pixels.
       cut: Whether a scene begins with this frame.
-      pictures: n pictures of the faces' upper parts (`head_motion.cut_upper_face`), or none.
-      thumbnails: (n, 64, 64, 3) uint8 crops of the faces, or None.
+      pictures: n pictures of the faces' upper parts (`head_motion.upper_face`), or none.
+      thumbnails: n crops of the faces, (64, 64, 3) uint8, or none.
     """
 
     index: int
@@ -80,7 +80,7 @@ class FrameDetections:
     faces: np.ndarray
     cut: bool
     pictures: Sequence[np.ndarray] = ()
-    thumbnails: np.ndarray | None = None
+    thumbnails: Sequence[np.ndarray] = ()
 
 
 def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[FrameDetections]:
@@ -103,9 +103,8 @@ def detect_faces(frames: Iterable[VideoFrame], detector: Detector) -> Iterator[F
         if cut:
             changes.restart()
         last = seen
-        pictures = [head_motion.cut_upper_face(frame.rgb, face) for face in seen.faces]
-        thumbnails = crop.cut_faces(frame.rgb, seen.faces, THUMBNAIL)
-        yield FrameDetections(frame.index, frame.time, seen.faces, cut, pictures, thumbnails)
+        pictures = [head_motion.upper_face(each) for each in seen.crops]
+        yield FrameDetections(frame.index, frame.time, seen.faces, cut, pictures, seen.thumbnails)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,19 +167,26 @@ def _thumbnail(rgb: np.ndarray) -> np.ndarray:
 
 
 class _Seen:
-    """A frame, its faces and, once they are needed, what their upper halves look like."""
+    """A frame, its faces, and what they look like."""
 
     def __init__(self, time: float, rgb: np.ndarray, faces: np.ndarray) -> None:
         self.time, self.faces = time, faces
-        self._rgb: np.ndarray = rgb
-        self._looks: np.ndarray | None = None
+        self._rgb = rgb
 
-    @property
+    @functools.cached_property
+    def crops(self) -> np.ndarray:
+        """(n, 192, 192, 3) uint8 crops of the faces, each by its own fit."""
+        return crop.cut_faces(self._rgb, self.faces, head_motion.SIZE)
+
+    @functools.cached_property
+    def thumbnails(self) -> list[np.ndarray]:
+        """The n crops as (64, 64, 3) uint8."""
+        return [thumbnail(each) for each in self.crops]
+
+    @functools.cached_property
     def looks(self) -> np.ndarray:
         """(n, 360) standardized grey values of the upper faces; NaN where they are too dark."""
-        if self._looks is None:
-            self._looks = np.stack([_look(self._rgb, face) for face in self.faces])
-        return self._looks
+        return np.stack([_look(each, _UPPER_FACE) for each in self.thumbnails])
 
     def similarity(self, later: _Seen) -> np.ndarray:
         """Correlations of all m faces here with all n of a later frame: (m, n).
@@ -198,15 +204,16 @@ class _Seen:
             return True
         # Where something comes before the mouth, the detector fits the face differently, but eyes
         # and brows stay where they were.
+        there = crop.cut_faces(later._rgb, self.faces, head_motion.SIZE)
         return any(
-            (_look(self._rgb, face, _EYES) * _look(later._rgb, face, _EYES)).mean() > SAME_EYES
-            for face in self.faces
+            (_look(before, _EYES) * _look(thumbnail(after), _EYES)).mean() > SAME_EYES
+            for before, after in zip(self.thumbnails, there, strict=True)
         )
 
 
-def _look(rgb: np.ndarray, face: np.ndarray, rows: slice = _UPPER_FACE) -> np.ndarray:
-    transform = head_pose.fit_single_frames(face[None])[0]
-    grey = crop.warp_crop(rgb, transform, 64)[rows, 8:56].astype(np.float32).mean(-1)
+def _look(small: np.ndarray, rows: slice) -> np.ndarray:
+    """Returns standardized grey values (360,) of some rows of a (64, 64, 3) crop."""
+    grey = small[rows, 8:56].astype(np.float32).mean(-1)
     grey = cv2.resize(grey, _LOOK_SIZE, interpolation=cv2.INTER_AREA).reshape(-1)
     contrast = grey.std()
     return (grey - grey.mean()) / (contrast if contrast > _CONTRAST else np.nan)

@@ -6,8 +6,8 @@ the head moved: in crops that are cut by the fits, they stand still if the fits 
 
     motion = HeadMotion()
     for each frame:
-        picture = cut_upper_face(frame, mesh)  # (84, 192) uint8, no pixel of the mouth
-        drift = motion.push(picture)           # (4,), for `head_pose.StreamingHeadPose.push`
+        picture = upper_face(cut_faces(frame, mesh[None], SIZE)[0])  # no pixel of the mouth
+        drift = motion.push(picture)  # (4,), for `head_pose.StreamingHeadPose.push`
 """
 
 import cv2
@@ -15,10 +15,9 @@ import numpy as np
 
 from talkjax import head_pose
 from talkjax.conventions import MASK
-from talkjax.media.crop import warp_crop
 
-_SIZE = 192  # side of the crop in pixels; the interocular distance is 58 pixels
-_ROWS = round(MASK.y0 * _SIZE)  # above the mask
+SIZE = 192  # side of the crop in pixels; the interocular distance is 58 pixels
+_ROWS = round(MASK.y0 * SIZE)  # above the mask
 _STEP = 6  # pixels between the points that are followed
 _MIN_POINTS = 16
 _MAX_RETURN = 0.5  # pixels by which a point that is followed there and back may miss its start
@@ -29,8 +28,8 @@ _CENTRE = np.array(head_pose.EYE_CENTRE)
 
 def _grid() -> np.ndarray:
     """Returns (K, 1, 2) float32 pixels on nose, forehead and cheekbones, not on eyes or brows."""
-    y, x = np.mgrid[_STEP : _ROWS - _STEP : _STEP, _STEP : _SIZE - _STEP : _STEP]
-    side, down = np.abs(x / _SIZE - 0.5), y / _SIZE
+    y, x = np.mgrid[_STEP : _ROWS - _STEP : _STEP, _STEP : SIZE - _STEP : _STEP]
+    side, down = np.abs(x / SIZE - 0.5), y / SIZE
     nose = (side < 0.09) & (down > 0.18)
     forehead = (side < 0.25) & (down < 0.12)
     cheekbones = (side > 0.12) & (side < 0.30) & (down > 0.30)
@@ -41,18 +40,16 @@ def _grid() -> np.ndarray:
 _POINTS = _grid()
 
 
-def cut_upper_face(frame: np.ndarray, mesh: np.ndarray) -> np.ndarray:
-    """Cuts the part of a face's crop above the mask, by the face's own unsmoothed fit.
+def upper_face(crop: np.ndarray) -> np.ndarray:
+    """Returns the part of a crop above the mask in grey.
 
     Args:
-      frame: (H, W, 3) uint8.
-      mesh: (478, 2 or 3) FaceMesh points of the face, frame pixels.
+      crop: (192, 192, 3) uint8 crop of a face by its own fit (`crop.cut_faces`).
 
     Returns:
-      (84, 192) uint8 grey picture.
+      (84, 192) uint8.
     """
-    transform = head_pose.fit_single_frames(mesh[None])[0]
-    return cv2.cvtColor(warp_crop(frame, transform, _SIZE)[:_ROWS], cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(crop[:_ROWS], cv2.COLOR_RGB2GRAY)
 
 
 class HeadMotion:
@@ -65,7 +62,7 @@ class HeadMotion:
         """Adds the next frame.
 
         Args:
-          picture: (84, 192) uint8 from `cut_upper_face`, or None where the face is not seen.
+          picture: (84, 192) uint8 from `upper_face`, or None where the face is not seen.
           begins: Whether a scene or another face begins with this frame.
 
         Returns:
@@ -85,7 +82,7 @@ def _measure(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     good = (seen[:, 0] > 0) & (seen_back[:, 0] > 0) & (missed < _MAX_RETURN)
     if good.sum() < _MIN_POINTS:
         return np.full(4, np.nan)
-    start, end = ((points[good, 0] + 0.5) / _SIZE for points in (_POINTS, there))
+    start, end = ((points[good, 0] + 0.5) / SIZE for points in (_POINTS, there))
     motion, spread = fit_motion(start.astype(np.float64), end.astype(np.float64))
     return motion if spread < _MAX_SPREAD else np.full(4, np.nan)
 

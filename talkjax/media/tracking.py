@@ -202,6 +202,7 @@ class TrackItem:
         or interpolated across its start.
       drift: (4,) drift of the face's fit since the previous frame, see `HeadMotion.push`; None
         where it is unknown.
+      number: Which of the frame's faces it is; None where it was not measured.
     """
 
     index: int
@@ -209,6 +210,7 @@ class TrackItem:
     found: bool
     cut: bool
     drift: np.ndarray | None = None
+    number: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -283,7 +285,7 @@ class FaceTrack:
           faces: (n, 478, 2 or 3) from FaceMesh.
           cut: Whether a scene begins here.
           time: Time of the frame in seconds.
-          pictures: n pictures of the upper faces (`head_motion.cut_upper_face`), from which drifts
+          pictures: n pictures of the upper faces (`head_motion.upper_face`), from which drifts
             are measured, or none.
 
         Returns:
@@ -303,7 +305,7 @@ class FaceTrack:
             ready += self._fill(time, landmarks)
             self._anchor = (time, landmarks)
             drift = self._motion.push(pictures[chosen] if pictures else None, cut or jumped)
-            ready.append(TrackItem(index, landmarks, True, cut or jumped, drift))
+            ready.append(TrackItem(index, landmarks, True, cut or jumped, drift, chosen))
         else:
             self._waiting.append((index, time, cut))
             self._motion.push(None)

@@ -1,8 +1,8 @@
 """Faces of the template, frame by frame: where the crop is, and its pose.
 
 `FaceTable` reads the template once, only as far ahead as it is asked to. Of every frame it keeps
-the time, the smoothed transform and the smoothed head motion (under 1 KB), so that a ping-pong of
-any length detects no frame twice. It keeps jaw and lips for the first seconds of each scene alone,
+the time, the transform and the smoothed head motion (under 1 KB), so that a template that is played
+again is not detected again. It keeps jaw and lips for the first seconds of each scene alone,
 from which its references are chosen, so nothing later can leak from there.
 
 A *scene* is a part of the template that shows one person in one shot. It begins at a cut, or where
@@ -34,7 +34,7 @@ class Face:
     """The face in one frame.
 
     Attributes:
-      transform: (2, 3) float64 transform from frame to crop coordinates, smoothed over time.
+      transform: (2, 3) float64 transform from frame to crop coordinates, which follows the head.
       motion: (2, 3) float64 affine motion of the head, from template to crop coordinates, smoothed
         over time.
       found: Whether the face was measured in this frame; otherwise it is interpolated.
@@ -95,7 +95,7 @@ def longest_pause(fps: float) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _PendingFace:
-    """A tracked face whose smoothed transform is not final yet."""
+    """A tracked face whose transform is not final yet."""
 
     index: int
     found: bool
@@ -198,7 +198,7 @@ class FaceTable:
         self._add(pushed, frame)
 
     def _add(self, items: list[tracking.TrackItem], frame: FrameDetections | None = None) -> None:
-        """Takes items of the track; `frame` is the newest one, the only one measured in a call."""
+        """Takes items of the track; `frame` is the newest one."""
         for item in items:
             time = self._times[item.index]
             late = self._last is not None and time - self._last > self._pause
@@ -214,7 +214,9 @@ class FaceTable:
             rigid = conventions.select(item.landmarks, conventions.RIGID)
             is_first = self._is_first(item, time)
             points = conventions.select(item.landmarks) if is_first else None
-            thumbnail = _thumbnail_of(item.landmarks, frame) if is_first else None
+            # The newest frame is the only one in a call whose face was measured.
+            shown = is_first and frame is not None and len(frame.thumbnails) > 0
+            thumbnail = frame.thumbnails[item.number] if shown else None
             self._pending.append(_PendingFace(item.index, item.found, points, thumbnail))
             self._last = time
             drift = None if item.drift is None else item.drift[None]
@@ -246,10 +248,3 @@ class FaceTable:
                         pending.thumbnail,
                     )
                 )
-
-
-def _thumbnail_of(landmarks: np.ndarray, frame: FrameDetections | None) -> np.ndarray | None:
-    """Returns the thumbnail of the face of a frame that has these landmarks."""
-    if frame is None or frame.thumbnails is None:
-        return None
-    return frame.thumbnails[np.abs(frame.faces - landmarks).max((1, 2)).argmin()]

@@ -7,7 +7,6 @@ import dataclasses
 from talkjax.errors import UserError
 
 _AUDIO_CODECS = ("auto", "copy", "aac")
-_SYNC_MODES = ("bounce", "loop", "cut_off", "hold")  # `media.playback.MODES`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,9 @@ class Options:
         Raises:
           UserError: A value is out of range.
         """
-        from talkjax.sampling import face_choice  # it needs OpenCV, which the API loads lazily
+        # They need packages of the extra `video`, which the API loads lazily.
+        from talkjax.media import playback
+        from talkjax.sampling import face_choice
 
         limits = {
             "steps": (1, max_steps),
@@ -83,7 +84,7 @@ class Options:
         if self.audio_codec not in _AUDIO_CODECS:
             choices = ", ".join(_AUDIO_CODECS)
             raise UserError(f"audio_codec={self.audio_codec} is unknown; give one of {choices}")
-        if self.sync_mode not in _SYNC_MODES:
-            choices = ", ".join(_SYNC_MODES)
+        if self.sync_mode not in playback.MODES:
+            choices = ", ".join(playback.MODES)
             raise UserError(f"sync_mode={self.sync_mode} is unknown; give one of {choices}")
         face_choice.parse_face(self.face)

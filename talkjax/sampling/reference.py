@@ -48,7 +48,7 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
     away = _mean_distance(pose, np.median(pose, axis=0)) / unit
     opening = conventions.mouth_opening(landmarks)
     opening = np.abs(opening - np.quantile(opening, OPENING_QUANTILE))
-    # Motion is measured in frame coordinates, because the smoothed crop moves with the head.
+    # Motion is measured in frame coordinates, because the crop moves with the head.
     to_frame = np.stack([head_pose.invert(c.face.transform) for c in candidates])
     seen = head_pose.apply_transforms(pose, to_frame)
     motion = np.zeros(len(candidates))

@@ -26,6 +26,10 @@ def still_mesh() -> np.ndarray:
     return (points - head_pose.EYE_CENTRE) * EYES / head_pose.INTEROCULAR + (200.0, 120.0)
 
 
+def upper_face(frame, mesh):
+    return head_motion.upper_face(crop.cut_faces(frame, mesh[None], head_motion.SIZE)[0])
+
+
 def run(shifts, mesh_errors, background=None):
     """Transforms of a scene that is shifted as a whole, with errors in the detected points."""
     picture = scene() if background is None else background
@@ -34,7 +38,7 @@ def run(shifts, mesh_errors, background=None):
         move = np.array([[1, 0, shift], [0, 1, 0]], float)
         frame = cv2.warpAffine(picture, move, (400, 300), borderMode=cv2.BORDER_REPLICATE)
         meshes.append(still_mesh() + np.array([shift, 0.0]) + error)
-        drifts.append(motion.push(head_motion.cut_upper_face(frame, meshes[-1])))
+        drifts.append(motion.push(upper_face(frame, meshes[-1])))
     times = np.arange(len(meshes)) / FPS
     return head_pose.fit_transforms(np.array(meshes), times, np.array(drifts)), np.array(drifts)
 
@@ -81,9 +85,7 @@ def test_flow_sees_nothing_of_the_mouth():
     other[down > conventions.MASK.y0 + 0.01] = 255 - other[down > conventions.MASK.y0 + 0.01]
     moved = mesh.copy()
     moved[list(conventions.CONTENT)] += 40
-    assert np.array_equal(
-        head_motion.cut_upper_face(frame, mesh), head_motion.cut_upper_face(other, moved)
-    )
+    assert np.array_equal(upper_face(frame, mesh), upper_face(other, moved))
 
 
 def test_faces_without_structure_have_no_drift():
@@ -94,7 +96,7 @@ def test_faces_without_structure_have_no_drift():
 
 @pytest.mark.parametrize("begins", [False, True])
 def test_nothing_is_measured_across_a_cut_or_a_gap(begins):
-    picture = head_motion.cut_upper_face(scene(), still_mesh())
+    picture = upper_face(scene(), still_mesh())
     motion = head_motion.HeadMotion()
     motion.push(picture)
     assert np.isfinite(motion.push(picture)).all()
