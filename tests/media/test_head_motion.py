@@ -1,29 +1,11 @@
 """Optical flow of the upper face, and the crop that follows the head by it."""
 
-import cv2
 import numpy as np
 import pytest
 
 from talkjax import conventions, head_pose
 from talkjax.media import crop, head_motion
-
-FPS = 25
-EYES = 60.0  # pixels between the eyes' centres
-
-
-def scene() -> np.ndarray:
-    """(300, 400, 3) uint8 with structure of all sizes."""
-    rng = np.random.default_rng(0)
-    layers = [cv2.resize(rng.uniform(0, 255, (n, n)), (400, 300)) for n in (8, 30, 90)]
-    return np.repeat(np.mean(layers, 0)[..., None], 3, 2).astype(np.uint8)
-
-
-def still_mesh() -> np.ndarray:
-    """(478, 2) frame pixels of a face in the middle of the scene."""
-    rng = np.random.default_rng(1)
-    points = rng.uniform(0.2, 0.8, (478, 2))
-    points[list(conventions.RIGID)] = head_pose.TEMPLATE
-    return (points - head_pose.EYE_CENTRE) * EYES / head_pose.INTEROCULAR + (200.0, 120.0)
+from tests.shaken_head import EYES, FPS, misplacement, scene, shift_scene, still_mesh
 
 
 def upper_face(frame, mesh):
@@ -35,22 +17,11 @@ def run(shifts, mesh_errors, background=None):
     picture = scene() if background is None else background
     motion, meshes, drifts = head_motion.HeadMotion(), [], []
     for shift, error in zip(shifts, mesh_errors, strict=True):
-        move = np.array([[1, 0, shift], [0, 1, 0]], float)
-        frame = cv2.warpAffine(picture, move, (400, 300), borderMode=cv2.BORDER_REPLICATE)
+        frame = shift_scene(picture, shift)
         meshes.append(still_mesh() + np.array([shift, 0.0]) + error)
         drifts.append(motion.push(upper_face(frame, meshes[-1])))
     times = np.arange(len(meshes)) / FPS
     return head_pose.fit_transforms(np.array(meshes), times, np.array(drifts)), np.array(drifts)
-
-
-def misplacement(transforms, shifts):
-    """(n,) distances of the mouth's place from where the head has it, in eye distances."""
-    mouth = np.array([[0.5, 0.69]])
-    at = head_pose.apply_transforms(
-        np.repeat(mouth[None], len(shifts), 0), head_pose.invert(transforms)
-    )
-    at = at[:, 0] - np.stack([shifts, np.zeros(len(shifts))], -1)
-    return np.linalg.norm(at - np.median(at, 0), axis=1) / EYES
 
 
 def test_place_follows_a_shaken_head_and_not_a_blink():
@@ -124,7 +95,6 @@ def test_crop_shows_the_same_part_of_a_moving_face():
     picture = scene()
     crops = []
     for shift, transform in zip(shifts, transforms, strict=True):
-        move = np.array([[1, 0, shift], [0, 1, 0]], float)
-        frame = cv2.warpAffine(picture, move, (400, 300), borderMode=cv2.BORDER_REPLICATE)
+        frame = shift_scene(picture, shift)
         crops.append(crop.warp_crop(frame, transform, 64)[8:-8, 8:-8].astype(float))
     assert np.abs(np.stack(crops) - np.median(crops, 0)).mean() < 2.0  # levels of 255
