@@ -172,9 +172,14 @@ def test_a_rater_at_work(made, browser, server, tmp_path, where):
     part = answers.read_answers([download(rater, tmp_path / "downloads", "save")], key)
     assert [vote.replays for vote in part] == [2, 0] and part[0].seconds > 3
 
-    # A closed tab goes on where it was.
+    # A closed tab goes on where it was. Browsers write what a page stores a moment later.
     browser.get("about:blank")
-    browser.get(url)
+
+    def is_restored():
+        browser.get(url)
+        return rater.script("return state !== null")
+
+    rater.until(is_restored)
     assert rater.script("return state.order") == first
     assert rater.find("count").text == "Pair 3 of 6"
     while not rater.find("end").is_displayed():
