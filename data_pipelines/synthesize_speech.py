@@ -5,20 +5,35 @@
 Every clip has its own face, its own randomly drawn voice and its own sentences. Compared with
 `synthesize`, it skips painting, rendering and face detection, which are nearly all of the work.
 
+Lips come from rules. The sound may come from espeak-ng, whose voices are artificial, from Kokoro,
+whose voices are natural, and from recordings of real people:
+
+    ... --voices=espeak,kokoro --kokoro_model=kokoro-v1.0.onnx --kokoro_voices=voices-v1.0.bin
+    ... --voices= --recordings=TABLE.tsv [--alignments=PHONES.ctm]
+
+The voices of a list take turns. TABLE has the columns path, speaker and text, and optionally
+language and alignment: a TextGrid, CTM or JSON lines file with the times of the phones. English
+recordings without one are aligned here. All recordings are used, whatever --clips says, except
+those whose alignment is uncertain, which are counted.
+
 SPEECH then holds shards like those of `data_pipelines.prepare`, all in the training split. Their
 landmarks are the avatars' own, where `prepare` stores the measurements of FaceMesh. Only the stage
 `landmark` can use them. Train on prepared videos afterwards, so that the network learns how
 FaceMesh sees a mouth.
 
-A run that was stopped continues with the same command. SPEECH/.cache may be deleted afterwards.
-Needs espeak-ng and numba: `pip install "talkjax[speech]"`.
+A run that was stopped continues with the same command. SPEECH/.cache may be deleted afterwards; it
+keeps what Kokoro said and the alignments, so that a later version can make the shards anew without
+them. Needs espeak-ng and numba: `pip install "talkjax[speech]"`; Kokoro and alignment need
+`pip install "talkjax[voices]"`.
 """
 
 import functools
+import hashlib
 import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -29,59 +44,101 @@ from talkjax.data import records
 from talkjax.errors import UserError
 
 from .packing import pack
-from .preparation import make_packing
+from .preparation import list_counts, make_packing
 from .synthesize import check_installed
 from .workers import JobError, cores, run_jobs
 
-VERSION = 1  # Raise it whenever the same plan gives other landmarks or sounds.
+VERSION = 2  # Raise it whenever the same plan gives other landmarks or sounds.
+VOICES = ("espeak", "kokoro")
 _SECONDS_PER_CLIP = 300.0  # Time limit of a clip.
 _CLIPS_PER_JOB = 20
+_LONGEST_TEXT = 250  # Characters; Kokoro takes 510 symbols.
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the sound comes from.
+
+    Attributes:
+      voices: Items of `VOICES`, which take turns; may be empty if there are recordings.
+      kokoro_model: Kokoro's ONNX model, needed for its voices.
+      kokoro_voices: Kokoro's voices.
+      texts: Text file with one English sentence a line, or None.
+      recordings: Table of recordings, or None.
+      alignments: Phone times of the recordings, or None.
+    """
+
+    voices: tuple[str, ...] = ("espeak",)
+    kokoro_model: str | None = None
+    kokoro_voices: str | None = None
+    texts: str | None = None
+    recordings: str | None = None
+    alignments: str | None = None
 
 
 def synthesize_speech(
-    out: str | os.PathLike, clips: int, seed: int, seconds: float, workers: int
+    out: str | os.PathLike,
+    clips: int,
+    seed: int,
+    seconds: float,
+    workers: int,
+    sources: Sources | None = None,
 ) -> dict[str, Any]:
     """Makes the clips that do not exist yet and packs all of them into shards.
 
     Args:
       out: Folder of the shards.
-      clips: Number of clips.
+      clips: Number of clips of synthesizers.
       seed: Seed of all clips.
       seconds: Approximate duration of a clip in seconds.
       workers: Number of processes, on which the shards do not depend.
+      sources: Where the sound comes from; None is espeak-ng.
 
     Returns:
-      {"clips", "seconds", "made", "elapsed_seconds"}: the number of clips and their duration, the
-      number of new clips and the time taken.
+      {"clips", "seconds", "made", "elapsed_seconds", "dropped"}: the number of clips and their
+      duration, the number of new clips and the time taken, and the numbers of recordings that were
+      left out, by reason.
 
     Raises:
-      UserError: A package is missing, or `out` cannot be written or was made with other settings.
+      UserError: A package or a file is missing, `out` cannot be written or was made with other
+        settings, or no recording can be used.
     """
     check_installed()
-    from .synthetic.plan import CorpusSettings, plan_speech
+    from .synthetic.plan import CorpusSettings
+    from .synthetic.speech.speaking import KokoroFiles
 
+    sources = sources or Sources()
     started, out = time.monotonic(), pathlib.Path(out)
     cache, settings = out / ".cache", CorpusSettings(seconds=seconds)
-    wanted = {"format": "talkjax-speech", "version": VERSION, "seed": seed, "seconds": seconds}
+    made, spoken = cache / f"clips_{VERSION}", cache / "kokoro"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _claim_folder(out, wanted)
-        plans = plan_speech(clips, seed, settings)
-        todo = [p for p in plans if not (cache / f"{p.clip_id}.npz").is_file()]
+        _check_sources(sources)
+        for folder in (made, spoken):
+            folder.mkdir(parents=True, exist_ok=True)
+        _claim_folder(out, _describe(seed, seconds, sources))
+        plans, dropped = _plan(sources, clips, seed, settings, cache, workers)
+        kokoro = None
+        if "kokoro" in sources.voices:
+            kokoro = KokoroFiles(sources.kokoro_model, sources.kokoro_voices, spoken)
+        todo = [p for p in plans if not (made / f"{p.clip_id}.npz").is_file()]
         jobs = [todo[i : i + _CLIPS_PER_JOB] for i in range(0, len(todo), _CLIPS_PER_JOB)]
-        make_work = functools.partial(_make_work, cache, settings)
+        make_work = functools.partial(_make_work, made, settings, kokoro)
         limit = _SECONDS_PER_CLIP * _CLIPS_PER_JOB
-        with tqdm(total=clips, initial=clips - len(todo), desc="speaking", unit="clip") as bar:
+        with tqdm(
+            total=len(plans), initial=len(plans) - len(todo), desc="speaking", unit="clip"
+        ) as bar:
             for job, result in run_jobs(jobs, make_work, workers, limit):
                 if isinstance(result, JobError):
                     first, last = job[0].clip_id, job[-1].clip_id
                     raise UserError(
                         f"clips {first} to {last} failed: {result} (finished clips are kept)"
                     )
+                if isinstance(result, str):
+                    raise UserError(f"{result} (finished clips are kept)")
                 bar.update(len(job))
-        outcomes = [_describe_clip(cache, p.clip_id) for p in plans]
+        outcomes = [_describe_clip(made, p.clip_id) for p in plans]
         splits = {o["source"]: "train" for o in outcomes}
-        pack(out, make_packing(outcomes, splits, cache, crop_size=0))
+        pack(out, make_packing(outcomes, splits, made, crop_size=0))
     except UserError:
         raise
     except OSError as error:
@@ -91,11 +148,101 @@ def synthesize_speech(
         ) from error
     ticks = sum(o["parts"][0]["ticks"] for o in outcomes)
     return {
-        "clips": clips,
+        "clips": len(plans),
         "seconds": ticks / TICKS_PER_SECOND,
         "made": len(todo),
         "elapsed_seconds": round(time.monotonic() - started, 1),
+        "dropped": dropped,
     }
+
+
+def _check_sources(sources: Sources) -> None:
+    for name in sources.voices:
+        if name not in VOICES:
+            raise UserError(f"there are no voices {name!r}; choose of {', '.join(VOICES)}")
+    if not sources.voices and not sources.recordings:
+        raise UserError(
+            f"there is nobody to speak; give voices ({', '.join(VOICES)}) or recordings"
+        )
+    if "kokoro" in sources.voices and not (sources.kokoro_model and sources.kokoro_voices):
+        raise UserError(
+            "Kokoro's voices need its files kokoro-v1.0.onnx and voices-v1.0.bin; name them with "
+            "--kokoro_model and --kokoro_voices"
+        )
+    if sources.alignments and not sources.recordings:
+        raise UserError("alignments are those of recordings; name their table with --recordings")
+
+
+def _plan(sources: Sources, clips: int, seed: int, settings, cache: pathlib.Path, workers: int):
+    """Returns the plans of all clips, and the numbers of recordings left out by reason."""
+    from .recorded_speech import find_excerpts
+    from .synthetic import plan
+    from .synthetic.speech import kokoro
+    from .synthetic.speech.voices import sample_random_voice
+
+    names = list(kokoro.load_voices(sources.kokoro_voices)) if "kokoro" in sources.voices else []
+
+    def sample(rng, number):
+        if sources.voices[number % len(sources.voices)] == "kokoro":
+            return kokoro.sample_voice(rng, names)
+        return sample_random_voice(rng)
+
+    plans, dropped = [], {}
+    if sources.voices:
+        plans = plan.plan_speech(clips, seed, settings, sample, _read_texts(sources.texts))
+    if sources.recordings:
+        found = find_excerpts(
+            sources.recordings,
+            sources.alignments,
+            cache / "alignments.jsonl",
+            settings.seconds,
+            workers,
+        )
+        plans += plan.plan_recordings(found.excerpts, found.texts, seed)
+        dropped = found.dropped
+    return plans, dropped
+
+
+def _read_texts(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as text in UTF-8 ({files.one_line(error)})"
+        ) from None
+    texts = [line.strip() for line in lines if any(c.isalpha() for c in line)]
+    if not texts:
+        raise UserError(
+            f"{path} holds no sentence of at most {_LONGEST_TEXT} characters; give one a line"
+        )
+    # espeak-ng spells out words in capitals.
+    return [text.capitalize() if text.isupper() else text for text in texts]
+
+
+def _describe(seed: int, seconds: float, sources: Sources) -> dict[str, Any]:
+    """Describes what the clips depend on, besides their number and the version."""
+    read = (sources.texts, sources.recordings, sources.alignments)
+    names = ("kokoro_model", "kokoro_voices")
+    return {
+        "format": "talkjax-speech",
+        "seed": seed,
+        "seconds": seconds,
+        "voices": list(sources.voices),
+        "files": [None if path is None else _digest(path) for path in read],
+        # These are large.
+        "kokoro": [path and os.path.getsize(path) for path in (getattr(sources, n) for n in names)]
+        if "kokoro" in sources.voices
+        else None,
+    }
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def _claim_folder(out: pathlib.Path, wanted: dict[str, Any]) -> None:
@@ -104,7 +251,7 @@ def _claim_folder(out: pathlib.Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         files.write_json(path, wanted)
     elif files.read_json_object(path, remedy) != wanted:
-        raise UserError(f"{out} holds speech of another seed or duration; {remedy}")
+        raise UserError(f"{out} holds speech of another seed, duration or source; {remedy}")
 
 
 def _describe_clip(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
@@ -116,23 +263,33 @@ def _describe_clip(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
     }
 
 
-def _make_work(cache: pathlib.Path, settings) -> Callable[[list], list[str]]:
+def _make_work(cache: pathlib.Path, settings, kokoro) -> Callable[[list], list[str] | str]:
     """Initializes a worker process and returns its function."""
-    return functools.partial(_make_clips, cache, settings)
+    from .synthetic.speech.speaking import make_speak
+
+    return functools.partial(_make_clips, cache, settings, make_speak(kokoro))
 
 
-def _make_clips(cache: pathlib.Path, settings, plans: Sequence) -> list[str]:
-    for p in plans:
-        records.save_npz(cache / f"{p.clip_id}.npz", make_speech_record(p, settings))
+def _make_clips(cache: pathlib.Path, settings, speak, plans: Sequence) -> list[str] | str:
+    """Returns the clips' names, or the message of a `UserError`."""
+    try:
+        for p in plans:
+            record = make_speech_record(p, settings, speak)
+            records.save_npz(cache / f"{p.clip_id}.npz", record)
+    except files.WriteError:
+        raise
+    except UserError as error:
+        return str(error)
     return [p.clip_id for p in plans]
 
 
-def make_speech_record(plan, settings) -> records.ClipRecord:
+def make_speech_record(plan, settings, speak=None) -> records.ClipRecord:
     """Makes the record of one clip.
 
     Args:
       plan: A `plan.ClipPlan`.
       settings: A `plan.CorpusSettings`.
+      speak: A `speaking.Speak`; None is espeak-ng's.
 
     Returns:
       A record like those of `extract.extract_video`, with empty images.
@@ -145,8 +302,9 @@ def make_speech_record(plan, settings) -> records.ClipRecord:
 
     from . import extract
     from .synthetic import clip
+    from .synthetic.speech import speaking
 
-    performance = clip.make_performance(plan, settings)
+    performance = clip.make_performance(plan, settings, speak or speaking.make_speak())
     points = clip.compute_landmarks(plan, settings, performance)
     times = np.arange(len(points)) / settings.fps
     wave = soxr.resample(performance.samples, performance.rate, SAMPLE_RATE)
@@ -189,6 +347,26 @@ def make_parser() -> commands.Parser:
         help="approximate duration of a clip, which ends with a sentence (default: %(default)g)",
     )
     add(
+        "--voices",
+        metavar="KINDS",
+        type=commands.comma_separated,
+        default=["espeak"],
+        help=f"voices that take turns, separated by commas: {', '.join(VOICES)} (default: espeak)",
+    )
+    add("--kokoro_model", metavar="ONNX", help="Kokoro's model, kokoro-v1.0.onnx")
+    add("--kokoro_voices", metavar="BIN", help="Kokoro's voices, voices-v1.0.bin")
+    add(
+        "--texts",
+        metavar="TXT",
+        help="English sentences for half of the English clips, a line each",
+    )
+    add("--recordings", metavar="TSV", help="recordings with the columns path, speaker and text")
+    add(
+        "--alignments",
+        metavar="FILE",
+        help="phone times of all recordings (.ctm, .jsonl); without it, they are aligned here",
+    )
+    add(
         "--workers",
         metavar="N",
         type=commands.bounded(int, 0),
@@ -201,12 +379,22 @@ def make_parser() -> commands.Parser:
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     flags = make_parser().parse_args(argv)
+    sources = Sources(
+        tuple(flags.voices),
+        flags.kokoro_model,
+        flags.kokoro_voices,
+        flags.texts,
+        flags.recordings,
+        flags.alignments,
+    )
     report = synthesize_speech(
-        flags.out, flags.clips, flags.seed, flags.seconds, flags.workers or cores()
+        flags.out, flags.clips, flags.seed, flags.seconds, flags.workers or cores(), sources
     )
     print(f"{report['clips']} clips, {report['seconds']:.0f} s of speech")
     if report["made"]:
         print(f"{report['made']} new clips in {report['elapsed_seconds']:.0f} s")
+    if report["dropped"]:
+        print(f"recordings left out: {list_counts(report['dropped'])}")
 
 
 def run() -> NoReturn:

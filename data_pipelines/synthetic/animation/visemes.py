@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..speech.espeak import STRESS, Phoneme
+from ..speech.phonemes import STRESS, Phoneme
 
 CHANNELS = ("jaw", "part", "press", "round", "spread", "tuck", "tongue")
 JAW, PART, PRESS, ROUND, SPREAD, TUCK, TONGUE = range(len(CHANNELS))

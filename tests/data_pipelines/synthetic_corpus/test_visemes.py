@@ -4,7 +4,7 @@ import pytest
 from data_pipelines.synthetic.animation import visemes
 from data_pipelines.synthetic.animation.visemes import CHANNELS, ArticulationStyle
 from data_pipelines.synthetic.speech import espeak
-from data_pipelines.synthetic.speech.espeak import Phoneme
+from data_pipelines.synthetic.speech.phonemes import Phoneme, is_plosive
 from data_pipelines.synthetic.speech.sentences import sample_sentence
 from data_pipelines.synthetic.speech.voices import Voice
 
@@ -16,7 +16,7 @@ def say(*symbols, length=0.1, lead=0.3):
     out = []
     for i, symbol in enumerate(symbols):
         start = lead + i * length
-        hold = 0.6 * length if espeak.is_plosive(symbol) else 0.0
+        hold = 0.6 * length if is_plosive(symbol) else 0.0
         out.append(Phoneme(symbol, start, start + length, hold))
     return tuple(out), lead + len(symbols) * length + 0.5
 
