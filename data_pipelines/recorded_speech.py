@@ -67,7 +67,7 @@ def find_excerpts(
     named = sorted({r.alignment for r in rows if r.alignment})
     sources = {name: alignments.read_alignments(name) for name in named}
     common = alignments.read_alignments(given) if given else None
-    made = alignments.read_alignments(cache) if pathlib.Path(cache).is_file() else {}
+    made = _read_made(pathlib.Path(cache))
     todo = [r for r in rows if not r.alignment and common is None and r.name not in made]
     for r in todo:
         if r.language.split("-")[0] != "en":
@@ -98,6 +98,16 @@ def find_excerpts(
     return Found(excerpts, [r.text for r in rows], len(rows), counts, lost)
 
 
+def _read_made(cache: pathlib.Path) -> dict[str, Alignment]:
+    """Reads earlier alignments. A process that was killed may have left half of a line."""
+    made: dict[str, Alignment] = {}
+    if cache.is_file():
+        for line in cache.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+                made |= alignments.parse_json_lines(line)
+    return made
+
+
 def _only(found: dict[str, Alignment], recording: Recording) -> Alignment | None:
     """A file with one alignment is that of the row that names it, whatever its name."""
     if len(found) == 1:
@@ -121,7 +131,7 @@ def _align(todo: Sequence[Recording], cache: pathlib.Path, workers: int) -> dict
             for line in result:
                 if isinstance(line, dict):
                     raise UserError(line["error"])
-                file.write(line + "\n")
+                file.write(f"\n{line}\n")
             file.flush()
             bar.update(len(job))
             made |= alignments.parse_json_lines("\n".join(result))

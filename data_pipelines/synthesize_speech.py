@@ -28,12 +28,10 @@ them. Needs espeak-ng and numba: `pip install "talkjax[speech]"`; Kokoro and ali
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -45,35 +43,13 @@ from talkjax.errors import UserError
 
 from .packing import pack
 from .preparation import list_counts, make_packing
+from .speech_sources import VOICES, Sources, plan_sources
 from .synthesize import check_installed
 from .workers import JobError, cores, run_jobs
 
 VERSION = 2  # Raise it whenever the same plan gives other landmarks or sounds.
-VOICES = ("espeak", "kokoro")
 _SECONDS_PER_CLIP = 300.0  # Time limit of a clip.
 _CLIPS_PER_JOB = 20
-_LONGEST_TEXT = 250  # Characters; Kokoro takes 510 symbols.
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the sound comes from.
-
-    Attributes:
-      voices: Items of `VOICES`, which take turns; may be empty if there are recordings.
-      kokoro_model: Kokoro's ONNX model, needed for its voices.
-      kokoro_voices: Kokoro's voices.
-      texts: Text file with one English sentence a line, or None.
-      recordings: Table of recordings, or None.
-      alignments: Phone times of the recordings, or None.
-    """
-
-    voices: tuple[str, ...] = ("espeak",)
-    kokoro_model: str | None = None
-    kokoro_voices: str | None = None
-    texts: str | None = None
-    recordings: str | None = None
-    alignments: str | None = None
 
 
 def synthesize_speech(
@@ -112,11 +88,15 @@ def synthesize_speech(
     cache, settings = out / ".cache", CorpusSettings(seconds=seconds)
     made, spoken = cache / f"clips_{VERSION}", cache / "kokoro"
     try:
-        _check_sources(sources)
+        sources.check()
+        wanted = {"format": "talkjax-speech", "seed": seed, "seconds": seconds}
+        wanted |= sources.describe()
+        claimed = _check_folder(out, wanted)
         for folder in (made, spoken):
             folder.mkdir(parents=True, exist_ok=True)
-        _claim_folder(out, _describe(seed, seconds, sources))
-        plans, dropped = _plan(sources, clips, seed, settings, cache, workers)
+        plans, dropped = plan_sources(sources, clips, seed, settings, cache, workers)
+        if not claimed:
+            files.write_json(out / "speech.json", wanted)
         kokoro = None
         if "kokoro" in sources.voices:
             kokoro = KokoroFiles(sources.kokoro_model, sources.kokoro_voices, spoken)
@@ -156,102 +136,14 @@ def synthesize_speech(
     }
 
 
-def _check_sources(sources: Sources) -> None:
-    for name in sources.voices:
-        if name not in VOICES:
-            raise UserError(f"there are no voices {name!r}; choose of {', '.join(VOICES)}")
-    if not sources.voices and not sources.recordings:
-        raise UserError(
-            f"there is nobody to speak; give voices ({', '.join(VOICES)}) or recordings"
-        )
-    if "kokoro" in sources.voices and not (sources.kokoro_model and sources.kokoro_voices):
-        raise UserError(
-            "Kokoro's voices need its files kokoro-v1.0.onnx and voices-v1.0.bin; name them with "
-            "--kokoro_model and --kokoro_voices"
-        )
-    if sources.alignments and not sources.recordings:
-        raise UserError("alignments are those of recordings; name their table with --recordings")
-
-
-def _plan(sources: Sources, clips: int, seed: int, settings, cache: pathlib.Path, workers: int):
-    """Returns the plans of all clips, and the numbers of recordings left out by reason."""
-    from .recorded_speech import find_excerpts
-    from .synthetic import plan
-    from .synthetic.speech import kokoro
-    from .synthetic.speech.voices import sample_random_voice
-
-    names = list(kokoro.load_voices(sources.kokoro_voices)) if "kokoro" in sources.voices else []
-
-    def sample(rng, number):
-        if sources.voices[number % len(sources.voices)] == "kokoro":
-            return kokoro.sample_voice(rng, names)
-        return sample_random_voice(rng)
-
-    plans, dropped = [], {}
-    if sources.voices:
-        plans = plan.plan_speech(clips, seed, settings, sample, _read_texts(sources.texts))
-    if sources.recordings:
-        found = find_excerpts(
-            sources.recordings,
-            sources.alignments,
-            cache / "alignments.jsonl",
-            settings.seconds,
-            workers,
-        )
-        plans += plan.plan_recordings(found.excerpts, found.texts, seed)
-        dropped = found.dropped
-    return plans, dropped
-
-
-def _read_texts(path: str | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read as text in UTF-8 ({files.one_line(error)})"
-        ) from None
-    texts = [line.strip() for line in lines if any(c.isalpha() for c in line)]
-    if not texts:
-        raise UserError(
-            f"{path} holds no sentence of at most {_LONGEST_TEXT} characters; give one a line"
-        )
-    # espeak-ng spells out words in capitals.
-    return [text.capitalize() if text.isupper() else text for text in texts]
-
-
-def _describe(seed: int, seconds: float, sources: Sources) -> dict[str, Any]:
-    """Describes what the clips depend on, besides their number and the version."""
-    read = (sources.texts, sources.recordings, sources.alignments)
-    names = ("kokoro_model", "kokoro_voices")
-    return {
-        "format": "talkjax-speech",
-        "seed": seed,
-        "seconds": seconds,
-        "voices": list(sources.voices),
-        "files": [None if path is None else _digest(path) for path in read],
-        # These are large.
-        "kokoro": [path and os.path.getsize(path) for path in (getattr(sources, n) for n in names)]
-        if "kokoro" in sources.voices
-        else None,
-    }
-
-
-def _digest(path: str) -> str:
-    try:
-        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-
-
-def _claim_folder(out: pathlib.Path, wanted: dict[str, Any]) -> None:
-    """Marks a folder with its settings, or checks that they are these."""
+def _check_folder(out: pathlib.Path, wanted: dict[str, Any]) -> bool:
+    """Returns whether a folder was made with these settings; False if it is new."""
     path, remedy = out / "speech.json", "choose another folder or remove it"
     if not path.exists():
-        files.write_json(path, wanted)
-    elif files.read_json_object(path, remedy) != wanted:
+        return False
+    if files.read_json_object(path, remedy) != wanted:
         raise UserError(f"{out} holds speech of another seed, duration or source; {remedy}")
+    return True
 
 
 def _describe_clip(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
