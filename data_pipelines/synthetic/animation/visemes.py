@@ -47,7 +47,7 @@ _LEADS = {"bilabial": 0.03, "labiodental": 0.0, "rounded": -0.02, "open": -0.02,
 
 # Vowels: targets of jaw, round and spread.
 # fmt: off
-_VOWELS = {
+VOWELS = {
     "a": (0.9, 0, 0.1), "ɑ": (1.0, 0.05, 0), "æ": (0.78, 0, 0.3), "ɐ": (0.7, 0, 0.05),
     "ʌ": (0.68, 0, 0.05), "ɒ": (0.82, 0.4, 0), "ɔ": (0.52, 0.6, 0), "o": (0.45, 0.85, 0),
     "ɛ": (0.6, 0, 0.4), "e": (0.45, 0, 0.6), "ə": (0.38, 0.03, 0.1), "ɚ": (0.36, 0.3, 0),
@@ -130,7 +130,7 @@ def first_sound(symbol: str) -> str:
 def _known_sounds(symbol: str) -> list[str]:
     """Splits an IPA symbol into the sounds that have a viseme; stress marks are dropped."""
     plain = [_ALIASES.get(c, c) for c in symbol if c not in STRESS]
-    return [c for c in plain if c in _VOWELS or c in _CONSONANTS]
+    return [c for c in plain if c in VOWELS or c in _CONSONANTS]
 
 
 def find_closures(phonemes: Sequence[Phoneme]) -> np.ndarray:
@@ -151,8 +151,8 @@ def classify(symbol: str) -> str:
         return "bilabial"
     if sound in LABIODENTAL:
         return "labiodental"
-    if sound in _VOWELS:
-        jaw, rounding, _ = _VOWELS[sound]
+    if sound in VOWELS:
+        jaw, rounding, _ = VOWELS[sound]
         return "rounded" if rounding >= 0.6 else "open" if jaw >= 0.6 else "close"
     rounding = _CONSONANTS[sound][2] if sound else 0.0
     if rounding >= 0.6 or "ʃ" in symbol or "ʒ" in symbol:
@@ -238,7 +238,7 @@ def _phoneme_segments(phoneme: Phoneme):
     if not known:
         return [(start, end, *_NEUTRAL)]
     loud = 1.08 if STRESS[0] in symbol else 1.0 if STRESS[1] in symbol else 0.9
-    middle = start + (0.5 if known[0] in _VOWELS else 0.4) * (end - start)
+    middle = start + (0.5 if known[0] in VOWELS else 0.4) * (end - start)
     times = [(start, end)] if len(known) == 1 else [(start, middle), (middle, end)]
     return [
         (*_core(span, sound), *_target(sound, loud))
@@ -249,14 +249,14 @@ def _phoneme_segments(phoneme: Phoneme):
 def _core(span, sound):
     """Returns the central part of a phoneme, without its transitions."""
     start, end = span
-    margin = 0.22 * (end - start) if sound in _VOWELS else 0.12 * (end - start)
+    margin = 0.22 * (end - start) if sound in VOWELS else 0.12 * (end - start)
     return start + margin, end - margin
 
 
 def _target(sound: str, loud: float):
     """Returns the (7,) target and (7,) strength of a sound; `loud` scales the jaw of vowels."""
-    if sound in _VOWELS:
-        jaw, rounding, spread = _VOWELS[sound]
+    if sound in VOWELS:
+        jaw, rounding, spread = VOWELS[sound]
         part = 0.75 if rounding > 0.7 else 1.0
         # Open vowels are strongest, since a jaw that has far to go starts early.
         strength = (0.8 + 1.4 * jaw, 1.0, 1.0, 1.0 + rounding, 1.1, 1.0, 0.7)

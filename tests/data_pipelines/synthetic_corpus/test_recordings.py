@@ -138,5 +138,7 @@ def test_forced_alignment_finds_the_times_of_synthetic_speech():
         exact = [p.start for p in speech.phonemes if p.symbol == symbol]
         assert np.median(np.abs(np.subtract(starts, exact))) < 0.03
     assert aligner.align(samples, "...") is None
-    wrong = aligner.align(samples, "Nobody has seen the seven thousand stars of heaven this winter.")
+    wrong = aligner.align(
+        samples, "Nobody has seen the seven thousand stars of heaven this winter."
+    )
     assert wrong is None or wrong.score < found.score - 5
