@@ -32,6 +32,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -59,6 +60,7 @@ def synthesize_speech(
     seconds: float,
     workers: int,
     sources: Sources | None = None,
+    drawn: int = 0,
 ) -> dict[str, Any]:
     """Makes the clips that do not exist yet and packs all of them into shards.
 
@@ -69,6 +71,7 @@ def synthesize_speech(
       seconds: Approximate duration of a clip in seconds.
       workers: Number of processes, on which the shards do not depend.
       sources: Where the sound comes from; None is espeak-ng.
+      drawn: Number of clips, spread over all of them, that are drawn as videos as well.
 
     Returns:
       {"clips", "seconds", "made", "elapsed_seconds", "dropped"}: the number of clips and their
@@ -101,21 +104,12 @@ def synthesize_speech(
         if "kokoro" in sources.voices:
             kokoro = KokoroFiles(sources.kokoro_model, sources.kokoro_voices, spoken)
         todo = [p for p in plans if not (made / f"{p.clip_id}.npz").is_file()]
-        jobs = [todo[i : i + _CLIPS_PER_JOB] for i in range(0, len(todo), _CLIPS_PER_JOB)]
-        make_work = functools.partial(_make_work, made, settings, kokoro)
-        limit = _SECONDS_PER_CLIP * _CLIPS_PER_JOB
-        with tqdm(
-            total=len(plans), initial=len(plans) - len(todo), desc="speaking", unit="clip"
-        ) as bar:
-            for job, result in run_jobs(jobs, make_work, workers, limit):
-                if isinstance(result, JobError):
-                    first, last = job[0].clip_id, job[-1].clip_id
-                    raise UserError(
-                        f"clips {first} to {last} failed: {result} (finished clips are kept)"
-                    )
-                if isinstance(result, str):
-                    raise UserError(f"{result} (finished clips are kept)")
-                bar.update(len(job))
+        _run(_make_clips, made, todo, len(plans), settings, kokoro, workers)
+        if drawn:
+            chosen = [plans[i * len(plans) // drawn] for i in range(min(drawn, len(plans)))]
+            videos = out / "videos"
+            (videos / "train").mkdir(parents=True, exist_ok=True)
+            _run(_draw_clips, videos, chosen, drawn, settings, kokoro, workers)
         outcomes = [_describe_clip(made, p.clip_id) for p in plans]
         splits = {o["source"]: "train" for o in outcomes}
         pack(out, make_packing(outcomes, splits, made, crop_size=0))
@@ -134,6 +128,25 @@ def synthesize_speech(
         "elapsed_seconds": round(time.monotonic() - started, 1),
         "dropped": dropped,
     }
+
+
+def _run(work: Callable, folder: pathlib.Path, todo: Sequence, total: int, *how) -> None:
+    """Does `work(folder, settings, speak, plans)` for some clips at a time."""
+    settings, kokoro, workers = how
+    jobs = [todo[i : i + _CLIPS_PER_JOB] for i in range(0, len(todo), _CLIPS_PER_JOB)]
+    make_work = functools.partial(_make_work, work, folder, settings, kokoro)
+    limit = _SECONDS_PER_CLIP * _CLIPS_PER_JOB
+    desc = "speaking" if work is _make_clips else "drawing"
+    with tqdm(total=total, initial=max(total - len(todo), 0), desc=desc, unit="clip") as bar:
+        for job, result in run_jobs(jobs, make_work, workers, limit):
+            if isinstance(result, JobError):
+                first, last = job[0].clip_id, job[-1].clip_id
+                raise UserError(
+                    f"clips {first} to {last} failed: {result} (finished clips are kept)"
+                )
+            if result is not None:
+                raise UserError(f"{result} (finished clips are kept)")
+            bar.update(len(job))
 
 
 def _check_folder(out: pathlib.Path, wanted: dict[str, Any]) -> bool:
@@ -155,24 +168,36 @@ def _describe_clip(cache: pathlib.Path, clip_id: str) -> dict[str, Any]:
     }
 
 
-def _make_work(cache: pathlib.Path, settings, kokoro) -> Callable[[list], list[str] | str]:
+def _make_work(work: Callable, folder: pathlib.Path, settings, kokoro) -> Callable:
     """Initializes a worker process and returns its function."""
     from .synthetic.speech.speaking import make_speak
 
-    return functools.partial(_make_clips, cache, settings, make_speak(kokoro))
+    return functools.partial(_do, work, folder, settings, make_speak(kokoro))
 
 
-def _make_clips(cache: pathlib.Path, settings, speak, plans: Sequence) -> list[str] | str:
-    """Returns the clips' names, or the message of a `UserError`."""
+def _do(work: Callable, folder: pathlib.Path, settings, speak, plans: Sequence) -> str | None:
+    """Works on a job; returns the message of a `UserError`."""
     try:
-        for p in plans:
-            record = make_speech_record(p, settings, speak)
-            records.save_npz(cache / f"{p.clip_id}.npz", record)
+        work(folder, settings, speak, plans)
     except files.WriteError:
         raise
     except UserError as error:
         return str(error)
-    return [p.clip_id for p in plans]
+    return None
+
+
+def _make_clips(cache: pathlib.Path, settings, speak, plans: Sequence) -> None:
+    for p in plans:
+        records.save_npz(cache / f"{p.clip_id}.npz", make_speech_record(p, settings, speak))
+
+
+def _draw_clips(out: pathlib.Path, settings, speak, plans: Sequence) -> None:
+    from .synthetic import clip, sidecar
+
+    for p in plans:
+        video = out / p.split / f"{p.clip_id}.mp4"
+        if not sidecar.is_finished(video, p.to_json(), asdict(settings)):
+            clip.make_clip(p, settings, out, speak=speak)
 
 
 def make_speech_record(plan, settings, speak=None) -> records.ClipRecord:
@@ -259,6 +284,13 @@ def make_parser() -> commands.Parser:
         help="phone times of all recordings (.ctm, .jsonl); without it, they are aligned here",
     )
     add(
+        "--draw",
+        metavar="N",
+        type=commands.bounded(int, 0),
+        default=0,
+        help="also draw N of the clips as videos with ground truth, into SPEECH/videos",
+    )
+    add(
         "--workers",
         metavar="N",
         type=commands.bounded(int, 0),
@@ -280,7 +312,13 @@ def main(argv: Sequence[str]) -> None:
         flags.alignments,
     )
     report = synthesize_speech(
-        flags.out, flags.clips, flags.seed, flags.seconds, flags.workers or cores(), sources
+        flags.out,
+        flags.clips,
+        flags.seed,
+        flags.seconds,
+        flags.workers or cores(),
+        sources,
+        flags.draw,
     )
     print(f"{report['clips']} clips, {report['seconds']:.0f} s of speech")
     if report["made"]:

@@ -212,6 +212,7 @@ def make_clip(
     out: str | os.PathLike,
     person: Person | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
+    speak: Speak = espeak.speak,
 ) -> dict[str, Any]:
     """Makes a clip and its ground truth.
 
@@ -222,6 +223,7 @@ def make_clip(
       person: The identity if it was made before.
       on_stage: Called with the name of each stage when it ends: "paint", "speech", and then
         "render" and "encode" for every frame.
+      speak: Speaks with the plan's voice.
 
     Returns:
       {"clip_id", "split", "frames", "seconds"}.
@@ -232,7 +234,7 @@ def make_clip(
     if person is None or person.key != plan.identity_key:
         person = make_person(plan.identity_key)
     on_stage("paint")
-    performance = make_performance(plan, settings)
+    performance = make_performance(plan, settings, speak)
     on_stage("speech")
     light = scene.sample_light(random_stream(plan.clip_key, _LIGHT))
     camera = scene.sample_camera(random_stream(plan.clip_key, _CAMERA))

@@ -86,7 +86,8 @@ def test_recordings_get_faces_that_say_them(tmp_path, monkeypatch):
         recordings=str(tmp_path / "table.tsv"),
         alignments=str(tmp_path / "phones.ctm"),
     )
-    report = synthesize_speech.synthesize_speech(tmp_path / "out", 1, 5, 1.5, 1, sources)
+    report = synthesize_speech.synthesize_speech(tmp_path / "out", 1, 5, 1.5, 1, sources, drawn=1)
+    assert (tmp_path / "out/videos/train/speech_00000_000.mp4").is_file()
     assert report["clips"] == 3 and not report["dropped"]
     reader = records.ShardReader(tmp_path / "out", "train")
     clips = {r.clip_id: r for r in (reader.read(i) for i in range(3))}
