@@ -3,7 +3,8 @@
 The modules in the order of the work:
 
     plan           who says what in which clip, drawn from a seed
-    speech/        sentences, voices, synthesis with phoneme times (espeak-ng), room acoustics
+    speech/        sentences; voices of espeak-ng, of Kokoro and of people in recordings, each with
+                   phoneme times; room acoustics
     animation/     viseme curves with co-articulation; motion of head, eyes and brows
     geometry/      mean face, identities, expressions; meshes of head, mouth, hair and glasses
     painting/      appearances and their textures, and backgrounds

@@ -25,7 +25,9 @@ from .painting import appearance, backgrounds
 from .painting.portrait import Textures, paint_portrait
 from .plan import ClipPlan, CorpusSettings, random_stream
 from .rendering.avatar import Avatar
-from .speech import acoustics, espeak
+from .speech import acoustics, espeak, recordings
+from .speech.phonemes import Phoneme
+from .speech.speaking import Speak
 
 _CRF = 12  # Coding errors of about one grey level, since the ground truth should be clean.
 _PRESET = "veryfast"
@@ -72,7 +74,7 @@ class Performance:
 
     samples: np.ndarray
     rate: int
-    phonemes: tuple[espeak.Phoneme, ...]
+    phonemes: tuple[Phoneme, ...]
     spoken: tuple[str, ...]
     curves: np.ndarray
     poses: tuple[scene.Pose, ...]
@@ -92,14 +94,19 @@ def make_person(key: tuple[int, ...]) -> Person:
 
 
 def speak_sentences(
-    plan: ClipPlan, settings: CorpusSettings
+    plan: ClipPlan, settings: CorpusSettings, speak: Speak = espeak.speak
 ) -> tuple[np.ndarray, int, tuple, tuple]:
-    """Synthesizes sentences until the clip is long enough.
+    """Speaks sentences until the clip is long enough; an excerpt of a recording is the clip.
 
     Returns:
       (S,) float32 dry sound that fills whole frames, its sample rate, the phonemes, and the
       sentences that were used.
     """
+    if isinstance(plan.voice, recordings.Excerpt):
+        speech = speak(plan.sentences[0], plan.voice)
+        frames = int(len(speech.samples) / speech.rate * settings.fps + 1e-6)
+        samples = speech.samples[: round(frames / settings.fps * speech.rate)]
+        return samples, speech.rate, speech.phonemes, plan.sentences
     rng = random_stream(plan.clip_key, _TIMING)
     lead, tail = rng.uniform(*_LEAD), rng.uniform(*_TAIL)
     lead += plan.pause_seconds if plan.pause == "start" else 0
@@ -115,7 +122,7 @@ def speak_sentences(
             if seconds + tail >= _ENOUGH * settings.seconds and not pause_here:
                 break
             seconds += plan.pause_seconds if pause_here else gap
-        speech = espeak.speak(sentence, plan.voice)
+        speech = speak(sentence, plan.voice)
         rate = speech.rate
         start = round(seconds * rate)
         pieces.append((start, speech.samples))
@@ -143,9 +150,11 @@ def compute_loudness(samples: np.ndarray, rate: int, times: np.ndarray) -> np.nd
     return value / max(value.max(), 1e-9)
 
 
-def make_performance(plan: ClipPlan, settings: CorpusSettings) -> Performance:
+def make_performance(
+    plan: ClipPlan, settings: CorpusSettings, speak: Speak = espeak.speak
+) -> Performance:
     """Makes a clip's speech and the motion that goes with it."""
-    samples, rate, phonemes, spoken = speak_sentences(plan, settings)
+    samples, rate, phonemes, spoken = speak_sentences(plan, settings, speak)
     times = np.arange(round(len(samples) / rate * settings.fps)) / settings.fps
     duration = len(samples) / rate
     style = visemes.sample_style(random_stream(plan.identity_key, _STYLE))
@@ -203,6 +212,7 @@ def make_clip(
     out: str | os.PathLike,
     person: Person | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
+    speak: Speak = espeak.speak,
 ) -> dict[str, Any]:
     """Makes a clip and its ground truth.
 
@@ -213,6 +223,7 @@ def make_clip(
       person: The identity if it was made before.
       on_stage: Called with the name of each stage when it ends: "paint", "speech", and then
         "render" and "encode" for every frame.
+      speak: Speaks with the plan's voice.
 
     Returns:
       {"clip_id", "split", "frames", "seconds"}.
@@ -223,7 +234,7 @@ def make_clip(
     if person is None or person.key != plan.identity_key:
         person = make_person(plan.identity_key)
     on_stage("paint")
-    performance = make_performance(plan, settings)
+    performance = make_performance(plan, settings, speak)
     on_stage("speech")
     light = scene.sample_light(random_stream(plan.clip_key, _LIGHT))
     camera = scene.sample_camera(random_stream(plan.clip_key, _CAMERA))

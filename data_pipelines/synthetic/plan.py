@@ -7,13 +7,16 @@ work nor the number of processes matters.
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from .speech.recordings import Excerpt
 from .speech.sentences import SPLITS, sample_sentence
-from .speech.voices import Voice, sample_random_voice, sample_voice
+from .speech.speaking import AnyVoice
+from .speech.voices import sample_random_voice, sample_voice
 
 PAUSES = ("none", "start", "middle", "end")
 _PAUSE_SHARES = (0.72, 0.08, 0.12, 0.08)
@@ -21,7 +24,9 @@ _ROOM_SHARE = 0.3
 _NOISE_SHARE = 0.25
 _SNR_DB = (18.0, 35.0)
 _SHORT_SENTENCE = 1.1  # Seconds.
-_SPEECH = 2  # Takes the place of a split's number in the keys of clips without images.
+# These take the place of a split's number in the keys of clips without images.
+_SPEECH, _RECORDING = 2, 3
+_TEXT_SHARE = 0.5  # Of the sentences for which there are texts of the user.
 _PLAN, _VOICE = 0, 1  # Purposes of random streams; `clip` has further ones.
 
 
@@ -50,7 +55,7 @@ class ClipPlan:
       identity: Number of the person within the split.
       identity_key: Key of all random streams that stay with the person.
       clip_key: Key of all other random streams.
-      voice: The person's voice.
+      voice: The person's voice, which may be an excerpt of a recording.
       sentences: Sentences, spoken one after another until the clip is long enough.
       pause: Position of an additional pause, one of `PAUSES`.
       pause_seconds: Duration of this pause in seconds.
@@ -63,7 +68,7 @@ class ClipPlan:
     identity: int
     identity_key: tuple[int, ...]
     clip_key: tuple[int, ...]
-    voice: Voice
+    voice: AnyVoice
     sentences: tuple[str, ...]
     pause: str = "none"
     pause_seconds: float = 0.0
@@ -113,50 +118,93 @@ def plan_corpus(
     counts = (identities - test_identities, test_identities)
     return [
         _plan_clip(seed, split, identity, clip, settings)
-        for split, count in zip(SPLITS, counts, strict=True)
+        for split, count in enumerate(counts)
         for identity in range(count)
         for clip in range(clips)
     ]
 
 
-def plan_speech(clips: int, seed: int, settings: CorpusSettings | None = None) -> list[ClipPlan]:
+def plan_speech(
+    clips: int,
+    seed: int,
+    settings: CorpusSettings | None = None,
+    sample: Callable[[np.random.Generator, int], AnyVoice] | None = None,
+    texts: Sequence[str] = (),
+) -> list[ClipPlan]:
     """Plans clips of the training split that are not rendered.
 
     Args:
       clips: Number of clips. Each has a face and a randomly drawn voice of its own.
       seed: Seed of the corpus, not negative.
       settings: Settings of the clips.
+      sample: Draws the voice of the clip with a number; None draws voices of espeak-ng.
+      texts: English sentences of which half of the English sentences are drawn.
 
     Returns:
       The clips, whose sentences belong to the training split.
     """
+    sample = sample or (lambda rng, _: sample_random_voice(rng))
     return [
-        _plan_clip(seed, "train", identity, 0, settings or CorpusSettings(), speech_only=True)
-        for identity in range(clips)
+        _plan_clip(seed, _SPEECH, number, 0, settings or CorpusSettings(), sample, texts)
+        for number in range(clips)
     ]
+
+
+def plan_recordings(
+    excerpts: Sequence[tuple[int, int, Excerpt]], texts: Sequence[str], seed: int
+) -> list[ClipPlan]:
+    """Plans clips that are excerpts of recordings.
+
+    Args:
+      excerpts: (row of the table, number within the recording, excerpt).
+      texts: The text of each row.
+      seed: Seed of the faces and rooms, not negative.
+
+    Returns:
+      The clips. All excerpts of a recording have the same face.
+    """
+    out = []
+    for row, number, excerpt in excerpts:
+        identity_key = (seed, _RECORDING, row)
+        clip_key = (*identity_key, 1 + number)
+        rng = random_stream(clip_key, _PLAN)
+        name = f"recording_{row:05d}_{number:03d}"
+        heard = dict(zip(("room", "snr_db"), _sample_recording(rng), strict=True))
+        out.append(
+            ClipPlan(name, "train", row, identity_key, clip_key, excerpt, (texts[row],), **heard)
+        )
+    return out
+
+
+def _sample_recording(rng: np.random.Generator) -> tuple[bool, float | None]:
+    """Draws whether a room is heard, and the signal-to-noise ratio."""
+    room = bool(rng.random() < _ROOM_SHARE)
+    snr_db = round(float(rng.uniform(*_SNR_DB)), 1) if rng.random() < _NOISE_SHARE else None
+    return room, snr_db
 
 
 def _plan_clip(
     seed: int,
-    split: str,
+    split_key: int,
     identity: int,
     clip: int,
     settings: CorpusSettings,
-    speech_only: bool = False,
+    sample: Callable[[np.random.Generator, int], AnyVoice] | None = None,
+    texts: Sequence[str] = (),
 ) -> ClipPlan:
-    identity_key = (seed, _SPEECH if speech_only else SPLITS.index(split), identity)
+    split = "train" if split_key == _SPEECH else SPLITS[split_key]
+    identity_key = (seed, split_key, identity)
     clip_key = (*identity_key, 1 + clip)
     rng = random_stream(identity_key, _VOICE)
-    voice = sample_random_voice(rng) if speech_only else sample_voice(rng, split)
+    voice = sample(rng, identity) if sample else sample_voice(rng, split)
     rng = random_stream(clip_key, _PLAN)
     pause = str(rng.choice(PAUSES, p=_PAUSE_SHARES))
     pause_seconds = round(float(rng.uniform(1.0, 2.0)), 2) if pause != "none" else 0.0
-    room = bool(rng.random() < _ROOM_SHARE)
-    snr_db = round(float(rng.uniform(*_SNR_DB)), 1) if rng.random() < _NOISE_SHARE else None
+    room, snr_db = _sample_recording(rng)
     count = 2 + math.ceil(settings.seconds / _SHORT_SENTENCE)
-    sentences = tuple(sample_sentence(rng, voice.language, split) for _ in range(count))
+    sentences = tuple(_sample_text(rng, voice.language, split, texts) for _ in range(count))
     return ClipPlan(
-        clip_id=f"{'speech' if speech_only else split}_{identity:05d}_{clip:03d}",
+        clip_id=f"{'speech' if split_key == _SPEECH else split}_{identity:05d}_{clip:03d}",
         split=split,
         identity=identity,
         identity_key=identity_key,
@@ -168,3 +216,9 @@ def _plan_clip(
         room=room,
         snr_db=snr_db,
     )
+
+
+def _sample_text(rng, language: str, split: str, texts: Sequence[str]) -> str:
+    if texts and language.startswith("en") and rng.random() < _TEXT_SHARE:
+        return texts[int(rng.integers(len(texts)))]
+    return sample_sentence(rng, language, split)

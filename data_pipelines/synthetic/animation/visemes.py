@@ -5,18 +5,21 @@ and a strength per channel. Its dominance is constant during the phoneme and dec
 it, and a channel is the average of all targets, weighted by dominance. Weak phonemes (h, k) thus
 take the shape of their neighbours, lips are rounded long before a rounded vowel is heard, and fast
 speech undershoots its targets. Constrictions that must not be undershot, the closure of p, b and m
-and the bite of f and v, are imposed at the end. The curves depend on the phonemes and on a mild
-personal style alone, so that the movement can be learned from the sound.
+and the bite of f and v, are imposed at the end. The curves depend on the phonemes and on a personal
+style alone, so that the movement can be learned from the sound and a few frames of the person.
+
+Timing and jaw targets were fitted to real footage (benchmarks/viseme_timing.py): the mouth's
+opening in 167 clips of 18 people of the GRID corpus, whose phones were found by forced alignment.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from ..speech.espeak import STRESS, Phoneme
+from ..speech.phonemes import STRESS, Phoneme
 
 CHANNELS = ("jaw", "part", "press", "round", "spread", "tuck", "tongue")
 JAW, PART, PRESS, ROUND, SPREAD, TUCK, TONGUE = range(len(CHANNELS))
@@ -24,43 +27,47 @@ BILABIAL = frozenset("pbm")
 LABIODENTAL = frozenset("fv")
 
 _REST = (0.0, 0.0, 0.0, 0.0, 0.05, 0.0, 0.0)
-_REST_STRENGTH = 1.2
+_REST_STRENGTH = 1.0
 # Seconds in which each channel's dominance decays to 1/e, before a phoneme and after it.
-_BEFORE = np.array([0.036, 0.022, 0.03, 0.07, 0.045, 0.03, 0.03])
-_AFTER = np.array([0.038, 0.025, 0.03, 0.045, 0.04, 0.03, 0.03])
-_CONSONANT_JAW = 0.65  # Factor of the consonants' jaw strengths.
+_BEFORE = np.array([0.06, 0.04, 0.03, 0.05, 0.045, 0.03, 0.03])
+_AFTER = np.array([0.075, 0.02, 0.03, 0.035, 0.04, 0.03, 0.03])
+_CONSONANT_JAW = 0.8  # Factor of the consonants' jaw strengths.
 # All in seconds.
 _PAUSE = 0.12  # Shorter gaps between phonemes are bridged.
-_RELAX = 0.1  # The last mouth shape of an utterance is held this long before the lips close.
-_PREPARE = 0.06  # The first mouth shape is taken this long before it is heard.
+_RELAX = 0.0  # The last mouth shape of an utterance is held this long before the lips close.
+_PREPARE = 0.09  # The first mouth shape is taken this long before it is heard.
 _SMOOTH = 0.012  # Standard deviation of the final low-pass filter.
 _CLOSED = 0.045  # Shortest closure.
-_CLOSING, _OPENING = 0.055, 0.045  # Durations of the lips' movement before and after a closure.
+_CLOSING, _OPENING = 0.04, 0.035  # Durations of the lips' movement before and after a closure.
 _UNRELEASED = 0.6  # Share of a "b" without an audible release during which the lips are closed.
+
+# Seconds by which the mouth leads the sound, by the class of the phoneme.
+_LEADS = {"bilabial": 0.03, "labiodental": 0.0, "rounded": -0.02, "open": -0.02,
+          "close": 0.0, "sibilant": 0.0, "other": 0.04}  # fmt: skip
 
 # Vowels: targets of jaw, round and spread.
 # fmt: off
-_VOWELS = {
-    "a": (1.0, 0, 0.1), "ɑ": (1.0, 0.05, 0), "æ": (0.92, 0, 0.3), "ɐ": (0.7, 0, 0.05),
-    "ʌ": (0.68, 0, 0.05), "ɒ": (0.82, 0.4, 0), "ɔ": (0.68, 0.6, 0), "o": (0.45, 0.85, 0),
+VOWELS = {
+    "a": (0.9, 0, 0.1), "ɑ": (1.0, 0.05, 0), "æ": (0.78, 0, 0.3), "ɐ": (0.7, 0, 0.05),
+    "ʌ": (0.68, 0, 0.05), "ɒ": (0.82, 0.4, 0), "ɔ": (0.52, 0.6, 0), "o": (0.45, 0.85, 0),
     "ɛ": (0.6, 0, 0.4), "e": (0.45, 0, 0.6), "ə": (0.38, 0.03, 0.1), "ɚ": (0.36, 0.3, 0),
-    "ɜ": (0.45, 0.25, 0), "ɪ": (0.3, 0, 0.6), "i": (0.2, 0, 0.95), "ᵻ": (0.26, 0, 0.5),
-    "ɨ": (0.24, 0, 0.5), "ʊ": (0.3, 0.75, 0), "u": (0.2, 1.0, 0), "y": (0.2, 0.95, 0.05),
+    "ɜ": (0.45, 0.25, 0), "ɪ": (0.34, 0, 0.6), "i": (0.3, 0, 0.95), "ᵻ": (0.26, 0, 0.5),
+    "ɨ": (0.24, 0, 0.5), "ʊ": (0.3, 0.75, 0), "u": (0.12, 1.0, 0), "y": (0.2, 0.95, 0.05),
     "ʏ": (0.28, 0.75, 0.05), "ø": (0.36, 0.8, 0.05), "œ": (0.55, 0.65, 0.05), "ɤ": (0.45, 0, 0.2),
     "ɵ": (0.4, 0.6, 0),
 }
 # Consonants: target and strength of jaw, of round and of spread, then the target of the tongue.
 _CONSONANTS = {
     "t": (0.16, 1.2, 0.0, 0.15, 0.25, 0.3, 0.8), "d": (0.17, 1.2, 0.0, 0.15, 0.25, 0.3, 0.8),
-    "n": (0.2, 1.0, 0.0, 0.15, 0.2, 0.3, 0.85), "l": (0.26, 0.9, 0.0, 0.15, 0.15, 0.3, 1.0),
+    "n": (0.1, 1.0, 0.0, 0.15, 0.2, 0.3, 0.85), "l": (0.4, 0.9, 0.0, 0.15, 0.15, 0.3, 1.0),
     "ɾ": (0.24, 0.7, 0.0, 0.12, 0.15, 0.2, 0.9), "r": (0.22, 0.9, 0.05, 0.2, 0.15, 0.3, 0.95),
-    "θ": (0.16, 1.4, 0.0, 0.3, 0.25, 0.5, 1.0), "ð": (0.18, 1.2, 0.0, 0.3, 0.2, 0.4, 1.0),
-    "s": (0.04, 4.5, 0.0, 0.4, 0.55, 1.0, 0.45), "z": (0.05, 4.0, 0.0, 0.4, 0.5, 0.9, 0.45),
+    "θ": (0.1, 1.4, 0.0, 0.3, 0.25, 0.5, 1.0), "ð": (0.18, 1.2, 0.0, 0.3, 0.2, 0.4, 1.0),
+    "s": (0.12, 4.5, 0.0, 0.4, 0.55, 1.0, 0.45), "z": (0.13, 4.0, 0.0, 0.4, 0.5, 0.9, 0.45),
     "ʃ": (0.07, 4.0, 0.8, 1.8, 0.0, 1.0, 0.35), "ʒ": (0.07, 4.0, 0.8, 1.8, 0.0, 1.0, 0.35),
     "ç": (0.14, 1.2, 0.0, 0.3, 0.6, 0.8, 0.1), "j": (0.16, 1.0, 0.0, 0.3, 0.7, 0.8, 0.1),
     "ʎ": (0.2, 1.0, 0.0, 0.3, 0.5, 0.6, 0.6), "ɲ": (0.18, 1.0, 0.0, 0.3, 0.5, 0.6, 0.6),
-    "w": (0.14, 1.4, 1.0, 2.0, 0.0, 1.2, 0.0), "ɥ": (0.14, 1.2, 0.95, 1.8, 0.0, 1.0, 0.0),
-    "ɹ": (0.22, 1.0, 0.45, 0.9, 0.0, 0.6, 0.3), "ɫ": (0.28, 0.8, 0.1, 0.2, 0.0, 0.3, 1.0),
+    "w": (0.08, 1.4, 1.0, 2.0, 0.0, 1.2, 0.0), "ɥ": (0.14, 1.2, 0.95, 1.8, 0.0, 1.0, 0.0),
+    "ɹ": (0.12, 1.0, 0.45, 0.9, 0.0, 0.6, 0.3), "ɫ": (0.36, 0.8, 0.1, 0.2, 0.0, 0.3, 1.0),
     "k": (0.28, 0.35, 0.0, 0.08, 0.1, 0.12, 0.0), "ɡ": (0.28, 0.35, 0.0, 0.08, 0.1, 0.12, 0.0),
     "ŋ": (0.28, 0.4, 0.0, 0.1, 0.1, 0.15, 0.0), "x": (0.3, 0.35, 0.0, 0.1, 0.1, 0.12, 0.0),
     "ɣ": (0.3, 0.3, 0.0, 0.08, 0.1, 0.1, 0.0), "χ": (0.32, 0.35, 0.0, 0.1, 0.1, 0.12, 0.0),
@@ -90,19 +97,29 @@ class ArticulationStyle:
       openness: Factor of the jaw opening.
       rounding: Factor of lip rounding.
       spreading: Factor of lip spreading.
+      press: How firmly the lips are pressed while they are closed, at most 1.
+      speed: Factor of the speed with which mouth shapes come and go.
     """
 
     strength: float = 1.0
     openness: float = 1.0
     rounding: float = 1.0
     spreading: float = 1.0
+    press: float = 1.0
+    speed: float = 1.0
 
 
 def sample_style(rng: np.random.Generator) -> ArticulationStyle:
-    """Draws a style. It is mild, because the sound does not reveal it."""
-    strength, openness = rng.uniform(0.85, 1.12), rng.uniform(0.92, 1.08)
-    rounding, spreading = rng.uniform(0.88, 1.1), rng.uniform(0.85, 1.15)
-    return ArticulationStyle(float(strength), float(openness), float(rounding), float(spreading))
+    """Draws a style, with the differences found among 18 people who say the same kind of sentence.
+
+    Their openings range from 0.14 to 0.32 interocular distances, and their mouths' widths vary less
+    than half as much as the full strength of rounding and spreading gives.
+    """
+    strength = np.exp(np.clip(rng.normal(0.0, 0.2), -0.4, 0.4))
+    openness = rng.uniform(0.85, 1.15)
+    rounding, spreading = rng.uniform(0.35, 1.0), rng.uniform(0.35, 1.0)
+    press, speed = rng.uniform(0.4, 1.0), rng.uniform(0.75, 1.3)
+    return ArticulationStyle(*map(float, (strength, openness, rounding, spreading, press, speed)))
 
 
 def first_sound(symbol: str) -> str:
@@ -113,7 +130,7 @@ def first_sound(symbol: str) -> str:
 def _known_sounds(symbol: str) -> list[str]:
     """Splits an IPA symbol into the sounds that have a viseme; stress marks are dropped."""
     plain = [_ALIASES.get(c, c) for c in symbol if c not in STRESS]
-    return [c for c in plain if c in _VOWELS or c in _CONSONANTS]
+    return [c for c in plain if c in VOWELS or c in _CONSONANTS]
 
 
 def find_closures(phonemes: Sequence[Phoneme]) -> np.ndarray:
@@ -127,7 +144,30 @@ def find_closures(phonemes: Sequence[Phoneme]) -> np.ndarray:
     return np.maximum(np.array(spans, np.float64).reshape(-1, 2), 0.0)
 
 
+def classify(symbol: str) -> str:
+    """Returns the class of a phoneme that decides how far the mouth leads its sound."""
+    sound = first_sound(symbol)
+    if sound in BILABIAL:
+        return "bilabial"
+    if sound in LABIODENTAL:
+        return "labiodental"
+    if sound in VOWELS:
+        jaw, rounding, _ = VOWELS[sound]
+        return "rounded" if rounding >= 0.6 else "open" if jaw >= 0.6 else "close"
+    rounding = _CONSONANTS[sound][2] if sound else 0.0
+    if rounding >= 0.6 or "ʃ" in symbol or "ʒ" in symbol:
+        return "rounded"
+    return "sibilant" if sound in ("s", "z") else "other"
+
+
+def _advance(phoneme: Phoneme) -> Phoneme:
+    """Moves a phoneme to when the mouth shows it, which is before it is heard."""
+    lead = _LEADS[classify(phoneme.symbol)]
+    return replace(phoneme, start=phoneme.start - lead, end=phoneme.end - lead)
+
+
 def _find_closure(phoneme: Phoneme) -> tuple[float, float]:
+    phoneme = _advance(phoneme)
     start, end = phoneme.start, phoneme.end
     if first_sound(phoneme.symbol) != "m":
         # Voiced plosives run into each other and into nasals without a release of their own.
@@ -160,8 +200,8 @@ def compute_curves(
     total = np.full((len(time), len(CHANNELS)), 1e-6)
     value = total * np.array(_REST)
     for start, end, target, strength in _list_segments(phonemes):
-        before = np.maximum(start - time, 0)[:, None] / _BEFORE
-        after = np.maximum(time - end, 0)[:, None] / _AFTER
+        before = np.maximum(start - time, 0)[:, None] * style.speed / _BEFORE
+        after = np.maximum(time - end, 0)[:, None] * style.speed / _AFTER
         dominance = strength * np.exp(-np.maximum(before, after))
         total += dominance
         value += dominance * target
@@ -170,13 +210,14 @@ def compute_curves(
     out[:, [JAW, ROUND, SPREAD]] *= style.strength
     out = ndimage.gaussian_filter1d(out, _SMOOTH * rate, axis=0, mode="nearest")
     _impose_constrictions(out, phonemes, time)
+    out[:, PRESS] *= style.press
     return np.clip(out, 0, 1).astype(np.float32)
 
 
 def _list_segments(phonemes):
     """Lists (start, end, (7,) target, (7,) strength) of all phoneme parts and pauses."""
     out, last = [], -np.inf
-    for phoneme in phonemes:
+    for phoneme in map(_advance, phonemes):
         if phoneme.start - last > _PAUSE:
             out.append((last + _RELAX, phoneme.start - _PREPARE, *_rest()))
         out += _phoneme_segments(phoneme)
@@ -197,7 +238,7 @@ def _phoneme_segments(phoneme: Phoneme):
     if not known:
         return [(start, end, *_NEUTRAL)]
     loud = 1.08 if STRESS[0] in symbol else 1.0 if STRESS[1] in symbol else 0.9
-    middle = start + (0.5 if known[0] in _VOWELS else 0.4) * (end - start)
+    middle = start + (0.5 if known[0] in VOWELS else 0.4) * (end - start)
     times = [(start, end)] if len(known) == 1 else [(start, middle), (middle, end)]
     return [
         (*_core(span, sound), *_target(sound, loud))
@@ -208,14 +249,14 @@ def _phoneme_segments(phoneme: Phoneme):
 def _core(span, sound):
     """Returns the central part of a phoneme, without its transitions."""
     start, end = span
-    margin = 0.22 * (end - start) if sound in _VOWELS else 0.12 * (end - start)
+    margin = 0.22 * (end - start) if sound in VOWELS else 0.12 * (end - start)
     return start + margin, end - margin
 
 
 def _target(sound: str, loud: float):
     """Returns the (7,) target and (7,) strength of a sound; `loud` scales the jaw of vowels."""
-    if sound in _VOWELS:
-        jaw, rounding, spread = _VOWELS[sound]
+    if sound in VOWELS:
+        jaw, rounding, spread = VOWELS[sound]
         part = 0.75 if rounding > 0.7 else 1.0
         # Open vowels are strongest, since a jaw that has far to go starts early.
         strength = (0.8 + 1.4 * jaw, 1.0, 1.0, 1.0 + rounding, 1.1, 1.0, 0.7)
@@ -256,7 +297,8 @@ def _bite_gate(phonemes, time):
     for phoneme in phonemes:
         plain = {_ALIASES.get(c, c) for c in phoneme.symbol}
         if plain & LABIODENTAL:
-            start, end = phoneme.start, phoneme.end
+            shown = _advance(phoneme)
+            start, end = shown.start, shown.end
             if first_sound(phoneme.symbol) in BILABIAL:  # The second half of "pf".
                 start = max(_find_closure(phoneme)[1], 0.5 * (start + end))
             missing = max(_CLOSED - (end - start), 0.0) / 2

@@ -44,10 +44,11 @@ class Expression:
       extra: Jaw weights of the other points, (N - 468,).
       frozen: Indices of points that no viseme may move.
       droop: Eyelid closure at rest, as a share of a blink.
+      lopsided: How much more one side of the mouth opens and moves than its middle.
     """
 
-    def __init__(self, rest, mean, extra, frozen=(), droop=0.0):
-        self.rest, self.droop = rest, droop
+    def __init__(self, rest, mean, extra, frozen=(), droop=0.0, lopsided=0.0):
+        self.rest, self.droop, self.lopsided = rest, droop, lopsided
         self.mean = mean[:SURFACE]
         self._find_seam()
         self.jaw = np.concatenate([self._jaw_weights(), extra])
@@ -112,6 +113,9 @@ class Expression:
                 matrix[row] = 0
                 matrix[row, i] = 1
         self.opening_profile = (1 - np.clip(np.abs(self.columns) / 0.36, 0, 1) ** 2) ** 0.7
+        # The skin moves with the lips on its side of the mouth.
+        self.one_side = 1 + self.lopsided * np.clip(x / 0.36, -1, 1)
+        self.one_side_of_seam = 1 + self.lopsided * np.clip(self.columns / 0.36, -1, 1)
 
     def deform(self, visemes: np.ndarray, blink: float, brow: float) -> np.ndarray:
         """Computes the points of an expression.
@@ -145,7 +149,7 @@ class Expression:
         unpressed = 1 - smoothstep(press, 0.0, 0.9)
         meet = high + 0.32 * (low - high)
         meet[:, 2] += 0.015 * press
-        parted = part * unpressed
+        parted = (part * unpressed * self.one_side_of_seam)[:, None]
         high, low = meet + parted * (high - meet), meet + parted * (low - meet)
         if tuck > 0:
             bite = tuck * unpressed
@@ -174,7 +178,7 @@ class Expression:
         face[:, 1] -= tuck * (1 - press) * 0.35 * np.maximum(self.height, 0) * lower
         # Rounding and spreading move the corners of the mouth along an arc around the teeth.
         squeeze = 0.35 * rounding - 0.17 * spread * (1 - 0.6 * rounding)
-        face[:, 0] = x * (1 - squeeze * near)
+        face[:, 0] = x * (1 - squeeze * near * self.one_side)
         x = np.abs(x)
         forward = rounding * near * (0.06 + 0.11 * smoothstep(x, 0.45, 0.0))
         face[:, 2] -= forward + 0.18 * rounding * near * x

@@ -90,7 +90,12 @@ class FaceGeometry:
         self.control = mesh.fit_control_points(topology.matrix, rest)
         self._surface = topology.matrix[: face_model.SURFACE]
         self.expression = Expression(
-            self.control, close_lips(model.points), topology.jaw, pose_support(), shape.droop
+            self.control,
+            close_lips(model.points),
+            topology.jaw,
+            pose_support(),
+            shape.droop,
+            shape.lopsided,
         )
 
     def deform(self, pose: scene.Pose) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from .face_model import CORNERS, LOWER_ROWS, LOWER_SEAM, UPPER_ROWS, UPPER_SEAM, FaceModel
 from .mesh import smoothstep
 
-_LIDS_STREAM = 0x11D5
+_LIDS_STREAM, _MOUTH_STREAM = 0x11D5, 0x30D7
 _LIPS = sorted({*sum(UPPER_ROWS + LOWER_ROWS, ()), *UPPER_SEAM, *LOWER_SEAM, *CORNERS})
 
 
@@ -54,6 +54,12 @@ class Shape:
     def droop(self) -> float:
         """Eyelid closure at rest, as a share of a blink."""
         return float(np.clip(0.14 + 0.06 * self.lids, 0.03, 0.26))
+
+    @property
+    def lopsided(self) -> float:
+        """How much more one side of the mouth moves than its middle; below 0 it is the other."""
+        drawn = np.random.default_rng([_MOUTH_STREAM, self.seed]).normal(0, 0.25)
+        return float(np.clip(self.asymmetry * drawn, -0.3, 0.3))
 
 
 def sample_shape(rng: np.random.Generator, sex: str | None = None) -> Shape:

@@ -13,20 +13,17 @@ import contextlib
 import ctypes
 import functools
 import pathlib
+import re
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from talkjax.errors import UserError
 
+from .phonemes import FRAME, Phoneme, Speech, compute_level, find_release, is_plosive
 from .voices import RANDOM_VARIANT, Voice
-
-STRESS = "ˈˌ"
-# Consonants with a closure: (almost) nothing is heard until they are released.
-_PLOSIVES = "pbtdkɡgcɟqʔ"
 
 _INSTALL = "`uv sync --extra speech` (or `uv run --extra speech ...`) installs it"
 # Constants of espeak-ng's speak_lib.h.
@@ -35,10 +32,10 @@ _PHONEME_EVENTS, _PHONEME_IPA, _DO_NOT_EXIT = 0x1, 0x2, 0x8000
 _CHARACTERS_UTF8, _POSITION_CHARACTER = 1, 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
+_AS_IPA, _SEPARATOR = 0x2, "_"  # How a transcription is written.
 _FULL_SCALE = 32768.0
 _LOCK = threading.Lock()
 
-_FRAME = 0.004  # Seconds; the library itself works in steps of 2.9 ms.
 _LONGEST_HOLD = 0.1  # Seconds of silence before a release that are searched for its closure.
 _QUIET = 0.04  # A frame is silent below this share of the 95th percentile of the level.
 
@@ -65,38 +62,6 @@ class _Event(ctypes.Structure):
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
-
-
-@dataclass(frozen=True)
-class Phoneme:
-    """One phoneme. Pauses are not listed.
-
-    Attributes:
-      symbol: IPA symbol with stress marks as espeak-ng writes it, e.g. "ˈaɪ" or "tʃ".
-      start: Start in seconds. A plosive starts with its closure, which is silent.
-      end: End in seconds.
-      hold: Seconds from `start` to the release of a plosive; 0 for all other phonemes.
-    """
-
-    symbol: str
-    start: float
-    end: float
-    hold: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Speech:
-    """Synthesized speech.
-
-    Attributes:
-      samples: Mono sound in [-1, 1], (S,) float32.
-      rate: Sample rate in Hz.
-      phonemes: Phonemes in order, without overlap.
-    """
-
-    samples: np.ndarray
-    rate: int
-    phonemes: tuple[Phoneme, ...]
 
 
 class _Library:
@@ -133,6 +98,8 @@ class _Library:
             text, ctypes.c_size_t, ctypes.c_uint, integer, ctypes.c_uint, ctypes.c_uint,
             ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p,
         )  # fmt: skip
+        library.espeak_TextToPhonemes.argtypes = (ctypes.POINTER(text), integer, integer)
+        library.espeak_TextToPhonemes.restype = text
 
     def _receive(self, wave, count, events):
         if wave and count > 0:
@@ -172,6 +139,18 @@ class _Library:
         if status != 0 or not any(symbol for symbol, _ in self.events):
             raise ValueError(f"espeak-ng cannot say {text!r} as {voice.name} ({status})")
         return sound, self.events
+
+    def transcribe(self, text: str, language: str) -> str:
+        """Returns the phonemes of a text in IPA, separated by `_SEPARATOR` and by spaces."""
+        if self.library.espeak_SetVoiceByName(language.encode()) != 0:
+            raise ValueError(f"espeak-ng has no voice {language!r}")
+        rest = ctypes.c_char_p(text.encode())
+        mode = _AS_IPA | ord(_SEPARATOR) << 8
+        clauses = []
+        while rest.value is not None:  # Each call takes a clause.
+            clause = self.library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARACTERS_UTF8, mode)
+            clauses.append((clause or b"").decode("utf-8", "ignore"))
+        return " ".join(clauses)
 
     def close(self):
         """Unloads the copy, which must not be used afterwards."""
@@ -237,9 +216,29 @@ def speak(text: str, voice: Voice) -> Speech:
     return Speech(samples, rate, tuple(_add_holds(phonemes, samples, rate)))
 
 
-def is_plosive(symbol: str) -> bool:
-    """Whether a phoneme begins with a closure, as plosives and affricates do."""
-    return symbol.lstrip(STRESS)[:1] in _PLOSIVES and symbol.strip(STRESS) != ""
+def transcribe(texts: Sequence[str], language: str) -> list[list[list[str]]]:
+    """Transcribes texts without speaking them.
+
+    Args:
+      texts: Texts, each in the language and without punctuation that ends a clause.
+      language: A language of espeak-ng.
+
+    Returns:
+      For each text, its words as lists of IPA symbols with stress marks.
+
+    Raises:
+      UserError: espeak-ng is not installed or cannot be loaded.
+      ValueError: The language does not exist.
+    """
+    with _LOCK:
+        library = _Library(*_paths())
+        try:
+            lines = [library.transcribe(text, language) for text in texts]
+        finally:
+            library.close()
+    # "(en)" and "(es)" mark words that are pronounced as in another language.
+    words = [re.sub(r"\([^)]*\)", "", line).split() for line in lines]
+    return [[[s for s in word.split(_SEPARATOR) if s] for word in line] for line in words]
 
 
 def _add_holds(phonemes: list[Phoneme], samples: np.ndarray, rate: int) -> list[Phoneme]:
@@ -248,7 +247,7 @@ def _add_holds(phonemes: list[Phoneme], samples: np.ndarray, rate: int) -> list[
     espeak-ng marks a voiceless plosive at its release and counts the silence before it as part of
     the previous phoneme; it marks a voiced plosive at the start of its closure.
     """
-    level = _compute_level(samples, rate)
+    level = compute_level(samples, rate)
     quiet = level < _QUIET * np.percentile(level, 95)
     out: list[Phoneme] = []
     for number, phoneme in enumerate(phonemes):
@@ -261,7 +260,7 @@ def _add_holds(phonemes: list[Phoneme], samples: np.ndarray, rate: int) -> list[
             if before is not None and before.symbol:
                 earliest = max(earliest, before.start + 0.4 * (before.end - before.start))
             start = _find_silence(quiet, start, earliest)
-            release = _find_release(level, phoneme)
+            release = find_release(level, phoneme)
             if out and out[-1].end > start:
                 last = out.pop()
                 hold = min(last.hold, start - last.start)
@@ -271,30 +270,13 @@ def _add_holds(phonemes: list[Phoneme], samples: np.ndarray, rate: int) -> list[
     return out
 
 
-def _compute_level(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Computes the RMS of each frame of `_FRAME` seconds."""
-    step = round(_FRAME * rate)
-    count = len(samples) // step
-    return np.sqrt((samples[: count * step].reshape(count, step).astype(np.float64) ** 2).mean(1))
-
-
 def _find_silence(quiet: np.ndarray, time: float, earliest: float) -> float:
     """Returns the start of the silence that ends at `time`, or `time` if there is none."""
-    last = min(int(time / _FRAME), len(quiet)) - 1
+    last = min(int(time / FRAME), len(quiet)) - 1
     # The burst may begin up to a frame before the mark.
     frame = last if last >= 0 and quiet[last] else last - 1
     if frame < 0 or not quiet[frame]:
         return time
     while frame > 0 and quiet[frame - 1]:
         frame -= 1
-    return min(max(frame * _FRAME, earliest), time)
-
-
-def _find_release(level: np.ndarray, phoneme: Phoneme) -> float:
-    """Returns the time of a plosive's release: the steepest rise of the level in its first 80%."""
-    first = int(phoneme.start / _FRAME)
-    last = min(int((phoneme.start + 0.8 * (phoneme.end - phoneme.start)) / _FRAME) + 1, len(level))
-    if last - first < 2:
-        return phoneme.start
-    rise = np.diff(np.log(level[max(first - 1, 0) : last] + 1e-4))
-    return max(phoneme.start, (max(first - 1, 0) + 1 + int(rise.argmax())) * _FRAME)
+    return min(max(frame * FRAME, earliest), time)

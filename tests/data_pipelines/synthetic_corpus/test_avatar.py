@@ -140,6 +140,24 @@ def test_lids_at_rest_hang_lower_but_a_blink_still_shuts_them(lids):
     np.testing.assert_allclose(shut, still((0,) * 7, 1, 0), atol=1e-12)
 
 
+def test_a_lopsided_mouth_opens_more_on_one_side_and_still_shuts():
+    model = face_model.load_face_model()
+    base = shape.deform_mean_face(model, shape.Shape())
+
+    def gap(lopsided, **values):
+        move = expression.Expression(base[:468], model.points, np.zeros(0), lopsided=lopsided)
+        points = move.deform(visemes(**values), 0, 0)
+        return [float(points[low, 1] - points[up, 1]) for up, low in ((81, 178), (311, 402))]
+
+    right, left = gap(0.3, jaw=0.5, part=0.9)
+    even = gap(0.0, jaw=0.5, part=0.9)
+    assert right < 0.9 * even[0] and left > 1.1 * even[1]
+    assert gap(0.3, jaw=0.1, press=1.0) == [0.0, 0.0]
+    assert shape.Shape().lopsided == 0.0
+    drawn = [shape.sample_shape(np.random.default_rng(i)).lopsided for i in range(50)]
+    assert 0.05 < np.std(drawn) < 0.15 and np.abs(drawn).max() <= 0.3
+
+
 def test_yaw_turns_the_nose_to_the_right_and_pitch_turns_it_down(person):
     nose = person.render(scene.Pose())[1][4]
     assert person.render(scene.Pose(yaw=0.2))[1][4, 0] > nose[0] + 1

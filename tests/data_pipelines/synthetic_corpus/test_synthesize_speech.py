@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from data_pipelines import synthesize_speech
+from data_pipelines.speech_sources import Sources
 from data_pipelines.synthetic import clip, sidecar
 from data_pipelines.synthetic.plan import CorpusSettings, plan_speech
+from data_pipelines.synthetic.speech import espeak
+from data_pipelines.synthetic.speech.voices import Voice
 from talkjax import conventions
 from talkjax.data import loader, records
 from talkjax.errors import UserError
+from tests.media_files import write_wav
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +58,64 @@ def run_in_process(jobs, make_work, workers, timeout):
 def test_it_goes_on_and_refuses_other_flags(speech, monkeypatch):
     monkeypatch.setattr(synthesize_speech, "run_jobs", run_in_process)
     assert synthesize_speech.synthesize_speech(speech, 3, 5, 1.5, workers=1)["made"] == 0
-    (speech / ".cache" / "speech_00001_000.npz").unlink()
+    made = speech / ".cache" / f"clips_{synthesize_speech.VERSION}"
+    (made / "speech_00001_000.npz").unlink()
     before = records.ShardReader(speech, "train").read(1)
     assert synthesize_speech.synthesize_speech(speech, 4, 5, 1.5, workers=1)["made"] == 2
     after = records.ShardReader(speech, "train").read(1)
     np.testing.assert_array_equal(before.mel, after.mel)
     assert records.list_splits(speech) == {"train": 4}
-    with pytest.raises(UserError, match="another seed or duration"):
+    with pytest.raises(UserError, match="another seed, duration or source"):
         synthesize_speech.synthesize_speech(speech, 3, 6, 1.5, workers=1)
+
+
+def test_recordings_get_faces_that_say_them(tmp_path, monkeypatch):
+    """A recording with given phone times: its sound, and lips that follow the phones."""
+    monkeypatch.setattr(synthesize_speech, "run_jobs", run_in_process)
+    spoken = espeak.speak("Papa bought a box of apples for Bob.", Voice("en-us", "m3"))
+    write_wav(tmp_path / "one.wav", spoken.samples[None], spoken.rate)
+    (tmp_path / "phones.ctm").write_text(
+        "\n".join(f"one 1 {p.start:.3f} {p.end - p.start:.3f} {p.symbol}" for p in spoken.phonemes)
+    )
+    rows = ("path\tspeaker\ttext\tlanguage", "one.wav\tanna\tPapa\ten", "one.wav\tbob\tPapa\tde")
+    (tmp_path / "table.tsv").write_text("\n".join(rows))
+    (tmp_path / "texts.txt").write_text("MY BOAT.\n")
+    sources = Sources(
+        voices=("espeak",),
+        texts=str(tmp_path / "texts.txt"),
+        recordings=str(tmp_path / "table.tsv"),
+        alignments=str(tmp_path / "phones.ctm"),
+    )
+    report = synthesize_speech.synthesize_speech(tmp_path / "out", 1, 5, 1.5, 1, sources, drawn=1)
+    assert (tmp_path / "out/videos/train/speech_00000_000.mp4").is_file()
+    assert report["clips"] == 3 and not report["dropped"]
+    reader = records.ShardReader(tmp_path / "out", "train")
+    clips = {r.clip_id: r for r in (reader.read(i) for i in range(3))}
+    assert sorted(clips) == ["recording_00000_000", "recording_00001_000", "speech_00000_000"]
+    one, two = clips["recording_00000_000"], clips["recording_00001_000"]
+    seconds = len(spoken.samples) / spoken.rate
+    assert one.num_ticks == two.num_ticks == pytest.approx(25 * seconds, abs=2)
+    opening = conventions.mouth_opening(one.landmarks)
+    closed = [p.start - 0.01 for p in spoken.phonemes if p.symbol == "b"]
+    assert all(opening[round(25 * t)] < 0.03 for t in closed) and opening.max() > 0.1
+    assert np.abs(one.landmarks - two.landmarks).max() > 0.01  # another face
+    with pytest.raises(UserError, match="another seed, duration or source"):
+        synthesize_speech.synthesize_speech(tmp_path / "out", 1, 5, 1.5, 1)
+
+
+@pytest.mark.parametrize(
+    "sources,message",
+    [
+        (Sources(("kokoro",)), "--kokoro_model"),
+        (Sources(("kokoro",), "none.onnx", "none.bin"), "none.onnx cannot be read"),
+        (Sources(("festival",)), "no voices 'festival'"),
+        (Sources(()), "nobody speaks"),
+        (Sources(alignments="x.ctm"), "--recordings"),
+        (Sources(texts="none.txt"), "none.txt cannot be read"),
+        (Sources((), recordings="none.tsv"), "none.tsv cannot be read"),
+    ],
+)
+def test_missing_sources(tmp_path, sources, message):
+    with pytest.raises(UserError, match=message):
+        synthesize_speech.synthesize_speech(tmp_path / "out", 1, 5, 1.5, 1, sources)
+    assert not (tmp_path / "out").exists()  # the right flags may follow

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_pipelines.synthetic.animation import visemes
 from data_pipelines.synthetic.animation.visemes import CHANNELS, ArticulationStyle
 from data_pipelines.synthetic.speech import espeak
-from data_pipelines.synthetic.speech.espeak import Phoneme
+from data_pipelines.synthetic.speech.phonemes import Phoneme, is_plosive
 from data_pipelines.synthetic.speech.sentences import sample_sentence
 from data_pipelines.synthetic.speech.voices import Voice
 
@@ -16,7 +18,7 @@ def say(*symbols, length=0.1, lead=0.3):
     out = []
     for i, symbol in enumerate(symbols):
         start = lead + i * length
-        hold = 0.6 * length if espeak.is_plosive(symbol) else 0.0
+        hold = 0.6 * length if is_plosive(symbol) else 0.0
         out.append(Phoneme(symbol, start, start + length, hold))
     return tuple(out), lead + len(symbols) * length + 0.5
 
@@ -39,7 +41,8 @@ def test_lips_shut_at_every_bilabial_and_bite_at_every_labiodental(language, var
         text = "A" + sample_sentence(rng, language, "train")  # starts with something audible
         speech = espeak.speak(text, Voice(language, variant, rate))
         duration = len(speech.samples) / speech.rate
-        curves = visemes.compute_curves(speech.phonemes, duration, style=visemes.sample_style(rng))
+        style = visemes.sample_style(rng)
+        curves = visemes.compute_curves(speech.phonemes, duration, style=style)
         assert curves.shape == (int(np.ceil(duration * 100 - 1e-6)) + 1, 7)
         assert curves.dtype == np.float32 and curves.min() >= 0 and curves.max() <= 1
         times = np.arange(len(curves)) / 100
@@ -49,7 +52,7 @@ def test_lips_shut_at_every_bilabial_and_bite_at_every_labiodental(language, var
         for start, end in closures:
             assert end - start >= 0.0399
             inside = curves[(times >= start) & (times <= end)]
-            assert (inside[:, PART] == 0).all() and (inside[:, PRESS] >= 0.95).all()
+            assert (inside[:, PART] == 0).all() and (inside[:, PRESS] >= 0.95 * style.press).all()
         frames = np.arange(0, duration, 0.04)
         assert all(((frames >= a) & (frames <= b)).any() for a, b in closures)
         for phoneme, name in zip(speech.phonemes, names, strict=True):
@@ -58,18 +61,40 @@ def test_lips_shut_at_every_bilabial_and_bite_at_every_labiodental(language, var
                 assert curves[span, TUCK].max() >= 0.8
 
 
-def test_closure_is_at_the_hold():
+def test_closure_is_seen_before_the_hold_is_heard():
     phonemes, duration = say("a", "p", "a", length=0.12)
     ((start, end),) = visemes.find_closures(phonemes)
-    assert start == pytest.approx(0.42) and end == pytest.approx(0.42 + 0.072)
+    assert start == pytest.approx(0.42 - 0.03) and end == pytest.approx(0.42 - 0.03 + 0.072)
     part = visemes.compute_curves(phonemes, duration)[:, PART]
-    assert part[35] > 0.9 and part[58] > 0.8  # open in both vowels
+    assert part[33] > 0.75 and part[58] > 0.75  # open in both vowels
 
 
 def test_even_the_shortest_vowel_between_closures_opens_the_lips():
     phonemes, duration = say("a", "m", "ə", "b", "a", length=0.06)
     curves = visemes.compute_curves(phonemes, duration)
-    assert at(curves, 0.3 + 2.5 * 0.06)[PART] > 0.2
+    (_, first), (second, _) = visemes.find_closures(phonemes)
+    assert second > first and at(curves, (first + second) / 2)[PART] > 0.2
+
+
+def test_classes():
+    names = {
+        s: visemes.classify(s) for s in ("p", "f", "w", "tʃ", "ˈuː", "ˈaɪ", "iː", "s", "k", "")
+    }
+    assert list(names.values()) == [
+        "bilabial", "labiodental", "rounded", "rounded", "rounded", "open", "close", "sibilant",
+        "other", "other",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("symbol,lead", [("t", 0.04), ("p", 0.03), ("i", 0.0), ("a", -0.02)])
+def test_the_mouth_leads_consonants_and_follows_open_vowels(symbol, lead, monkeypatch):
+    """Measured on people. A phoneme moved by hand shows what its lead does."""
+    phonemes, duration = say("i", symbol, "i", length=0.1)
+    shown = visemes.compute_curves(phonemes, duration)
+    monkeypatch.setattr(visemes, "_LEADS", dict.fromkeys(visemes._LEADS, 0.0))
+    p = phonemes[1]
+    moved = phonemes[0], replace(p, start=p.start - lead, end=p.end - lead), phonemes[2]
+    np.testing.assert_allclose(shown, visemes.compute_curves(moved, duration), atol=1e-6)
 
 
 def test_sounds_have_their_shapes():
@@ -78,7 +103,7 @@ def test_sounds_have_their_shapes():
     assert narrow[SPREAD] > 0.5 > 0.25 > wide[SPREAD]
     assert rounded[ROUND] > 0.7 > 0.2 > narrow[ROUND]
     hiss, hush = middle("a", "s", "a"), middle("a", "ʃ", "a")
-    assert hiss[JAW] < 0.2 and hiss[PART] > 0.8 and hiss[SPREAD] > 0.3
+    assert hiss[JAW] < 0.35 and hiss[PART] > 0.8 and hiss[SPREAD] > 0.3
     assert hush[ROUND] > 0.5
     assert middle("a", "n", "a")[TONGUE] > 0.6
     # What is said behind the lips leaves them to the neighbours.
@@ -126,7 +151,7 @@ def test_movement_is_smooth_enough_for_video():
     assert np.abs(np.diff(curves[:, ROUND])).max() < 0.35
 
 
-def test_style_is_mild_and_leaves_closures_alone():
+def test_style_leaves_closures_alone():
     phonemes, duration = say("a", "p", "u", "f", "a")
     plain = visemes.compute_curves(phonemes, duration)
     strong = visemes.compute_curves(
@@ -135,6 +160,20 @@ def test_style_is_mild_and_leaves_closures_alone():
     np.testing.assert_array_equal(plain[:, PRESS] >= 0.95, strong[:, PRESS] >= 0.95)
     assert strong[:, JAW].max() >= plain[:, JAW].max()
     assert np.corrcoef(plain[:, JAW], strong[:, JAW])[0, 1] > 0.98
+    soft = visemes.compute_curves(phonemes, duration, style=ArticulationStyle(press=0.5))
+    assert soft[:, PRESS].max() == 0.5 and (soft[:, PART] == plain[:, PART]).all()
+    quick, slow = (
+        visemes.compute_curves(phonemes, duration, style=ArticulationStyle(speed=speed))
+        for speed in (1.3, 0.75)
+    )
+    assert np.abs(np.diff(quick[:, JAW])).max() > 1.1 * np.abs(np.diff(slow[:, JAW])).max()
+
+
+def test_styles_differ_as_people_do():
     rng = np.random.default_rng(3)
-    styles = [visemes.sample_style(rng) for _ in range(50)]
-    assert len(set(styles)) == 50 and all(0.8 <= s.strength <= 1.15 for s in styles)
+    styles = [visemes.sample_style(rng) for _ in range(200)]
+    opening = np.array([s.strength * s.openness for s in styles])
+    # 0.14 to 0.32 interocular distances, of which 0.19 is the median.
+    assert 0.55 < opening.min() < 0.75 and 1.35 < opening.max() < 1.75
+    assert np.median([s.rounding * s.strength for s in styles]) < 0.8
+    assert all(0.4 <= s.press <= 1 and 0.75 <= s.speed <= 1.3 for s in styles)
