@@ -48,7 +48,7 @@ from .speech_sources import VOICES, Sources, plan_sources
 from .synthesize import check_installed
 from .workers import JobError, cores, run_jobs
 
-VERSION = 2  # Raise it whenever the same plan gives other landmarks or sounds.
+VERSION = 3  # Raise it whenever the same plan gives other landmarks or sounds.
 _SECONDS_PER_CLIP = 300.0  # Time limit of a clip.
 _CLIPS_PER_JOB = 20
 
