@@ -19,7 +19,7 @@ from flax import traverse_util
 
 from talkjax import files
 from talkjax.errors import UserError
-from talkjax.models import autoencoder, taesd
+from talkjax.models import autoencoder, taesd, whisper
 
 Params = dict[str, Any]
 PARAMS_FILE = "model.safetensors"
@@ -27,8 +27,14 @@ CONFIG_FILE = "config.json"
 _MAX_NAMED = 3  # wrong tensors that an error names; it counts the rest
 
 
-def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def load_safetensors(
+    path: str | os.PathLike, only: re.Pattern | None = None
+) -> dict[str, np.ndarray]:
     """Reads the tensors of a safetensors file, floating-point ones as float32.
+
+    Args:
+      path: The file.
+      only: Matches the beginning of the names of wanted tensors; None reads all.
 
     Raises:
       UserError: The file is missing, truncated, not safetensors, or holds NaN or infinity.
@@ -37,7 +43,7 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"weights not found: {path}; check the path")
     try:
-        raw = _load(path)
+        raw = _load(path, only or re.compile(""))
     except safetensors.SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise UserError(
@@ -56,10 +62,12 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _load(path: epath.Path) -> dict[str, np.ndarray]:
+def _load(path: epath.Path, only: re.Pattern) -> dict[str, np.ndarray]:
     if files.is_remote(path):
-        return safetensors.numpy.load(path.read_bytes())
-    return safetensors.numpy.load_file(path)
+        tensors = safetensors.numpy.load(path.read_bytes())
+        return {name: value for name, value in tensors.items() if only.match(name)}
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if only.match(name)}  # noqa: SIM118
 
 
 # ---- other projects' files ----------------------------------------------------------------------
@@ -172,6 +180,60 @@ def _autoencoder_kl_name(path: tuple[str, ...]) -> str:
     return name
 
 
+def whisper_params(path: str | os.PathLike) -> tuple[whisper.WhisperConfig, Params]:
+    """Loads the encoder of a Hugging Face Whisper file for `talkjax.models.whisper`.
+
+    The sizes follow from the tensors. Names may begin with `model.encoder.` or `encoder.`; all
+    other tensors, such as the decoder's, are not read. The positions must be Whisper's sinusoids,
+    which the module computes.
+
+    Args:
+      path: For example `model.safetensors` of openai/whisper-base.
+
+    Returns:
+      The encoder's sizes and the parameter tree, float32 numpy.
+
+    Raises:
+      UserError: See `load_safetensors`; or a tensor is missing, unexpected or of another shape; or
+        the positions are not sinusoids.
+    """
+    encoder = re.compile(r"(?:model\.)?encoder\.")
+    tensors = {encoder.sub("", k, count=1): v for k, v in load_safetensors(path, encoder).items()}
+    kernel, places = tensors.get("conv1.weight"), tensors.pop("embed_positions.weight", None)
+    layers = len({m[0] for name in tensors if (m := re.match(r"layers\.\d+\.", name))})
+    known = kernel is not None and kernel.ndim == 3 and places is not None and places.ndim == 2
+    sized = known and layers and kernel.size and places.size
+    if not sized or kernel.shape[0] % whisper.HEAD_WIDTH:
+        raise UserError(
+            f"{path} is not in the Hugging Face layout of Whisper; "
+            "give the model.safetensors of a repository such as openai/whisper-base"
+        )
+    width, mels, _ = kernel.shape
+    heads = width // whisper.HEAD_WIDTH
+    config = whisper.WhisperConfig(mels, width, layers, heads, len(places))
+    frame = jax.ShapeDtypeStruct((1, 2, mels), jnp.float32)
+    expected = abstract_params(whisper.WhisperEncoder(config), frame)
+    params = _from_torch(tensors, expected, _whisper_name, path)
+    sinusoids = np.asarray(whisper.sinusoids(len(places), width))
+    # The tolerance is that of bfloat16.
+    if places.shape != sinusoids.shape or not np.allclose(places, sinusoids, rtol=0, atol=0.01):
+        raise UserError(
+            f"{path}: embed_positions.weight does not hold Whisper's sinusoids; "
+            "use weights that were trained with them"
+        )
+    return config, params
+
+
+def _whisper_name(path: tuple[str, ...]) -> str:
+    """Returns the published name.
+
+    ("layer_1", "q_proj", "kernel") gives "layers.1.self_attn.q_proj.weight".
+    """
+    name = ".".join([*path[:-1], _torch_leaf(path[-1])])
+    name = re.sub(r"\b([qkv]|out)_proj\b", r"self_attn.\1_proj", name)
+    return re.sub(r"\blayer_(\d+)", r"layers.\1", name)
+
+
 def _torch_leaf(leaf: str) -> str:
     return {"kernel": "weight", "scale": "weight", "bias": "bias"}[leaf]
 
@@ -184,7 +246,7 @@ def _from_torch(
 ) -> Params:
     """Arranges PyTorch tensors as the parameter tree `expected`, kernels transposed for Flax.
 
-    Convolutions are OIHW in PyTorch and HWIO in Flax, dense layers OI and IO.
+    Convolutions are OIHW or OIW in PyTorch and HWIO or WIO in Flax, dense layers OI and IO.
     """
     flat = traverse_util.flatten_dict(expected)
     names = {key: torch_name(key) for key in flat}
@@ -193,10 +255,7 @@ def _from_torch(
     params = {}
     for key, name in names.items():
         value = tensors[name].astype(np.float32)
-        if value.ndim == 4:
-            value = value.transpose(2, 3, 1, 0)
-        elif value.ndim == 2:
-            value = value.T
+        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
         params[key] = np.ascontiguousarray(value)
     return traverse_util.unflatten_dict(params)
 
