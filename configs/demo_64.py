@@ -27,7 +27,7 @@ def get_config(stage: str = "diffusion") -> ConfigDict:
     c.autoencoder.f = 4  # 40 x 56 px become 10 x 14 latent cells, as in demo_128
     c.denoiser.channels = (48, 96)
     c.denoiser.blocks = 1
-    c.landmark = {"features": 96, "layers": 3, "heads": 4, "dropout": 0.1}
+    c.landmark.update({"features": 96, "layers": 3, "heads": 4})
     c.ema_decay = 0.99
     c.eval.every = 500
     c.eval.batches = 4

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from talkjax import commands, files
 from talkjax.data import loader
@@ -33,6 +34,7 @@ from talkjax.metrics.protocol import METRICS, SETS
 from talkjax.metrics.report import replace_non_finite
 from talkjax.sampling import checkpoint
 from talkjax.training import agreement
+from talkjax.training import input as training_input
 
 # Commands that rows run, as arguments of the Python interpreter.
 TRAIN = ("-m", "talkjax.training.command")
@@ -170,11 +172,11 @@ def probe_row(study: Study, export: Path, to: Path) -> None:
 
 def compare_gradients(study: Study, config: dict[str, Any], params: Any) -> dict[str, Any]:
     """Measures how much of the landmark network's end-to-end gradient is signal."""
-    fields = {k: v for k, v in config["data"].items() if k != "dir"}
-    options = loader.LoaderOptions(
-        **fields | {"latents": study.latents}, stage="joint", region=tuple(config["region"]),
-        batch_size=config["batch_size"],
-    )  # fmt: skip
+    options = dataclasses.replace(
+        training_input.loader_options(ConfigDict(config), config["batch_size"]),
+        stage="joint",
+        latents=study.latents,
+    )
     iterator = iter(loader.train_dataset(study.data, options, seed=1))
     with contextlib.closing(iterator):
         batches = itertools.islice(iterator, _GRADIENT_BATCHES)

@@ -17,7 +17,19 @@ from talkjax.errors import UserError
 
 STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
 # Fields that came later, with the values that reproduce what runs did before they existed.
-_BEFORE = {"denoiser.skip_after_attention": False}
+_BEFORE = {
+    "denoiser.skip_after_attention": False,
+    "landmark.past": 0,
+    "landmark.future": 0,
+    "landmark.look_ahead": -1,
+    "landmark.reference_sound": False,
+    "loss.spread_weight": 0.0,
+    "data.geometry_content": 0.0,
+    "data.audio_room": 0.0,
+    "data.audio_line": 0.0,
+    "data.silence": 0.0,
+    "data.reference_still": 0.0,
+}
 
 
 def default_config() -> ConfigDict:
@@ -72,11 +84,22 @@ def default_config() -> ConfigDict:
     c.denoiser.talkformer.motion_align = True  # ablation no_motion_align
     c.denoiser.talkformer.reference_align = True  # ablation no_reference_align
     c.landmark = ConfigDict({"features": 512, "layers": 8, "heads": 8, "dropout": 0.1})
+    c.landmark.past = 8  # ticks of sound heard before the window of data.window ticks ...
+    c.landmark.future = 8  # ... and after it
+    # Ticks of later sound that a prediction may depend on, for streaming; -1 is no limit.
+    c.landmark.look_ahead = -1
+    c.landmark.reference_sound = True  # whether references come with their sound
+    # What it hears through: mel, a small network of its own; or whisper, a pretrained encoder of a
+    # size of talkjax.models.whisper, from a published file, which a new run needs.
+    c.landmark.audio = "mel"
+    c.landmark.whisper = "base"
+    c.landmark.whisper_weights = ""
 
     # -- method
     c.diffusion = ConfigDict({"schedule": "scaled_linear", "steps": 1000, "prediction": "eps"})
     c.loss = ConfigDict()
     c.loss.velocity_weight = 0.5
+    c.loss.spread_weight = 0.5  # how far the mouth moves in a window, stages landmark and joint
     c.loss.min_snr_gamma = 5.0
     c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
     c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
@@ -89,18 +112,29 @@ def default_config() -> ConfigDict:
     c.data = ConfigDict()
     c.data.dir = ""
     c.data.latents = ""  # folder of cached latents; empty: pixels are encoded in the step
+    # Report of evaluate.py --landmarks_only on the training split: offsets of people's sound, which
+    # are removed in training.
+    c.data.sound_offsets = ""
     c.data.window = 25
-    c.data.references = 4
+    c.data.weights = ()  # shares of the folders if dir lists several, separated by commas
+    c.data.references = 16
     c.data.frames = 4
     c.data.reference_margin = 5
     c.data.geometry_scale = 0.03
     c.data.geometry_rotation = 0.02
     c.data.geometry_shift = 0.01
+    c.data.geometry_content = 0.06
     c.data.audio_gain = 0.5
-    c.data.audio_noise = 5.0
+    c.data.audio_noise = 8.5
     c.data.audio_masks = 2
     c.data.audio_warp = 0.1
-    c.data.audio_equalizer = 0.5
+    c.data.audio_equalizer = 0.8
+    c.data.audio_room = 0.3
+    c.data.audio_line = 0.2
+    c.data.silence = 0.05  # chance of a closed mouth in the silence of a room, stage landmark
+    c.data.reference_silent = 0.3
+    c.data.reference_wrong = 0.1
+    c.data.reference_still = 0.15
     # Chances for classifier-free guidance: landmarks and reference together, the reference alone.
     c.data.drop_all = 0.1
     c.data.drop_reference = 0.1
@@ -132,7 +166,7 @@ def default_config() -> ConfigDict:
     c.mesh.fsdp_min_size = 2**16  # smaller parameters are replicated
     # Ordered pairs (pattern of a parameter's path, tactic); the first match decides.
     c.mesh.rules = (
-        (r"/(bias|scale|null|log_temperature|log_scale)$", "replicate"),
+        (r"/(bias|scale|null|unheard|log_temperature|log_scale)$", "replicate"),
         (r"/(kernel|index|modality|order|position|heads)$", "fsdp"),
     )
 
@@ -160,7 +194,7 @@ def small_config() -> ConfigDict:
     c.denoiser.groups = 16
     c.denoiser.remat = "none"
     c.denoiser.talkformer.heads = 4
-    c.landmark = {"features": 160, "layers": 4, "heads": 4, "dropout": 0.1}
+    c.landmark.update({"features": 160, "layers": 4, "heads": 4})
     c.diffusion.schedule = "cosine"
     c.diffusion.prediction = "v"
     c.loss.mouth_weight = 4.0

@@ -97,8 +97,8 @@ MEL_MIN_HZ, MEL_MAX_HZ = 55.0, 7600.0
 MEL_FLOOR = math.log(1e-5)  # silence, and everything outside of a clip
 
 
-def mel_frequencies() -> np.ndarray:
-    """Centre frequencies of the mel bins on Slaney's scale: (80,) Hz.
+def mel_frequencies(low: float = MEL_MIN_HZ, high: float = MEL_MAX_HZ) -> np.ndarray:
+    """Centre frequencies of 80 mel bins on Slaney's scale between `low` and `high`: (80,) Hz.
 
     The scale is linear below 1 kHz (3 mels in 200 Hz) and logarithmic above (27 mels for a factor
     of 6.4), as in `librosa.filters.mel`.
@@ -109,8 +109,31 @@ def mel_frequencies() -> np.ndarray:
             return hertz * 3.0 / 200.0
         return 15.0 + math.log(hertz / 1000.0) * 27.0 / math.log(6.4)
 
-    mels = np.linspace(to_mel(MEL_MIN_HZ), to_mel(MEL_MAX_HZ), NUM_MELS + 2)[1:-1]
+    mels = np.linspace(to_mel(low), to_mel(high), NUM_MELS + 2)[1:-1]
     return np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
+
+
+def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
+    """Cuts the mel window of each landmark tick.
+
+    Tick k is at k / 25 s, which is mel frame 4k, and its window is mel[4k - 8 : 4k + 8]. Outside of
+    the spectrogram there is silence, log(1e-5).
+
+    Args:
+      mel: (M, 80) float32 log-mel.
+      ticks: Number of ticks T (0 ... T-1), or the (T,) tick numbers, which may be fractions or
+        negative.
+
+    Returns:
+      (T, 16, 80) float32.
+    """
+    numbers = np.arange(ticks) if np.ndim(ticks) == 0 else np.asarray(ticks)
+    middle = np.round(numbers * MELS_PER_TICK).astype(np.int64)
+    index = middle[:, None] + np.arange(-(MEL_WINDOW // 2), MEL_WINDOW // 2)  # (T, 16)
+    inside = (index >= 0) & (index < len(mel))
+    windows = np.full((*index.shape, NUM_MELS), MEL_FLOOR, np.float32)
+    windows[inside] = mel[index[inside]]
+    return windows
 
 
 # ---- boxes and masks ----------------------------------------------------------------------------

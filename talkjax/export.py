@@ -60,7 +60,7 @@ def _combine(
     point_params, point_config = _load(landmark, "landmark")
     data = {name: point_config["data"][name] for name in ("window", "references")}
     records = {name: image_config["networks"].get(name, {}) for name in ("denoiser", "autoencoder")}
-    records["landmark"] = point_config["networks"].get("landmark", {})
+    records |= {name: point_config["networks"].get(name, {}) for name in point_params}
     if "config" not in records["landmark"]:
         own = {name: value for name, value in point_config.items() if name != "networks"}
         records["landmark"] = records["landmark"] | {"config": runs.without_paths(own)}
@@ -74,6 +74,8 @@ def _combine(
 
 def _load(path: files.PathLike, *names: str) -> tuple[runs.Params, Mapping[str, Any]]:
     params, config, _ = runs.load_weights(path)
+    if "landmark" in names:
+        names = runs.landmark_parts(config)
     if missing := [name for name in names if name not in params]:
         raise UserError(
             f"{path} has no network {' or '.join(missing)} (it has {', '.join(sorted(params))}); "

@@ -14,29 +14,35 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from talkjax.conventions import NUM_LANDMARKS, Box, latent_mask, to_float
+from talkjax.conventions import NUM_LANDMARKS, NUM_MELS, Box, latent_mask, to_float
 from talkjax.diffusion import schedules
 from talkjax.models import (
     attention,
     autoencoder,
     landmark_completion,
     light_autoencoder,
+    speech_features,
     taesd,
     talkformer,
     unet,
+    whisper,
 )
+from talkjax.models.landmark_completion import References
 
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
     """The learned parts of the method and the constants that they share.
 
-    Parameters are a dictionary with the subtrees "autoencoder", "denoiser" and "landmark".
+    Parameters are a dictionary with the subtrees "autoencoder", "denoiser" and "landmark", and
+    "speech" if there is a speech encoder. That one is never trained.
 
     Attributes:
       autoencoder: An `AutoencoderKL`, `LightAutoencoder` or `TAESD`.
       denoiser: The denoiser, a `UNet`.
       landmark: The landmark network, a `LandmarkCompletion`.
+      speech: The speech encoder that the landmark network hears through, or None if it hears
+        log-mel windows.
       schedule: Noise schedule.
       prediction: Prediction type of the denoiser, "eps" or "v".
       region: Part of the crop that images show, in crop coordinates.
@@ -52,6 +58,7 @@ class Networks:
     autoencoder: nn.Module
     denoiser: unet.UNet
     landmark: landmark_completion.LandmarkCompletion
+    speech: whisper.WhisperEncoder | None
     schedule: schedules.Schedule
     prediction: str
     region: Box
@@ -101,6 +108,70 @@ class Networks:
         images = self.autoencoder.apply({"params": params}, latents * std + mean, method="decode")
         return jnp.clip(images, -1.0, 1.0)
 
+    def hear(
+        self, params: Any, mel: jax.Array, references: References
+    ) -> tuple[jax.Array, References]:
+        """Computes what the landmark network takes as sound: features, if it takes any.
+
+        Args:
+          params: Parameters with the subtree "speech", if there is a speech encoder.
+          mel: (B, n, 16, 80) log-mel windows of n ticks in a row.
+          references: Faces with log-mel windows, each of which is heard alone.
+
+        Returns:
+          The sound of the ticks and the references, both with (..., width) features in place of
+          windows; without a speech encoder, as they were.
+        """
+        if self.speech is None:
+            return mel, references
+        alone = references.mel.reshape(-1, 1, *references.mel.shape[2:])
+        sound, about = (
+            speech_features.tick_features(self.speech, params["speech"], windows)
+            for windows in (mel, alone)
+        )
+        return sound, references._replace(mel=about.reshape(*references.mel.shape[:2], -1))
+
+    def complete(
+        self,
+        params: Any,
+        mel: jax.Array,
+        pose: jax.Array,
+        references: References,
+        dropout: jax.Array | None = None,
+    ) -> jax.Array:
+        """Predicts content landmarks; see `LandmarkCompletion`.
+
+        Args:
+          params: Parameters with the subtree "landmark", and "speech" if there is a speech encoder.
+          mel: (B, past + T + future, 16, 80) log-mel windows.
+          pose: (B, T, 74, 2) pose landmarks, crop coordinates.
+          references: Faces with log-mel windows.
+          dropout: Random key of dropout in training, or None.
+
+        Returns:
+          (B, T, 57, 2) float32 crop coordinates.
+        """
+        sound, references = self.hear(params, mel, references)
+        return self.landmark.apply(
+            {"params": params["landmark"]},
+            sound,
+            pose,
+            references,
+            train=dropout is not None,
+            rngs=None if dropout is None else {"dropout": dropout},
+        )
+
+    def init_landmark(
+        self, key: jax.Array, mel: jax.Array, pose: jax.Array, references: References
+    ) -> dict[str, Any]:
+        """Initialises the subtrees that `complete` needs; its other arguments are the same."""
+        params = {}
+        if self.speech is not None:  # at random, in the place of pretrained weights
+            frames = jnp.zeros((1, 2, self.speech.config.mels))
+            params["speech"] = self.speech.init(key, frames)["params"]
+        sound, references = self.hear(params, mel, references)
+        return params | {"landmark": self.landmark.init(key, sound, pose, references)["params"]}
+
     def _statistics(self) -> tuple[jax.Array, jax.Array]:
         """Returns mean and standard deviation of latents, (1, 1, 1, c) each."""
         if self.latent_mean is None or self.latent_std is None:
@@ -136,9 +207,8 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
     return Networks(
         autoencoder=ae,
         denoiser=_make_denoiser(config["denoiser"], region, channels, dtype),
-        landmark=landmark_completion.LandmarkCompletion(
-            landmark_completion.LandmarkConfig(**config["landmark"]), dtype=dtype
-        ),
+        landmark=_make_landmark(config["landmark"], dtype),
+        speech=_make_speech(config["landmark"], dtype),
         schedule=schedules.make_schedule(diffusion["schedule"], diffusion["steps"]),
         prediction=diffusion["prediction"],
         region=region,
@@ -149,6 +219,24 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
         crop_size=size,
         latent_shape=(*cells.shape, channels),
     )
+
+
+def _make_landmark(config: Mapping[str, Any], dtype: Any) -> landmark_completion.LandmarkCompletion:
+    own = {name: x for name, x in config.items() if name not in ("whisper", "whisper_weights")}
+    sizes = landmark_completion.LandmarkConfig(**own)
+    return landmark_completion.LandmarkCompletion(sizes, dtype=dtype)
+
+
+def _make_speech(config: Mapping[str, Any], dtype: Any) -> whisper.WhisperEncoder | None:
+    if config.get("audio") != "whisper":
+        return None
+    sizes = whisper.WhisperConfig.named(config["whisper"])
+    if sizes.mels != NUM_MELS:
+        raise ValueError(
+            f"landmark.whisper={config['whisper']!r} hears {sizes.mels} bins; use a size of "
+            f"{NUM_MELS} bins"
+        )
+    return whisper.WhisperEncoder(sizes, dtype=dtype)
 
 
 def _make_denoiser(

@@ -6,6 +6,7 @@ writes. An export holds `config.json` and `model.safetensors`.
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -94,8 +95,9 @@ def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Returns a configuration without the paths of the machine that it was used on."""
-    blank = {"data": {"dir": "", "latents": ""}, "eval": {"dir": ""}}
+    blank = {"data": {"dir": "", "latents": "", "sound_offsets": ""}, "eval": {"dir": ""}}
     blank["autoencoder"] = {"weights": ["", ""]}
+    blank["landmark"] = {"whisper_weights": ""}
     blank["init_from"] = dict.fromkeys(config.get("init_from", {}), "")
     for part, fields in blank.items():
         if part in config:
@@ -137,6 +139,17 @@ def load_weights(path: str | os.PathLike) -> tuple[Params, dict[str, Any], list[
         config["networks"] = {n: {"stage": config.get("stage"), "steps": steps} for n in names}
     trained = [name for name, record in config["networks"].items() if not record.get("frozen")]
     return params, with_defaults(config), trained
+
+
+def landmark_parts(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the subtrees of parameters that predicting landmarks needs.
+
+    Args:
+      config: A configuration from `load_weights`, whose fields may be wrong.
+    """
+    landmark = config["landmark"]
+    heard = isinstance(landmark, Mapping) and landmark.get("audio") == "whisper"
+    return ("landmark", "speech") if heard else ("landmark",)
 
 
 def damaged(path: files.PathLike, error: Exception) -> UserError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkjax import ablate
+from talkjax import ablate, configuration
 from talkjax.errors import UserError
 from talkjax.metrics import probe, statistics
 
@@ -152,8 +152,7 @@ def loaded(monkeypatch):
     """A row's checkpoint and data without files: (evaluation data, training data)."""
     batch = {key: np.zeros((8, 1), np.float32) for key in probe.BATCH_KEYS}
     made = Batches(batch), Batches(batch)
-    config = {"joint": {"end_to_end": True}, "data": {"dir": "", "window": 5}, "batch_size": 8,
-              "region": (0, 0, 1, 1)}  # fmt: skip
+    config = configuration.small_config().to_dict()
     nets = types.SimpleNamespace(region=(0, 0, 1, 1))
     monkeypatch.setattr(ablate.checkpoint, "load", lambda path: ({}, config, nets))
     monkeypatch.setattr(ablate.loader, "eval_dataset", lambda *_: made[0])

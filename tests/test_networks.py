@@ -17,10 +17,12 @@ def abstract_batch(nets, frames=2):
         return jax.ShapeDtypeStruct(shape, dtype)
 
     return {
-        "mel": array(1, 25, 16, 80),
+        "mel": array(1, 41, 16, 80),
         "pose": array(1, 25, 74, 2),
         "content": array(1, 25, 57, 2),
         "reference_landmarks": array(1, 4, 131, 2),
+        "reference_mel": array(1, 4, 16, 80),
+        "reference_heard": array(1, 4, dtype=jnp.bool_),
         "frame_landmarks": array(1, frames, 131, 2),
         "image_reference_landmarks": array(1, 131, 2),
         "frame_tick": array(1, frames),

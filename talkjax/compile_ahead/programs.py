@@ -70,11 +70,14 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
         }
     sample = {}
     if stage in ("landmark", "joint"):
+        heard = config.landmark.past + data.window + config.landmark.future
         sample |= {
-            "mel": array(data.window, MEL_WINDOW, NUM_MELS),
+            "mel": array(heard, MEL_WINDOW, NUM_MELS),
             "pose": array(data.window, NUM_POSE, 2),
             "content": array(data.window, NUM_LANDMARKS - NUM_POSE, 2),
             "reference_landmarks": array(data.references, NUM_LANDMARKS, 2),
+            "reference_mel": array(data.references, MEL_WINDOW, NUM_MELS),
+            "reference_heard": array(data.references, dtype=np.bool_),
         }
     if stage in ("diffusion", "joint"):
         frames = data.frames
@@ -191,8 +194,8 @@ def _lower_sampling(
     def placed(tree: Any, where: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
-    shapes = {k: v for k, v in regions.expected_params(nets).items() if k != "landmark"}
-    params = placed(shapes, replicated)
+    shapes = regions.expected_params(nets)
+    params = placed({name: shapes[name] for name in ("autoencoder", "denoiser")}, replicated)
     reference = sampling_program.reference_shapes(nets, params)
     whole = sampling_program.lower(
         nets, params, reference, frames, batch_sharding, replicated, steps=steps

@@ -20,7 +20,8 @@ import grain
 import numpy as np
 
 from talkjax.data import records, windows
-from talkjax.data.samples import LoaderOptions, WindowSampler
+from talkjax.data.options import LoaderOptions
+from talkjax.data.samples import WindowSampler
 from talkjax.data.sync_samples import SyncWindowSampler
 from talkjax.errors import UserError
 
@@ -41,8 +42,9 @@ def train_dataset(
     state is the same in all processes, and a run can resume with another number of them.
 
     Args:
-      data_dir: Folder that `data_pipelines.prepare` wrote, local or in a bucket.
-      options: See `LoaderOptions`.
+      data_dir: Folder that `data_pipelines.prepare` wrote, local or in a bucket. Several, separated
+        by commas, are mixed sample by sample; an epoch of one does not wait for another's.
+      options: See `LoaderOptions`; `weights` are the folders' shares.
       seed: Seed of the order and of everything random in the samples.
       process_index, process_count: The part of the data that this process reads.
       split: Name of the split.
@@ -51,10 +53,25 @@ def train_dataset(
       UserError: There are no data or no usable clips, too many records are damaged, or the latents
         were made with other settings.
     """
-    sampler = _sampler(data_dir, split, options)
-    samples = slot_order(len(sampler), seed).random_map(sampler, seed=_sample_seed(seed))
+    samplers = [_sampler(folder, split, options) for folder in split_folders(data_dir)]
+    weights = options.weights or [len(sampler) for sampler in samplers]
+    if len(weights) != len(samplers) or min(weights) <= 0:
+        raise UserError(
+            f"data.weights={tuple(weights)} must be one positive number for each of the "
+            f"{len(samplers)} folders of data.dir"
+        )
+    parts = [
+        slot_order(len(sampler), seed + i).random_map(sampler, seed=_sample_seed(seed + i))
+        for i, sampler in enumerate(samplers)
+    ]
+    samples = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, list(weights))
     share = dict(process_index=process_index, process_count=process_count)
     return _to_iter_dataset(batches_of_process(samples, options.batch_size, **share), options)
+
+
+def split_folders(data_dir: str | os.PathLike) -> list[str]:
+    """Splits a list of folders that are separated by commas."""
+    return [part.strip() for part in os.fspath(data_dir).split(",") if part.strip()]
 
 
 def _sampler(data_dir: str | os.PathLike, split: str, options: LoaderOptions) -> WindowSampler:

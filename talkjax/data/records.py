@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _FLOAT_SHAPES = {
     "landmarks": (NUM_LANDMARKS, 2),
     "mel": (NUM_MELS,),
 }
+_SPLITS = ("train", "validation", "test")
 ARRAY_KEYS = (*_FLOAT_SHAPES, "face_found")
 
 
@@ -74,6 +76,18 @@ class ClipRecord:
     def frame_ticks(self) -> np.ndarray:
         """Times of the image frames in ticks of the landmark clock, (N,) float64."""
         return self.timestamps.astype(np.float64) * TICKS_PER_SECOND
+
+
+def person_of(clip_id: str) -> str:
+    """Returns the person of a clip, by its name.
+
+    It is the folder of the file. In a folder of many people, that is a split's or none, it is the
+    file's name without its last part (`test_00003` of `test/test_00003_001.mp4`).
+    """
+    path = PurePosixPath(clip_id)
+    if path.parent.name and path.parent.name not in _SPLITS:
+        return path.parent.as_posix()
+    return path.stem.rpartition("_")[0] or path.stem
 
 
 def with_normalized_pose(record: ClipRecord) -> ClipRecord:

@@ -1,106 +1,18 @@
 """One training sample: what it holds and how it is drawn from a clip. `loader` makes batches."""
 
-import dataclasses
 import logging
 import os
 
 import numpy as np
 
-from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, NUM_POSE, Box
+from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, NUM_POSE, Box, mel_windows
+from talkjax.data import audio_augmentation, records, sound_offsets, windows
 from talkjax.data import latents as latents_lib
-from talkjax.data import records, windows
+from talkjax.data.options import LoaderOptions
 from talkjax.errors import UserError
 
-STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
 _BYTES_PER_TICK = 4 * (2 * NUM_LANDMARKS * 2 + MELS_PER_TICK * NUM_MELS)
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoaderOptions:
-    """What a batch holds and how it is made.
-
-    Attributes:
-      stage: Decides which parts a batch has: `landmark` the audio and landmark part, `diffusion`
-        the image part, `joint` both, `autoencoder` single images, `sync` those of `sync_samples`.
-      batch_size: Samples per batch *of this process*.
-      window: T, the ticks of a window.
-      references: R, the number of landmark references per sample.
-      frames: F, the number of image frames per window (unused by `landmark` and `autoencoder`).
-      region: Part of the crop that the image models see, (y0, x0, y1, x1) in the unit square.
-      latents: Folder of the latent cache; None for pixels.
-      reference_margin: No reference is taken from so many ticks around the window if the clip is
-        long enough: a neighboring tick would give half of the answer away.
-      geometry_scale, geometry_rotation, geometry_shift: Standard deviations of the landmark jitter
-        (of the logarithm, in radians, in crop units). Stage `landmark` only, because images would
-        not move with the landmarks.
-      audio_gain, audio_noise, audio_masks, audio_warp, audio_equalizer: See
-        `windows.augment_mel`.
-      drop_all: Chance that a sample drops landmarks and reference together.
-      drop_reference: Chance that a sample drops the reference alone. These two are the conditions
-        that `talkjax.diffusion.guidance` evaluates besides the full one; the landmarks are never
-        dropped alone.
-      sound_margin: Ticks of sound on either side of a window (stage `sync` only).
-      max_damaged: Share of a split's records that may be damaged; one always may.
-      memory_limit: Bytes of decoded clips to keep in memory. Clips beyond it are read each time.
-      num_workers: Worker processes; 0 for threads only, which is enough for data held in memory.
-      num_threads: Reading threads of each process.
-      prefetch: Number of batches made ahead of time.
-    """
-
-    stage: str = "landmark"
-    batch_size: int = 32
-    window: int = 25
-    references: int = 4
-    frames: int = 4
-    region: tuple[float, float, float, float] = (0.375, 0.0625, 1.0, 0.9375)
-    latents: str | None = None
-    reference_margin: int = 5
-    geometry_scale: float = 0.03
-    geometry_rotation: float = 0.02
-    geometry_shift: float = 0.01
-    audio_gain: float = 0.5
-    audio_noise: float = 5.0
-    audio_masks: int = 2
-    audio_warp: float = 0.0
-    audio_equalizer: float = 0.0
-    drop_all: float = 0.1
-    drop_reference: float = 0.1
-    sound_margin: int = 0
-    max_damaged: float = 0.01
-    memory_limit: int = 4 << 30
-    num_workers: int = 0
-    num_threads: int = 2
-    prefetch: int = 4
-
-    def __post_init__(self):
-        if self.stage not in STAGES:
-            raise UserError(f"no stage {self.stage!r}; use one of {', '.join(STAGES)}")
-        for name in ("batch_size", "window", "references", "frames"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        chances = self.drop_all, self.drop_reference
-        if min(chances) < 0 or sum(chances) > 1:
-            raise UserError(
-                f"drop_all={chances[0]:g} and drop_reference={chances[1]:g} must be chances whose "
-                "sum is at most 1"
-            )
-
-    @property
-    def has_landmark_part(self) -> bool:
-        """Whether batches hold audio and landmarks."""
-        return self.stage in ("landmark", "joint")
-
-    @property
-    def has_images(self) -> bool:
-        """Whether batches hold images or latents."""
-        return self.stage != "landmark"
-
-    @property
-    def needs_pixels(self) -> bool:
-        """Whether JPEGs are decoded."""
-        whole = self.latents is None or self.stage in ("autoencoder", "sync")
-        return self.has_images and whole
 
 
 class ClipStore:
@@ -114,6 +26,8 @@ class ClipStore:
         self._with_frames, self._limit = options.needs_pixels, options.memory_limit
         self._max_damaged = options.max_damaged
         self._damaged: set[int] = set()
+        offsets = options.sound_offsets
+        self._offsets = sound_offsets.read_offsets(offsets) if offsets else {}
         self.lengths = self._reader.lengths()
         self.name = f"{data_dir} ({split})"
         self._fill()
@@ -154,7 +68,8 @@ class ClipStore:
 
     def _read(self, position: int, frames: bool) -> records.ClipRecord:
         try:
-            return records.with_normalized_pose(self._reader.read(position, frames))
+            record = records.with_normalized_pose(self._reader.read(position, frames))
+            return sound_offsets.remove_offset(record, self._offsets)
         except records.DamagedRecordError as error:
             self.count_damaged(position, error)
             raise
@@ -171,8 +86,7 @@ class ClipStore:
         Raises:
           UserError: More records are damaged than `max_damaged` allows.
         """
-        if position in self._damaged:
-            return
+        known = position in self._damaged
         self._damaged.add(position)
         found, allowed = len(self._damaged), max(1, int(self._max_damaged * len(self)))
         if found > allowed or found == len(self):
@@ -181,14 +95,15 @@ class ClipStore:
                 f"max_damaged={self._max_damaged:g} allows {allowed}; prepare the data again (the "
                 f"last one: {error})"
             ) from error
-        _log.warning("%s; left out (%d of at most %d)", error, found, allowed)
+        if not known:
+            _log.warning("%s; left out (%d of at most %d)", error, found, allowed)
 
 
 class WindowSampler:
     """Makes single samples: dicts of arrays without a batch axis.
 
-    Landmark part: mel (T, 16, 80), pose (T, 74, 2), content (T, 57, 2),
-    reference_landmarks (R, 131, 2).
+    Landmark part: mel (past + T + future, 16, 80), pose (T, 74, 2), content (T, 57, 2),
+    reference_landmarks (R, 131, 2), reference_mel (R, 16, 80), reference_heard (R,) bool.
 
     Image part: target_latent and masked_latent (F, h, w, c) and reference_latent (h, w, c),
     normalized, or target (F, H, W, 3) and reference (H, W, 3) uint8; frame_landmarks (F, 131, 2),
@@ -300,29 +215,48 @@ class WindowSampler:
     def _landmark_part(self, record, start: int, rng) -> dict[str, np.ndarray]:
         options, window = self.options, self.options.window
         outside = windows.outside_ticks(record.num_ticks, start, window, options.reference_margin)
-        chosen = windows.draw(rng, outside, options.references)
-        points = record.landmarks[np.concatenate([np.arange(start, start + window), chosen])]
-        span = windows.mel_span(record.mel, start, window)
+        chosen = np.sort(windows.draw(rng, outside, options.references))
+        points = record.landmarks[np.arange(start, start + window)]
+        faces, at, heard = record.landmarks[chosen], chosen, True
+        span = windows.mel_span(record.mel, start, window, options.past, options.future)
         if rng is not None:
-            span = windows.augment_mel(
-                rng,
-                span,
-                options.audio_gain,
-                options.audio_noise,
-                options.audio_masks,
-                options.audio_warp,
-                options.audio_equalizer,
-            )
+            if rng.random() < options.reference_still:
+                faces = np.broadcast_to(faces[rng.integers(len(faces))], faces.shape)
+                heard = False
+            heard = heard and rng.random() >= options.reference_silent
+            if rng.random() < options.reference_wrong:
+                # Half a clip away, no sound belongs to its face.
+                away = rng.uniform(0.3, 0.7) * record.num_ticks
+                at = (chosen + int(away)) % record.num_ticks
+        sound = mel_windows(record.mel, at)
+        if rng is not None:
+            amounts = options.audio_amounts
+            channel = audio_augmentation.draw_channel(rng, amounts)
+            if not options.has_images and rng.random() < options.silence:
+                rest = record.landmarks[windows.rest_tick(record.landmarks)]
+                points = points.copy()
+                points[:, NUM_POSE:] = rest[NUM_POSE:]
+                span = audio_augmentation.random_silence(rng, len(span), amounts.noise)
+            span = audio_augmentation.mask_moments(rng, channel.apply(span), amounts.masks)
+            sound = channel.apply(sound)
             if not options.has_images:
                 jitter = windows.random_similarity(
                     rng, options.geometry_scale, options.geometry_rotation, options.geometry_shift
                 )
                 points = windows.move_points(points, jitter)
+                faces = windows.move_points(faces, jitter)
+                points, faces = windows.stretch_content(
+                    rng, points, faces, options.geometry_content
+                )
+        # Worker processes pass C-ordered arrays through shared memory, others through a slow pipe.
+        span = np.ascontiguousarray(span, np.float32)
         return {
             "mel": windows.tick_windows(span),
-            "pose": points[:window, :NUM_POSE],
-            "content": points[:window, NUM_POSE:],
-            "reference_landmarks": points[window:],
+            "pose": points[:, :NUM_POSE],
+            "content": points[:, NUM_POSE:],
+            "reference_landmarks": np.ascontiguousarray(faces),
+            "reference_mel": sound,
+            "reference_heard": np.full(len(faces), heard),
         }
 
     def _image_part(self, position, record, usable, start: int, rng) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ on either side.
 import numpy as np
 
 from talkjax.conventions import LIPS_SLICE, MEL_FLOOR, MELS_PER_TICK, NUM_MELS
-from talkjax.data import records, windows
+from talkjax.data import audio_augmentation, records, windows
 from talkjax.data.samples import WindowSampler
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
 
@@ -46,15 +46,9 @@ class SyncWindowSampler(WindowSampler):
         pictures = {frame: self._region(record, frame) for frame in np.unique(usable[near])}
         mel = sync_span(record.mel, start, options.window - FRAMES + 1, options.sound_margin)
         if rng is not None:
-            mel = windows.augment_mel(
-                rng,
-                mel,
-                options.audio_gain,
-                options.audio_noise,
-                options.audio_masks,
-                options.audio_warp,
-                options.audio_equalizer,
-            )
+            amounts = options.audio_amounts
+            mel = audio_augmentation.draw_channel(rng, amounts).apply(mel)
+            mel = np.ascontiguousarray(audio_augmentation.mask_moments(rng, mel, amounts.masks))
         lips = np.stack([pictures[frame] for frame in usable[near]])
         return {"lips": lips, "mel": mel, "shape": lip_shapes(record, start, options.window)}
 

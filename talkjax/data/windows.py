@@ -9,7 +9,14 @@ import math
 
 import numpy as np
 
-from talkjax.conventions import MEL_FLOOR, MEL_WINDOW, MELS_PER_TICK, NUM_MELS, mel_frequencies
+from talkjax.conventions import (
+    MEL_FLOOR,
+    MEL_WINDOW,
+    MELS_PER_TICK,
+    NUM_MELS,
+    NUM_POSE,
+    mouth_opening,
+)
 
 _SLACK = 1e-3  # ticks; timestamps are float32
 
@@ -94,103 +101,40 @@ def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.nd
     return rng.choice(pool, count, replace=len(pool) < count)
 
 
+def rest_tick(landmarks: np.ndarray) -> int:
+    """Returns the tick of (T, 131, 2) landmarks at which the mouth is closed most tightly."""
+    return int(mouth_opening(landmarks).argmin())
+
+
 # ---- audio --------------------------------------------------------------------------------------
 
 
-def mel_span(mel: np.ndarray, start: int, window: int) -> np.ndarray:
-    """Cuts the mel frames of a window's ticks, (4 (T - 1) + 16, 80), padded with silence."""
-    lo = MELS_PER_TICK * start - MEL_WINDOW // 2
-    hi = MELS_PER_TICK * (start + window - 1) + MEL_WINDOW // 2
+def mel_span(
+    mel: np.ndarray, start: int, window: int, past: int = 0, future: int = 0
+) -> np.ndarray:
+    """Cuts the mel frames of a window's ticks and of some on either side, padded with silence.
+
+    Args:
+      mel: (M, 80) log-mel of the clip.
+      start: First tick of the window.
+      window: T.
+      past, future: Ticks before and after the window.
+
+    Returns:
+      (4 (past + T + future - 1) + 16, 80) float32.
+    """
+    lo = MELS_PER_TICK * (start - past) - MEL_WINDOW // 2
+    hi = MELS_PER_TICK * (start + window + future - 1) + MEL_WINDOW // 2
     out = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)
-    a, b = max(lo, 0), min(hi, len(mel))
+    a, b = max(lo, 0), max(min(hi, len(mel)), max(lo, 0))
     out[a - lo : b - lo] = mel[a:b]
     return out
 
 
 def tick_windows(span: np.ndarray) -> np.ndarray:
-    """Cuts a `mel_span` into the (T, 16, 80) windows of its ticks, a view."""
+    """Cuts a `mel_span` into the (n, 16, 80) windows of its ticks, a view."""
     views = np.lib.stride_tricks.sliding_window_view(span, MEL_WINDOW, axis=0)
     return views[::MELS_PER_TICK].transpose(0, 2, 1)
-
-
-def warp_frequencies(span: np.ndarray, factor: float) -> np.ndarray:
-    """Multiplies all frequencies of a log-mel span, as a shorter vocal tract does.
-
-    This is vocal tract length perturbation (Jaitly and Hinton, 2013).
-
-    Args:
-      span: (L, 80) log-mel.
-      factor: Factor of the frequencies. Beyond the ends the first or last bin repeats.
-    """
-    centres = mel_frequencies()
-    place = np.interp(centres / factor, centres, np.arange(NUM_MELS))
-    low = np.minimum(place.astype(np.int64), NUM_MELS - 2)
-    share = (place - low).astype(np.float32)
-    return span[:, low] * (1 - share) + span[:, low + 1] * share
-
-
-def random_equalizer(rng: np.random.Generator, deviation: float) -> np.ndarray:
-    """Draws a smooth gain for each mel bin, like that of another microphone: (80,) float32, nats.
-
-    The gain is a sum of the first four cosines over the bins; the slowest one, a tilt from dark to
-    bright, is the strongest. The standard deviation over all bins is `deviation`. FilterAugment
-    (arXiv 2107.13260) is similar.
-    """
-    order = np.arange(1, 5)
-    amounts = rng.normal(0, 1, 4) / order
-    waves = np.cos(np.pi * order[:, None] * (np.arange(NUM_MELS) + 0.5) / NUM_MELS)
-    scale = deviation / math.sqrt(0.5 * (1 / order**2).sum())
-    return (scale * amounts @ waves).astype(np.float32)
-
-
-def augment_mel(
-    rng: np.random.Generator,
-    span: np.ndarray,
-    gain: float,
-    noise: float,
-    masks: int,
-    warp: float = 0.0,
-    equalizer: float = 0.0,
-) -> np.ndarray:
-    """Distorts a log-mel span in the ways in which recordings differ.
-
-    Args:
-      rng: The sample's generator.
-      span: (L, 80) log-mel.
-      gain: Standard deviation of the loudness in nats of power (0.23 nats are 1 dB).
-      noise: Loudest added stationary noise in nats above `MEL_FLOOR`; half of the samples get none.
-      masks: At most so many bands and so many moments are masked (SpecAugment, arXiv 1904.08779).
-      warp: Standard deviation of the logarithm of `warp_frequencies`' factor.
-      equalizer: Deviation of `random_equalizer` in nats of power.
-
-    Returns:
-      (L, 80) float32, at least `MEL_FLOOR`.
-    """
-    out = span
-    if warp:
-        out = warp_frequencies(out, math.exp(rng.normal(0, warp)))
-    if gain or equalizer:
-        change = np.float32(rng.normal(0, gain)) + random_equalizer(rng, equalizer)
-        # Silence stays silent whatever the gain.
-        out = np.where(out <= MEL_FLOOR + 1e-6, out, out + change)
-    if noise and rng.random() < 0.5:
-        level = MEL_FLOOR + rng.uniform(0, noise) + rng.normal(0, 0.5, NUM_MELS)
-        out = np.logaddexp(out, level.astype(np.float32))
-    if masks:
-        out = out.copy() if out is span else out
-        average = out.mean(0)
-        for _ in range(rng.integers(masks + 1)):
-            width = rng.integers(1, 11)
-            low = rng.integers(NUM_MELS - width + 1)
-            out[:, low : low + width] = MEL_FLOOR  # as if the microphone lacked this band
-        for _ in range(rng.integers(masks + 1)):
-            # The average, not silence, because the mouth moves on and silence must keep meaning a
-            # mouth at rest.
-            width = rng.integers(1, 9)
-            first = rng.integers(len(out) - width + 1)
-            out[first : first + width] = average
-    # Worker processes pass C-ordered arrays through shared memory, others through a slow pipe.
-    return np.ascontiguousarray(np.maximum(out, MEL_FLOOR), np.float32)
 
 
 # ---- geometry -----------------------------------------------------------------------------------
@@ -219,6 +163,34 @@ def move_points(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """Applies one (2, 3) transform to (..., 2) points, in float32."""
     transform = transform.astype(np.float32)
     return points @ transform[:, :2].T + transform[:, 2]
+
+
+def stretch_content(
+    rng: np.random.Generator, points: np.ndarray, faces: np.ndarray, amount: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stretches and shifts lips and jaw alone, by the same transform in all faces of a sample.
+
+    Args:
+      rng: The sample's generator.
+      points: (T, 131, 2) landmarks of the window.
+      faces: (R, 131, 2) landmarks of the references.
+      amount: Deviation of the logarithms of the two scales; a tenth of it is that of the shift in
+        crop units.
+
+    Returns:
+      Copies of `points` and `faces`.
+    """
+    if not amount:
+        return points, faces
+    scale = np.exp(rng.normal(0, amount, 2)).astype(np.float32)
+    shift = rng.normal(0, amount / 10, 2).astype(np.float32)
+    centre = faces[:, NUM_POSE:].mean((0, 1))
+    moved = []
+    for part in (points, faces):
+        part = part.copy()
+        part[:, NUM_POSE:] = (part[:, NUM_POSE:] - centre) * scale + centre + shift
+        moved.append(part)
+    return moved[0], moved[1]
 
 
 # ---- pixels -------------------------------------------------------------------------------------

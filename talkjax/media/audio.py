@@ -19,9 +19,7 @@ from talkjax.conventions import (
     MEL_FLOOR,
     MEL_MAX_HZ,
     MEL_MIN_HZ,
-    MEL_WINDOW,
     MELS_PER_SECOND,
-    MELS_PER_TICK,
     NUM_MELS,
     SAMPLE_RATE,
     TICKS_PER_SECOND,
@@ -236,25 +234,3 @@ def _frame_powers(samples: np.ndarray) -> np.ndarray:
 def tick_count(samples: int) -> int:
     """Returns the number of 25 Hz ticks that cover `samples` of 16 kHz audio."""
     return math.ceil(samples * TICKS_PER_SECOND / SAMPLE_RATE)
-
-
-def mel_windows(mel: np.ndarray, ticks: int | np.ndarray) -> np.ndarray:
-    """Cuts the mel window of each landmark tick.
-
-    Tick k is at k / 25 s, which is mel frame 4k, and its window is mel[4k - 8 : 4k + 8]. Outside of
-    the spectrogram there is silence, log(1e-5).
-
-    Args:
-      mel: (M, 80) float32 from `log_mel`.
-      ticks: Number of ticks T (0 ... T-1), or the (T,) tick numbers.
-
-    Returns:
-      (T, 16, 80) float32.
-    """
-    numbers = np.arange(ticks) if np.ndim(ticks) == 0 else np.asarray(ticks)
-    offsets = np.arange(-(MEL_WINDOW // 2), MEL_WINDOW // 2)
-    index = numbers[:, None] * MELS_PER_TICK + offsets  # (T, 16)
-    inside = (index >= 0) & (index < len(mel))
-    windows = np.full((*index.shape, NUM_MELS), MEL_FLOOR, np.float32)
-    windows[inside] = mel[index[inside]]
-    return windows

@@ -70,6 +70,7 @@ def attend(
     value: jax.Array,
     bias: DistanceBias | None = None,
     implementation: str = "xla",
+    mask: Any = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Attends, with a float32 softmax.
 
@@ -81,6 +82,7 @@ def attend(
       implementation: One of `IMPLEMENTATIONS`. Where the tiles of `pallas_tpu` do not fit, because
         N or M is not a multiple of 128, `xla` is used instead. This is so on coarse grids, whose
         weights are small.
+      mask: (N, M) bool, which query may attend to which key; None if all may. `xla` only.
 
     Returns:
       The result (B, N, H, V) and the float32 weights (B, H, N, M), or None in place of the weights
@@ -98,7 +100,9 @@ def attend(
         # The float32 features are products of temperatures, which reach thousands, and coordinates.
         precision = positions.COORDINATE_PRECISION if query.dtype == jnp.float32 else None
     if not fused:
-        return _xla(query, key, value, bias, precision)
+        return _xla(query, key, value, bias, precision, mask)
+    if mask is not None:
+        raise ValueError(f"attention by {implementation} takes no mask")
     width = value.shape[-1]
     features = -(-max(query.shape[-1], width) // 8) * 8
     kernel = _cudnn if implementation == "cudnn" else _per_device(_pallas_tpu)
@@ -112,6 +116,7 @@ def _xla(
     value: jax.Array,
     bias: DistanceBias | None,
     precision: jax.lax.Precision | None,
+    mask: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     # (B, H, N or M, features)
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
@@ -121,6 +126,8 @@ def _xla(
     if bias is not None:
         distance = positions.squared_distance(bias.query, bias.key)
         logits = logits - bias.temperature.reshape(1, -1, 1, 1) * distance[:, None]
+    if mask is not None:
+        logits = jnp.where(jnp.asarray(mask)[None, None], logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1)
     return jnp.matmul(weights.astype(value.dtype), value).swapaxes(1, 2), weights
 

@@ -16,7 +16,6 @@ from talkjax.errors import UserError
 from talkjax.models import attention
 from talkjax.sampling import regions
 
-PARTS = ("autoencoder", "denoiser", "landmark")
 _CONFIG_ERRORS = (
     TypeError, ValueError, AttributeError, ArithmeticError, IndexError, AssertionError,
     MemoryError, flax_errors.FlaxError,
@@ -43,14 +42,15 @@ def load(
         does not match the weights, or a network is missing.
     """
     params, config, _ = runs.load_weights(directory)
-    missing = [part for part in PARTS if part not in params]
+    parts = ("autoencoder", "denoiser", *runs.landmark_parts(config))
+    missing = [part for part in parts if part not in params]
     if missing:
         stage = config.get("stage", "unknown")
         raise UserError(
             f"{directory} (stage {stage}) lacks the networks {', '.join(missing)}; combine two "
             "runs with `python -m talkjax.export --landmark=RUN --diffusion=RUN --out=DIR`"
         )
-    params = {part: params[part] for part in PARTS}
+    params = {part: params[part] for part in parts}
     if dtype is None and jax.default_backend() == "cpu":
         dtype = "float32"
     nets, expected = build_networks(_adapt(config, dtype), directory)

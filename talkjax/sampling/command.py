@@ -33,7 +33,7 @@ _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
 _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
-    "lossless", "audio_codec", "audio_track", "keep_occlusions", "sync_mode",
+    "lossless", "audio_codec", "audio_track", "keep_occlusions", "reference_sound", "sync_mode",
 )  # fmt: skip
 _EPILOG = """Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 or
 give --no_compilation_cache to turn this off.
@@ -100,6 +100,9 @@ def make_parser() -> commands.Parser:
     add("--no_keep_occlusions", dest="keep_occlusions", action="store_false",
         help="paint the new mouth over hands and objects in front of the face, which otherwise "
         "stay visible")
+    add("--no_reference_sound", dest="reference_sound", action="store_false",
+        help="do not learn from the template's own sound how the person speaks, for example where "
+        "it is not this person's")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")

@@ -19,8 +19,8 @@ import numpy as np
 
 from talkjax.conventions import TICKS_PER_SECOND
 
-# Maps (T, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content landmarks. The result
-# may be an array that is still being computed.
+# Maps (past + T + future, 16, 80) log-mel windows and (T, 74, 2) poses to (T, 57, 2) content
+# landmarks. The result may be an array that is still being computed.
 Complete = Callable[[np.ndarray, np.ndarray], Any]
 
 
@@ -119,24 +119,26 @@ class ContentTrack:
         ticks: int,
         window: int,
         ahead: int = 0,
+        context: tuple[int, int] = (0, 0),
     ) -> None:
         """Starts a track.
 
         Args:
           complete: The landmark network with its references bound.
           mel_windows: Returns (count, 16, 80) windows from (first tick, count), such as
-            `MelBuffer.windows`.
+            `MelBuffer.windows`. The first tick may be negative.
           poses: Poses of the output's frames.
           ticks: Length of the track in ticks.
           window: Number of ticks T in a window.
           ahead: Number of ticks by which predictions start before they are needed. A device works
             in order, so a prediction that starts after a batch of images waits for that batch.
+          context: Ticks of sound that the network hears before and after a window.
         """
         self._complete, self._mel_windows, self._poses = complete, mel_windows, poses
         self._count, self._window = ticks, window
         self._weights = np.sin(np.pi * (np.arange(window) + 0.5) / window).astype(np.float32) ** 2
         self._starts = window_starts(ticks, window)
-        self._next, self._ahead = 0, ahead
+        self._next, self._ahead, self._context = 0, ahead, context
         self._started: deque[tuple[int, Any]] = deque()  # (first tick, prediction) of windows
         self._first = 0  # tick of the first row of the sums
         self._sums = np.zeros((0, 0, 2), np.float32)  # (n, 57, 2) weighted predictions
@@ -172,7 +174,9 @@ class ContentTrack:
         ticks = start + np.arange(self._window)
         # Beyond the end of the track the last pose is held, and `mel_windows` returns silence.
         poses = self._poses.at(np.minimum(ticks, max(self._count - 1, 0)))
-        return self._complete(self._mel_windows(start, self._window), poses)
+        past, future = self._context
+        heard = self._mel_windows(start - past, past + self._window + future)
+        return self._complete(heard, poses)
 
     def _add_window(self, start: int, predicted: np.ndarray, low: int) -> None:
         """Adds the predictions of a window, and drops ticks before `low`."""

@@ -31,6 +31,8 @@ class Options:
         play.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
+      reference_sound: Whether the template's own sound tells how the person speaks, where the lips
+        move with it.
       sync_mode: What happens where the template is shorter than the speech: it plays back and forth
         ("bounce"), it starts again ("loop"), the output ends with it ("cut_off"), or its last
         picture stands while the lips move on ("hold").
@@ -51,6 +53,7 @@ class Options:
     audio_track: int | None = None
     lossless: bool = False
     first_pass: float = 10.0
+    reference_sound: bool = True
     sync_mode: str = "bounce"
     keep_occlusions: bool = True
     pixel_cache: int = 256 << 20

@@ -31,6 +31,7 @@ from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.turned_faces import TurnedFaces
+from talkjax.models.landmark_completion import References
 from talkjax.sampling import face_choice, regions
 from talkjax.sampling import reference as reference_frames
 from talkjax.sampling.background import Prefetcher, TaskQueue
@@ -38,7 +39,7 @@ from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
 from talkjax.sampling.faces import Face, FaceTable, normalize_candidates
 from talkjax.sampling.options import Options
-from talkjax.sampling.speech import MelStream
+from talkjax.sampling.speech import MelStream, TemplateSound
 from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import Template, open_template
 
@@ -110,7 +111,7 @@ def generate_video(
             first_seconds=options.first_pass,
         )
         encoder = stack.enter_context(TaskQueue(_MAX_UNWRITTEN))
-        clip = _Clip(sampler, template, table, speech, options, summary)
+        clip = _Clip(sampler, template, table, speech, options, summary, video)
         # A template that is driven by its own speech keeps its own times, which belong to it.
         own_speech = video is not None and os.path.samefile(video, audio)
         start_time = None if own_speech else 0.0
@@ -148,7 +149,7 @@ class _Person(NamedTuple):
       image_landmarks: (131, 2) landmarks of the reference image, crop coordinates.
       shape: (74, 2) pose points at rest.
       pose: (74, 2) pose points in the reference image, crop coordinates.
-      landmarks: (R, 131, 2) landmarks of reference frames, crop coordinates.
+      references: Reference frames of the landmark network.
       appearance: What frames are compared with.
     """
 
@@ -157,7 +158,7 @@ class _Person(NamedTuple):
     image_landmarks: np.ndarray
     shape: np.ndarray
     pose: np.ndarray
-    landmarks: np.ndarray
+    references: References
     appearance: FaceAppearance
 
 
@@ -172,10 +173,12 @@ class _Clip:
         speech: MelStream,
         options: Options,
         summary: Summary,
+        video: PathLike | None,
     ) -> None:
         self._sampler, self._options, self._summary = sampler, options, summary
         self._template, self._table, self._speech = template, table, speech
-        self._mel = MelBuffer(speech.windows, sampler.window)
+        self._mel = MelBuffer(speech.windows, sampler.window + sum(sampler.context))
+        self._sound = TemplateSound(video if options.reference_sound else None)
         self._people: dict[int, _Person] = {}
         self._encoded: OrderedDict[int, regions.Reference] = OrderedDict()
         self._reading = template.frames()  # up to the newest reference image
@@ -301,9 +304,11 @@ class _Clip:
                 whole = overlay.erase(whole, chosen.face.transform)
             appearance = FaceAppearance(whole, thumbnails, overlay)
             image = sampler.region.cut(appearance.reference).copy()
-        landmarks = reference_frames.choose_landmarks(candidates, sampler.references)
+        sound = self._sound.read(np.array([c.time for c in candidates]))
+        references = reference_frames.choose_landmarks(candidates, sampler.references, sound)
+        self._summary.reference_sound |= bool(references.heard.any())
         pose = chosen.face.pose(shape)
-        return _Person(chosen.index, image, chosen.landmarks, shape, pose, landmarks, appearance)
+        return _Person(chosen.index, image, chosen.landmarks, shape, pose, references, appearance)
 
     def _content_track(self, person: _Person, visit: Iterator[playback.Shown]) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of one visit.
@@ -317,12 +322,13 @@ class _Clip:
         poses = ((at, None if face is None else face.pose(person.shape)) for at, face in faces)
         batch_seconds = sampler.batch_size(self._options) / self._summary.fps
         return ContentTrack(
-            lambda mel, pose: sampler.complete_content(mel, pose, person.landmarks),
+            lambda mel, pose: sampler.complete_content(mel, pose, person.references),
             self._mel.windows,
             PoseTrack(poses, person.pose),
             speech.ticks,
             sampler.window,
             ahead=math.ceil(batch_seconds * TICKS_PER_SECOND) + 1,
+            context=sampler.context,
         )
 
     def _clock(self, start: float | None) -> Iterator[playback.Shown]:

@@ -10,6 +10,8 @@ from talkjax import conventions, head_pose
 from talkjax.conventions import Box
 from talkjax.media import crop, light, occlusion, overlay
 from talkjax.media.video import VideoFrame
+from talkjax.models.landmark_completion import References
+from talkjax.sampling import speaker
 from talkjax.sampling.faces import Candidate
 from talkjax.sampling.options import Options
 
@@ -79,10 +81,37 @@ def _flaws(candidates: Sequence[Candidate]) -> np.ndarray:
     return flaws + _OCCLUDED * ~occlusion.unoccluded(even)
 
 
-def choose_landmarks(candidates: Sequence[Candidate], count: int) -> np.ndarray:
-    """Returns the landmarks of `count` evenly spaced candidates: (count, 131, 2) float32."""
+def choose_landmarks(
+    candidates: Sequence[Candidate],
+    count: int,
+    sound: tuple[np.ndarray, np.ndarray] | None = None,
+) -> References:
+    """Chooses `count` evenly spaced candidates as the references of the landmark network.
+
+    Args:
+      candidates: At least one.
+      count: R.
+      sound: Output of `speech.TemplateSound.read` for the candidates, or None. It is used if the
+        candidates' lips move with it; a template may carry music, or somebody else's voice.
+
+    Returns:
+      References without a batch axis.
+    """
     places = np.linspace(0, len(candidates) - 1, count + 2)[1:-1].round().astype(int)
-    return np.stack([candidates[i].landmarks for i in places])
+    landmarks = np.stack([candidates[i].landmarks for i in places])
+    if sound is None or not speaks(candidates, sound[1]):
+        return References.single(landmarks)
+    return References.single(landmarks, sound[0][places])
+
+
+def speaks(candidates: Sequence[Candidate], loudness: np.ndarray) -> bool:
+    """Returns whether the lips of a scene's candidates move with the sound from their first on."""
+    times = np.array([c.time for c in candidates])
+    if len(times) < 2 or times[-1] - times[0] < speaker.MIN_SECONDS:
+        return False
+    openings = conventions.mouth_opening(np.stack([c.landmarks for c in candidates]))
+    smooth = speaker.smooth_loudness(loudness)
+    return speaker.score(times - times[0], openings, smooth) >= speaker.MIN_SCORE
 
 
 def read_crop(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE
 from talkjax.diffusion import guidance, samplers
+from talkjax.models.landmark_completion import References
 from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
 
@@ -128,23 +129,28 @@ def generate_regions(
 
 
 def complete_content(
-    params: Params, networks: Networks, mel: jax.Array, pose: jax.Array, references: jax.Array
+    params: Params, networks: Networks, mel: jax.Array, pose: jax.Array, references: References
 ) -> jax.Array:
     """Predicts the content landmarks of one window.
 
     Args:
-      params: Parameters with the subtree "landmark".
+      params: Parameters with the subtree "landmark", and "speech" if there is a speech encoder.
       networks: Networks of these parameters.
-      mel: (T, 16, 80) log-mel windows of the ticks.
+      mel: (past + T + future, 16, 80) log-mel windows of the ticks.
       pose: (T, 74, 2) pose landmarks, crop coordinates.
-      references: (R, 131, 2) landmarks of reference frames, crop coordinates.
+      references: Faces of reference frames, without a batch axis.
 
     Returns:
       (T, 57, 2) float32 crop coordinates.
     """
-    variables = {"params": params["landmark"]}
-    inputs = mel[None], pose[None], references[None]
-    return networks.landmark.apply(variables, *inputs)[0]
+    inputs = jax.tree.map(lambda x: jnp.asarray(x)[None], (mel, pose, references))
+    return networks.complete(params, *inputs)[0]
+
+
+def context_ticks(networks: Networks) -> tuple[int, int]:
+    """Returns how many ticks of sound the landmark network hears before and after a window."""
+    config = networks.landmark.config
+    return config.past, config.future
 
 
 def expected_params(networks: Networks) -> Params:
@@ -157,13 +163,15 @@ def expected_params(networks: Networks) -> Params:
         image = jnp.zeros((1, *networks.image_size, 3))
         mask = jnp.asarray(networks.mask)
         noisy = latent, jnp.zeros((1,)), latent, mask
-        speech, pose = jnp.zeros((1, 2, MEL_WINDOW, NUM_MELS)), jnp.zeros((1, 2, NUM_POSE, 2))
+        heard = 2 + sum(context_ticks(networks))
+        speech, pose = jnp.zeros((1, heard, MEL_WINDOW, NUM_MELS)), jnp.zeros((1, 2, NUM_POSE, 2))
+        faces = References.example()
         return {
             "autoencoder": networks.autoencoder.init(key, image)["params"],
             "denoiser": networks.denoiser.init(key, *noisy, points, latent, points, yes, yes)[
                 "params"
             ],
-            "landmark": networks.landmark.init(key, speech, pose, points[None])["params"],
+            **networks.init_landmark(key, speech, pose, faces),
         }
 
     return jax.eval_shape(init)

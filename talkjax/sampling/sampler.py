@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from talkjax import media
 from talkjax.conventions import Box
 from talkjax.files import PathLike
+from talkjax.models.landmark_completion import References
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, pretrained, program, regions
 from talkjax.sampling.options import Options
@@ -57,7 +58,7 @@ class Sampler:
         """Places the parameters on the devices. Most callers use `from_pretrained`.
 
         Args:
-          params: Parameters with the subtrees "autoencoder", "denoiser" and "landmark".
+          params: Parameters of `networks`.
           config: Config of the checkpoint, of which `mask` and `data` are used.
           networks: Networks of that config.
           devices: Devices among which frames are divided; all of this process by default.
@@ -71,14 +72,17 @@ class Sampler:
         self.region, self.mask = networks.region, Box(*config["mask"])
         self.window: int = config["data"]["window"]
         self.references: int = config["data"]["references"]
+        self.context = regions.context_ticks(networks)
         self._devices = len(devices)
         self._platform: str = devices[0].platform
         self._compiled: dict[tuple, Any] = {}
         self._batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
         self._replicated = NamedSharding(mesh, PartitionSpec())
-        images = {name: params[name] for name in ("autoencoder", "denoiser")}
+        names = ("autoencoder", "denoiser")
+        images = {name: params[name] for name in names}
+        others = {name: tree for name, tree in params.items() if name not in names}
         self._image_params = jax.device_put(images, self._replicated)
-        self._landmark_params = jax.device_put({"landmark": params["landmark"]}, devices[0])
+        self._landmark_params = jax.device_put(others, devices[0])
         self._encode_reference = jax.jit(
             lambda p, image, points: regions.encode_reference(p, networks, image, points)
         )
@@ -165,7 +169,7 @@ class Sampler:
         return jax.device_put(reference, self._replicated)
 
     def complete_content(
-        self, mel: np.ndarray, pose: np.ndarray, references: np.ndarray
+        self, mel: np.ndarray, pose: np.ndarray, references: References
     ) -> jax.Array:
         """Predicts the content landmarks of one window; see `regions.complete_content`."""
         return self._complete(self._landmark_params, mel, pose, references)

@@ -48,9 +48,14 @@ def measure_loudness(path: PathLike, seconds: float) -> np.ndarray:
         have += len(piece)
         if have >= count:
             break
+    return smooth_loudness(np.concatenate(pieces))
+
+
+def smooth_loudness(loudness: np.ndarray) -> np.ndarray:
+    """Averages (M,) mean log-mels over a syllable: the same shape."""
     half = round(_SMOOTHING * MELS_PER_SECOND) // 2
     kernel = np.hanning(2 * half + 3)[1:-1]
-    padded = np.pad(np.concatenate(pieces), half, mode="edge")
+    padded = np.pad(loudness, half, mode="edge")
     return np.convolve(padded, kernel / kernel.sum(), "valid")
 
 

@@ -33,6 +33,7 @@ class Summary:
       faces_missed: [first, last] ranges of output frames without a face, which are unchanged.
       reference_frame: Number of the template's frame that is the reference image of the first
         scene that shows a face.
+      reference_sound: Whether the template's own sound told how the person speaks.
       scenes: For each scene that was used and shows a face, {"first", "last", "reference_frame"}:
         numbers of the template's frames. A scene begins at a cut, or with another face.
       seconds: Wall-clock time of the run, including compilation.
@@ -61,6 +62,7 @@ class Summary:
     frames_partly_occluded: int = 0
     faces_missed: list[list[int]] = dataclasses.field(default_factory=list)
     reference_frame: int = 0
+    reference_sound: bool = False
     scenes: list[dict[str, int]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     frames_per_second: float = 0.0

@@ -35,7 +35,7 @@ from talkjax.training.stage import Params
 # what is computed. (Data that have moved are still the same data.)
 MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
-    "autoencoder.weights", "autoencoder.remat", "denoiser.remat",
+    "autoencoder.weights", "autoencoder.remat", "landmark.whisper_weights", "denoiser.remat",
     "denoiser.talkformer.implementation", "data.dir", "data.latents",
     "data.drop_landmarks",  # of earlier versions
     "data.max_damaged", "data.memory_limit", "data.num_threads", "data.prefetch",
@@ -305,9 +305,9 @@ def restore(
 # Networks that a field of `config.init_from` takes from its source: it must have the first, and
 # may have the others. Later fields are more specific, and win.
 _TAKEN = {
-    "joint": ("denoiser", "landmark", "autoencoder"),
+    "joint": ("denoiser", "landmark", "speech", "autoencoder"),
     "diffusion": ("denoiser", "autoencoder"),
-    "landmark": ("landmark",),
+    "landmark": ("landmark", "speech"),
     "autoencoder": ("autoencoder",),
     "sync": ("sync",),
 }

@@ -1,6 +1,7 @@
 """What a run reads: its datasets, the networks it starts from, and whether all of it agrees."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from talkjax import files, networks, runs
 from talkjax.conventions import Box
 from talkjax.data import describe, latents, loader, records
 from talkjax.errors import UserError
+from talkjax.models import whisper
 from talkjax.training import checkpoints
 from talkjax.training.stage import Params
 
@@ -42,27 +44,33 @@ def make_datasets(config: Any) -> MakeData:
         raise UserError(
             f"batch_size={config.batch_size} must be a multiple of the {count} processes"
         )
-    options = _loader_options(config, config.batch_size // count)
+    options = loader_options(config, config.batch_size // count)
     if not config.data.dir:
         raise UserError(
             "data.dir is not set; set --config.data.dir to a folder made by data_pipelines.prepare"
         )
-    records.find_dataset(config.data.dir)
+    for folder in loader.split_folders(config.data.dir):
+        records.find_dataset(folder)
     share = {"process_index": process, "process_count": count}
 
     def make(split: str) -> Any:
         if split == "train":
             return loader.train_dataset(config.data.dir, options, config.seed, **share)
         folder, split = _held_out(config)
-        return loader.eval_dataset(folder, options, split, **share)
+        as_recorded = dataclasses.replace(options, sound_offsets=None)
+        return loader.eval_dataset(folder, as_recorded, split, **share)
 
     return make
 
 
-def _loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
+def loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
+    """Returns the loader's options of a configuration, for batches of this process's size."""
     fields = {name: value for name, value in config.data.items() if name != "dir"}
+    fields |= {name: fields[name] or None for name in ("latents", "sound_offsets")}
     return loader.LoaderOptions(
-        **fields | {"latents": fields["latents"] or None},
+        **fields | {"weights": tuple(fields["weights"])},
+        past=config.landmark.past,
+        future=config.landmark.future,
         stage=config.stage,
         region=tuple(config.region),
         batch_size=batch_size,
@@ -70,11 +78,11 @@ def _loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
 
 
 def _held_out(config: Any) -> tuple[str, str]:
-    """Folder and split of the held-out data.
+    """Folder and split of the held-out data, which is that of a mixture's last folder.
 
     Choices are made on a validation split where there is one; the test split is for the end.
     """
-    folder = config.eval.dir or config.data.dir
+    folder = config.eval.dir or loader.split_folders(config.data.dir)[-1]
     return folder, "validation" if "validation" in records.list_splits(folder) else "test"
 
 
@@ -88,14 +96,38 @@ def load_initial_networks(config: Any) -> Params:
       {network: params}, numpy; networks of `init_from` replace published ones.
 
     Raises:
-      UserError: A file or folder does not exist, is damaged, or is of another kind.
+      UserError: A file or folder does not exist, is damaged, or is of another kind; or the run
+        hears through a speech encoder, and there is none.
     """
-    return published_weights(config) | checkpoints.load_sources(config.init_from, config.denoiser)
+    initial = _published_autoencoder(config)
+    hears = config.stage in ("landmark", "joint") and config.landmark.audio == "whisper"
+    if hears and config.landmark.whisper_weights:
+        initial |= {"speech": _published_speech(config.landmark)}
+    initial |= checkpoints.load_sources(config.init_from, config.denoiser)
+    if hears and "speech" not in initial:
+        raise UserError(
+            "landmark.audio='whisper' has no speech encoder; set --config.landmark.whisper_weights="
+            "FILE.safetensors, or --config.init_from.landmark to a run that has one"
+        )
+    return initial
 
 
-def published_weights(config: Any) -> Params:
+def _published_speech(landmark: Any) -> Params:
+    """Loads the encoder that `landmark.whisper_weights` names, of the size `landmark.whisper`."""
+    from talkjax import weights
+
+    path = landmark.whisper_weights
+    found, params = weights.whisper_params(path)
+    if found != whisper.SIZES.get(landmark.whisper):
+        fits = next((name for name, size in whisper.SIZES.items() if size == found), None)
+        remedy = f"set --config.landmark.whisper={fits}" if fits else "use published weights"
+        raise UserError(f"{path} is not of the size landmark.whisper={landmark.whisper}; {remedy}")
+    return params
+
+
+def _published_autoencoder(config: Any) -> Params:
     """Loads the autoencoder that `config.autoencoder.weights` names; {} if it names none."""
-    from talkjax import weights  # needs safetensors, which no other part of training does
+    from talkjax import weights  # needs safetensors, which training itself does not
 
     names = tuple(name for name in config.autoencoder.weights if name)
     if not names:
@@ -165,7 +197,7 @@ def _measure_latents(config: Any, params: Params) -> dict[str, tuple[float, ...]
     """Statistics per channel of the first training images, the same in all processes."""
     model = networks.make_autoencoder(config.autoencoder)
     encode = jax.jit(lambda p, x: model.apply({"params": p}, x, method="encode"))
-    dataset = loader.train_dataset(config.data.dir, _loader_options(config, 8), config.seed)
+    dataset = loader.train_dataset(config.data.dir, loader_options(config, 8), config.seed)
     count, total, squares = 0, 0.0, 0.0
     with contextlib.closing(iter(dataset)) as batches:
         for batch in batches:
@@ -194,7 +226,7 @@ def check_data(config: Any) -> None:
     """
     if config.stage == "landmark":
         return  # points in crop coordinates: neither pixels nor latents count
-    folders = {config.data.dir}
+    folders = set(loader.split_folders(config.data.dir))
     if config.eval.every and config.eval.dir:
         folders.add(config.eval.dir)
     if config.data.latents and config.stage in ("diffusion", "joint"):

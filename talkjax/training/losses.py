@@ -30,18 +30,29 @@ def mean(values: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     return (per_sample * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
-def landmark_loss(predicted: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """L1 on positions and L1 on frame-to-frame velocity (arXiv 2408.05416, section 3.1).
+def landmark_loss(predicted: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """L1 on positions and on frame-to-frame velocity, and how far the points move.
+
+    The first two are the paper's (arXiv 2408.05416, section 3.1). Their optimum is the median, so a
+    mouth that cannot be predicted exactly moves too little. The third compares each coordinate's
+    standard deviation over the window, which tells nothing of when it moves.
 
     Args:
       predicted, truth: (B, T, K, 2) crop coordinates.
 
     Returns:
-      Position and velocity error, (B,) each, in crop units.
+      Errors of position, velocity and spread, (B,) each, in crop units.
     """
     position = jnp.abs(predicted - truth).mean((1, 2, 3))
     velocity = jnp.abs(jnp.diff(predicted, axis=1) - jnp.diff(truth, axis=1)).mean((1, 2, 3))
-    return position, velocity
+    spread = jnp.abs(_spread(predicted) - _spread(truth)).mean((1, 2))
+    return position, velocity, spread
+
+
+def _spread(points: jax.Array) -> jax.Array:
+    """Returns the standard deviations over time of (B, T, K, 2): (B, K, 2)."""
+    # The root has no gradient at 0.
+    return jnp.sqrt(jnp.var(points, axis=1) + 1e-8)
 
 
 def mouth_area(

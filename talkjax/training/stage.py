@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 # Nested dicts of arrays. The top-level names say which network a parameter belongs to:
-# "autoencoder", "landmark", "denoiser", so that a stage can start from another stage's subtrees.
+# "autoencoder", "landmark", "speech", "denoiser", so that a stage can start from another stage's
+# subtrees.
 Params = dict[str, Any]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]

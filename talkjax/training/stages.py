@@ -25,6 +25,7 @@ from talkjax.conventions import (
 )
 from talkjax.diffusion import samplers, schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
+from talkjax.models.landmark_completion import References
 from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
 from talkjax.training import losses, sync_stage
@@ -97,41 +98,39 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
 # ---- landmarks ----------------------------------------------------------------------------------
 
 
+def _references(batch: Batch) -> References:
+    return References(*(batch[f"reference_{name}"] for name in References._fields))
+
+
 def _landmark_init(nets: Networks, key: jax.Array, batch: Batch) -> Params:
-    inputs = batch["mel"], batch["pose"], batch["reference_landmarks"]
-    return nets.landmark.init(stream(key, "landmark"), *inputs)["params"]
+    inputs = batch["mel"], batch["pose"], _references(batch)
+    return nets.init_landmark(stream(key, "landmark"), *inputs)
 
 
 def _complete(nets: Networks, params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
-    train = key is not None
-    return nets.landmark.apply(
-        {"params": params["landmark"]},
-        batch["mel"],
-        batch["pose"],
-        batch["reference_landmarks"],
-        train=train,
-        rngs={"dropout": stream(key, "dropout")} if train else None,
-    )
+    dropout = None if key is None else stream(key, "dropout")
+    return nets.complete(params, batch["mel"], batch["pose"], _references(batch), dropout)
 
 
 def _landmark_terms(
     config: Mapping[str, Any], predicted: jax.Array, batch: Batch
 ) -> tuple[jax.Array, Metrics]:
-    position, velocity = (
+    position, velocity, spread = (
         losses.mean(error, batch) for error in losses.landmark_loss(predicted, batch["content"])
     )
     left = batch["pose"][:, :, LEFT_EYE_SLICE].mean(2)
     right = batch["pose"][:, :, RIGHT_EYE_SLICE].mean(2)
     unit = losses.mean(jnp.linalg.norm(left - right, axis=-1), batch)
-    weight = config["loss"]["velocity_weight"]
-    return (position + weight * velocity) / unit, {"landmark_l1": position / unit}
+    weights = config["loss"]
+    total = position + weights["velocity_weight"] * velocity + weights["spread_weight"] * spread
+    return total / unit, {"landmark_l1": position / unit}
 
 
 def landmark_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """Landmark completion alone."""
 
     def init(key: jax.Array, batch: Batch) -> Params:
-        return {"landmark": _landmark_init(nets, key, batch)}
+        return _landmark_init(nets, key, batch)
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         return _landmark_terms(config, _complete(nets, params, batch, key), batch)
@@ -335,7 +334,7 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     joint = config["joint"]
 
     def init(key: jax.Array, batch: Batch) -> Params:
-        return {**_denoiser_init(nets, key, batch), "landmark": _landmark_init(nets, key, batch)}
+        return {**_denoiser_init(nets, key, batch), **_landmark_init(nets, key, batch)}
 
     def terms(
         params: Params, batch: Batch, key: jax.Array, dropout: jax.Array | None

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import pytest
 from ml_collections import FrozenConfigDict
@@ -9,6 +7,7 @@ from talkjax.compile_ahead import programs, report, slices
 from talkjax.data import loader
 from talkjax.errors import UserError
 from talkjax.sampling.sampler import Options
+from talkjax.training import input as training_input
 from tests.data_pipelines.synthetic import make_record, write_shards
 
 
@@ -23,16 +22,7 @@ def test_batch_shapes_are_the_loaders(shards, stage):
     config = sync.get_config() if stage == "sync" else demo_128.get_config(stage)
     config.crop_size = 32  # of the synthetic records
     config.data.latents = ""
-    options = loader.LoaderOptions(
-        stage=stage,
-        batch_size=1,
-        region=tuple(config.region),
-        **{
-            field.name: config.data[field.name]
-            for field in dataclasses.fields(loader.LoaderOptions)
-            if field.name in config.data and field.name != "latents"
-        },
-    )
+    options = training_input.loader_options(config, 1)
     batch = next(iter(loader.train_dataset(shards, options, seed=0)))
     wanted = {name: (x.shape, x.dtype) for name, x in programs.batch_shapes(config).items()}
     assert {name: (x.shape, x.dtype) for name, x in batch.items()} == wanted
@@ -63,7 +53,7 @@ def test_sampling_steps_are_sample_pys():
 def tiny(stage="diffusion", **changes):
     config = demo_64.get_config(stage)
     config.denoiser.channels, config.denoiser.groups = (16,), 8
-    config.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    config.landmark.update({"features": 16, "layers": 1, "heads": 2, "dropout": 0.0})
     config.mesh.fsdp_min_size = 256
     config.data.latents = "anywhere"
     config.batch_size = 16

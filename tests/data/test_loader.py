@@ -10,14 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from talkjax.conventions import MEL_FLOOR
 from talkjax.data import loader, records
 from talkjax.diffusion import guidance
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
-LANDMARK = loader.LoaderOptions(stage="landmark", batch_size=4)
-JOINT = loader.LoaderOptions(stage="joint", batch_size=4, frames=3)
-PLAIN = {"geometry_scale": 0.0, "geometry_rotation": 0.0, "geometry_shift": 0.0, "audio_masks": 0}
+LANDMARK = loader.LoaderOptions(stage="landmark", batch_size=4, references=4, past=3, future=2)
+JOINT = loader.LoaderOptions(stage="joint", batch_size=4, frames=3, references=4)
+PLAIN = {
+    "geometry_content": 0.0,
+    "geometry_scale": 0.0,
+    "geometry_rotation": 0.0,
+    "geometry_shift": 0.0,
+    "audio_masks": 0,
+}
 
 
 def take(iterator, count):
@@ -38,10 +45,12 @@ def tick_of(points):
 def test_landmark_batches(shards):
     batch = next(iter(loader.train_dataset(shards, LANDMARK, seed=0)))
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
-        "mel": ((4, 25, 16, 80), "float32"),
+        "mel": ((4, 25 + 3 + 2, 16, 80), "float32"),
         "pose": ((4, 25, 74, 2), "float32"),
         "content": ((4, 25, 57, 2), "float32"),
         "reference_landmarks": ((4, 4, 131, 2), "float32"),
+        "reference_mel": ((4, 4, 16, 80), "float32"),
+        "reference_heard": ((4, 4), "bool"),
     }
 
 
@@ -51,6 +60,8 @@ def test_joint_batches(shards):
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "pose": ((4, 25, 74, 2), "float32"),
         "reference_landmarks": ((4, 4, 131, 2), "float32"),
+        "reference_mel": ((4, 4, 16, 80), "float32"),
+        "reference_heard": ((4, 4), "bool"),
         "target": ((4, 3, 20, 28, 3), "uint8"),
         "reference": ((4, 20, 28, 3), "uint8"),
         "frame_landmarks": ((4, 3, 131, 2), "float32"),
@@ -153,6 +164,29 @@ def test_restored_iterator_goes_on_bit_identically(shards, options):
     second.set_state(state)
     for a, b in zip(take(second, 5), expected[7:], strict=True):
         assert_equal(a, b)
+
+
+def quiet_record(name):
+    """A record whose mel is silent, to tell it from others."""
+    record = make_record(name)
+    return dataclasses.replace(record, mel=np.full_like(record.mel, MEL_FLOOR))
+
+
+def test_folders_are_mixed_by_their_weights(shards, tmp_path):
+    quiet = write_shards(tmp_path, {"train": [quiet_record(f"q{i}") for i in range(3)]})
+    folders = f"{shards}, {quiet}"
+    options = dataclasses.replace(LANDMARK, **PLAIN, audio_noise=0.0, weights=(1.0, 3.0))
+    batches = take(iter(loader.train_dataset(folders, options, seed=0)), 20)
+    share = np.mean([(b["mel"][:, 10] <= MEL_FLOOR + 1e-3).all((1, 2)).mean() for b in batches])
+    assert share == pytest.approx(0.75, abs=0.02)
+    first = iter(loader.train_dataset(folders, options, seed=0))
+    take(first, 3)
+    second = iter(loader.train_dataset(folders, options, seed=0))
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert_equal(next(second), batches[3])
+    wrong = dataclasses.replace(options, weights=(1.0,))
+    with pytest.raises(UserError, match=r"one positive number for each of the 2 folders"):
+        loader.train_dataset(folders, wrong, seed=0)
 
 
 def test_seeds_matter(shards):

@@ -24,7 +24,7 @@ def tiny_config(**changes) -> dict:
     c.autoencoder.latent_mean, c.autoencoder.latent_std = (0.0,), (1.0,)
     c.denoiser.channels, c.denoiser.blocks, c.denoiser.groups = (16,), 1, 4
     c.denoiser.talkformer.heads = 2
-    c.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.1}
+    c.landmark.update({"features": 16, "layers": 1, "heads": 2, "dropout": 0.1})
     c.data.window, c.data.references = 10, 3
     c.update_from_flattened_dict(changes)
     return json.loads(json.dumps(c.to_dict()))

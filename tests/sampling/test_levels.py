@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from talkjax.conventions import CONTENT, positions
+from talkjax.conventions import CONTENT, mel_windows, positions
 from talkjax.media import audio, detection
 from talkjax.sampling import Sampler, bundled, faces, pipeline, reference, template
 from talkjax.sampling.completion import ContentTrack, PoseTrack
@@ -29,10 +29,11 @@ def predict():
         mel, ticks = audio.log_mel(wave), audio.tick_count(len(wave))
         content = ContentTrack(
             lambda heard, poses: sampler.complete_content(heard, poses, known),
-            lambda first, count: audio.mel_windows(mel, np.arange(first, first + count)),
+            lambda first, count: mel_windows(mel, np.arange(first, first + count)),
             PoseTrack(iter([]), pose),
             ticks,
             sampler.window,
+            context=sampler.context,
         )
         lips = np.stack([content.at(tick / 25) for tick in range(ticks)])
         return (lips[:, BOTTOM, 1] - lips[:, TOP, 1]).mean(1)

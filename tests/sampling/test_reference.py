@@ -79,9 +79,11 @@ def test_a_frame_in_bad_light_is_avoided(still, spoil):
 def test_landmarks_are_spread_evenly(still):
     still[:, 0, 0] = np.arange(9)
     got = reference.choose_landmarks(candidates(still), 3)
-    assert got.shape == (3, 131, 2) and got.dtype == np.float32
-    assert got[:, 0, 0].tolist() == [2, 4, 6]
-    assert reference.choose_landmarks(candidates(still[:1]), 4).shape == (4, 131, 2)
+    assert got.landmarks.shape == (3, 131, 2) and got.landmarks.dtype == np.float32
+    assert got.landmarks[:, 0, 0].tolist() == [2, 4, 6]
+    assert got.mel.shape == (3, 16, 80) and not got.heard.any()
+    one = reference.choose_landmarks(candidates(still[:1]), 4)
+    assert one.landmarks.shape == (4, 131, 2) and one.heard.shape == (4,)
 
 
 def test_image_is_the_chosen_frame_unmasked(template):

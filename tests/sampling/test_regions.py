@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from talkjax import networks
+from talkjax.models.landmark_completion import References
 from talkjax.sampling import regions
 from talkjax.training import stages
 from tests.sampling import fakes
@@ -103,12 +104,13 @@ def test_frames_shard_over_devices(model, inputs):
 def test_content_completion(model):
     params, nets = model
     rng = np.random.default_rng(0)
-    mel, pose, references = (
-        jnp.asarray(rng.uniform(size=shape).astype(np.float32))
-        for shape in ((10, 16, 80), (10, 74, 2), (3, 131, 2))
+    past, future = regions.context_ticks(nets)
+    mel, pose, faces = (
+        rng.uniform(size=shape).astype(np.float32)
+        for shape in ((past + 10 + future, 16, 80), (10, 74, 2), (3, 131, 2))
     )
     complete = jax.jit(lambda p, *args: regions.complete_content(p, nets, *args))
-    got = complete(params, mel, pose, references)
+    got = complete(params, mel, pose, References.single(faces))
     assert got.shape == (10, 57, 2) and got.dtype == jnp.float32
 
 
@@ -117,9 +119,11 @@ def test_expected_params_are_those_of_training():
     stage = stages.make_stage(config)
     frames, window = 1, config["data"]["window"]
     batch = {
-        "mel": jnp.zeros((1, window, 16, 80)),
+        "mel": jnp.zeros((1, window + 16, 16, 80)),
         "pose": jnp.zeros((1, window, 74, 2)),
         "reference_landmarks": jnp.zeros((1, 3, 131, 2)),
+        "reference_mel": jnp.zeros((1, 3, 16, 80)),
+        "reference_heard": jnp.zeros((1, 3), bool),
         "frame_landmarks": jnp.zeros((1, frames, 131, 2)),
         "image_reference_landmarks": jnp.zeros((1, 131, 2)),
     }

@@ -51,9 +51,9 @@ def test_nothing_of_two_people_is_mixed(sampler, options, tmp_path, monkeypatch,
         sampler.complete_content, sampler.encode_reference, sampler.generate_batch,
     )  # fmt: skip
 
-    def spy_complete(mel, pose, landmarks):
-        windows.append(people_in(pose) | people_in(landmarks[:, : conventions.NUM_POSE]))
-        return complete(mel, pose, landmarks)
+    def spy_complete(mel, pose, faces):
+        windows.append(people_in(pose) | people_in(faces.landmarks[:, : conventions.NUM_POSE]))
+        return complete(mel, pose, faces)
 
     def spy_encode(image, landmarks):
         references.append((encode(image, landmarks), people_in(landmarks[: conventions.NUM_POSE])))

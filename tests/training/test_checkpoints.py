@@ -186,7 +186,7 @@ def test_an_export_names_no_files_of_the_machine():
         "init_from": {"landmark": "/runs/landmark"},
     }
     plain = runs.without_paths(config)
-    assert plain["data"] == {"dir": "", "latents": "", "window": 25}
+    assert plain["data"] == {"dir": "", "latents": "", "sound_offsets": "", "window": 25}
     assert plain["autoencoder"] == {"kind": "taesd", "weights": ["", ""]}
     assert plain["init_from"] == {"landmark": ""}
     assert config["data"]["dir"] == "/data/shards" and runs.without_paths({"seed": 0}) == {

@@ -19,7 +19,8 @@ def tiny_config(stage, **changes):
     config.denoiser.groups = 4
     config.denoiser.blocks = 1
     config.denoiser.talkformer.heads = 2
-    config.landmark = {"features": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    config.landmark.update({"features": 16, "layers": 1, "heads": 2, "dropout": 0.0})
+    config.landmark.update({"past": 1, "future": 2})
     config.update_from_flattened_dict(changes)
     return config
 
@@ -31,10 +32,12 @@ def batch(seed=0, b=2, f=2, t=5):
         return rng.uniform(0.2, 0.8, shape).astype(np.float32)
 
     return {
-        "mel": uniform(b, t, 16, 80),
+        "mel": uniform(b, 1 + t + 2, 16, 80),
         "pose": uniform(b, t, 74, 2),
         "content": uniform(b, t, 57, 2),
         "reference_landmarks": uniform(b, 3, 131, 2),
+        "reference_mel": uniform(b, 3, 16, 80),
+        "reference_heard": np.tile([True, False, True], (b, 1)),
         "target_latent": uniform(b, f, 6, 8, 4),
         "masked_latent": uniform(b, f, 6, 8, 4),
         "reference_latent": uniform(b, 6, 8, 4),
@@ -164,9 +167,19 @@ def test_landmark_loss_is_zero_at_the_truth_and_sees_jitter():
     truth = jnp.asarray(batch()["content"])
     assert all(not x.any() for x in losses.landmark_loss(truth, truth))
     shaken = truth + 0.01 * (-1.0) ** jnp.arange(5.0).reshape(1, 5, 1, 1)
-    position, velocity = losses.landmark_loss(shaken, truth)
+    position, velocity, _ = losses.landmark_loss(shaken, truth)
     np.testing.assert_allclose(position, [0.01, 0.01], rtol=1e-4)
     np.testing.assert_allclose(velocity, [0.02, 0.02], rtol=1e-4)
+
+
+def test_spread_is_the_range_of_motion_whenever_it_happens():
+    moving = jnp.zeros((1, 8, 57, 2)).at[0, :, 0, 1].set(jnp.arange(8.0) % 2)
+    *_, same = losses.landmark_loss(moving[:, ::-1], moving)
+    np.testing.assert_allclose(same, 0, atol=1e-6)
+    *_, still = losses.landmark_loss(jnp.zeros_like(moving), moving)
+    np.testing.assert_allclose(still, 0.5 / (57 * 2), rtol=0.01)
+    gradient = jax.grad(lambda x: losses.landmark_loss(x, moving)[2].sum())(jnp.zeros_like(moving))
+    assert np.isfinite(gradient).all()  # that of a root is infinite at 0
 
 
 def test_unknown_stage():
