@@ -15,6 +15,9 @@ name, without a model.
 Next to report.json come report.md (a table), report.csv (every clip) and the folder report.sheets
 (contact sheets and plots of the best, the median and the worst clip). Generated videos are kept in
 --work; an interrupted evaluation that is started again continues where it stopped.
+
+The fourth measures the landmark network alone, before any picture is made: by clip, and by person
+with the lag at which the lips fit the sound best. With --out it plots the openings of five people.
 """
 
 import argparse
@@ -30,11 +33,14 @@ from talkjax.metrics import packages
 
 # Everything else is imported once the flags have been checked, so that mistakes are reported fast.
 if TYPE_CHECKING:
+    import numpy as np
+
     from talkjax.metrics.clip_evaluator import MetricModels
     from talkjax.metrics.evaluator import EvaluationResult
     from talkjax.metrics.videos import EvaluationClip
 
 _DAY = 86400.0  # seconds
+_PLOTTED = 5  # people
 
 
 def make_parser() -> commands.Parser:
@@ -124,6 +130,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> None:
         steps=args.steps, seed=args.seed, landmark_guidance=args.landmark_guidance,
         reference_guidance=args.reference_guidance,
         keep_occlusions=False,  # no pixel of the measured mouth may be the template's own
+        reference_sound=False,  # in paired rows, the same sound has the same mouth
     )  # fmt: skip
     work = args.work or f"{out}.work"
     pinned = {
@@ -180,19 +187,37 @@ def _evaluate_landmarks(args: argparse.Namespace) -> None:
 
     reader = records.ShardReader(args.data, args.split)
     chosen = clips.take_evenly(range(len(reader)), args.clips)
+    shown: dict[str, dict[str, np.ndarray]] = {}
     predict, config = landmarks.load_predictor(args.checkpoint)
+    landmark = config["landmark"]
     result = landmarks.evaluate_landmarks(
         predict,
         (records.with_normalized_pose(reader.read(i, with_frames=False)) for i in chosen),
         window=config["data"]["window"],
         references=config["data"]["references"],
+        context=(landmark["past"], landmark["future"]),
         seed=args.seed,
+        observe=lambda clip, curves: shown.setdefault(records.person_of(clip), curves),
     )
     print(landmarks.format_table(result))
     if args.out:
+        plotted = _plot_openings(shown, Path(args.sheets or Path(args.out).with_suffix(".sheets")))
         pinned = {"checkpoint": workspace.hash_checkpoint(args.checkpoint), "split": args.split}
         files.write_json(args.out, report.replace_non_finite({"protocol": pinned, **result}))
-        print(f"wrote {args.out}")
+        print(f"wrote {args.out} and {plotted}")
+
+
+def _plot_openings(openings: dict[str, dict[str, "np.ndarray"]], folder: Path) -> Path:
+    """Plots one clip of each of at most five people, who are evenly spread; returns the folder."""
+    from talkjax import pictures
+    from talkjax.metrics import clips, plots
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for person in clips.take_evenly(list(openings), _PLOTTED):
+        name = person.replace("/", "_") + ".png"
+        curves = {k: v for k, v in openings[person].items() if k != "noise"}
+        pictures.write_png(folder / name, plots.plot_openings(curves, person))
+    return folder
 
 
 def _output_path(args: argparse.Namespace) -> Path:

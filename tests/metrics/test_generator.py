@@ -60,7 +60,11 @@ def test_the_landmark_network_of_an_export_is_measured(checkpoint, tmp_path):
     predict, config = landmarks.load_predictor(checkpoint)
     window = config["data"]["window"]
     result = landmarks.evaluate_landmarks(
-        predict, [record("a", 1, 30)], window=window, references=config["data"]["references"]
+        predict,
+        [record("a", 1, 30)],
+        window=window,
+        references=config["data"]["references"],
+        context=(config["landmark"]["past"], config["landmark"]["future"]),
     )
     assert result["metrics"]["l1"]["mean"] > 0
     with pytest.raises(UserError):
