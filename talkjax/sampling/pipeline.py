@@ -178,7 +178,8 @@ class _Clip:
         self._sampler, self._options, self._summary = sampler, options, summary
         self._template, self._table, self._speech = template, table, speech
         self._mel = MelBuffer(speech.windows, sampler.window + sum(sampler.context))
-        self._sound = TemplateSound(video if options.reference_sound else None)
+        heard = options.reference_sound and sampler.networks.landmark.config.reference_sound
+        self._sound = TemplateSound(video if heard else None)
         self._people: dict[int, _Person] = {}
         self._encoded: OrderedDict[int, regions.Reference] = OrderedDict()
         self._reading = template.frames()  # up to the newest reference image
