@@ -74,8 +74,9 @@ class TorchStep:
         """Places a batch on the device, images as (N, c, h, w) in the layout of this step."""
         out = {name: torch.tensor(x, device=self._device) for name, x in batch.items()}
         for name in ("target_latent", "masked_latent", "reference_latent"):
-            out[name] = self.to_layout(out[name].flatten(0, -4))
-        out["frame_landmarks"] = out["frame_landmarks"].flatten(0, 1)
+            out[name] = self.to_layout(out[name].flatten(0, -4))  # one reference each
+        for name in ("frame_landmarks", "image_reference_landmarks"):
+            out[name] = out[name].flatten(0, 1)
         return out
 
     def to_layout(self, images: Tensor) -> Tensor:

@@ -52,9 +52,9 @@ def make_batch(config: Any, nets: networks.Networks) -> dict[str, np.ndarray]:
     return {
         "target_latent": normal(rows, frames, *nets.latent_shape),
         "masked_latent": normal(rows, frames, *nets.latent_shape),
-        "reference_latent": normal(rows, *nets.latent_shape),
+        "reference_latent": normal(rows, 1, *nets.latent_shape),
         "frame_landmarks": points(rows, frames),
-        "image_reference_landmarks": points(rows),
+        "image_reference_landmarks": points(rows, 1),
         "keep_landmarks": np.arange(rows) % 8 != 1,
         "keep_reference": np.arange(rows) % 8 != 2,
     }

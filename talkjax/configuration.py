@@ -19,6 +19,8 @@ STAGES = ("autoencoder", "landmark", "diffusion", "joint", "sync")
 # Fields that came later, with the values that reproduce what runs did before they existed.
 _BEFORE = {
     "denoiser.skip_after_attention": False,
+    "denoiser.fill": "grey",
+    "data.image_references": 1,
     "landmark.past": 0,
     "landmark.future": 0,
     "landmark.look_ahead": -1,
@@ -60,8 +62,14 @@ def default_config() -> ConfigDict:
     c.autoencoder.size = "base"  # for kinds kl and light
     c.autoencoder.f = 8  # downsampling factor, 4 or 8, for kinds kl and light
     c.autoencoder.layout = "taef2"  # for kind taesd
+    # Whether the decoder of kind light sees what fills in the mask (denoiser.fill), and adds to it.
+    c.autoencoder.guided = False
     c.autoencoder.remat = False  # for kinds kl and taesd: rematerialise blocks
     c.autoencoder.kl_weight = 1e-6
+    # Stage autoencoder, guided: chance that a guide is grey in the mask, and largest deviation of
+    # the noise that latents get, in their own: the denoiser's are not exact either.
+    c.autoencoder.drop_guide = 0.1
+    c.autoencoder.latent_noise = 0.3
     # Published weights to start from: one file for kl, encoder and decoder for taesd.
     c.autoencoder.weights = ("", "")
     # Statistics that normalise latents, per channel or one value for all. Empty: they are taken
@@ -71,6 +79,9 @@ def default_config() -> ConfigDict:
     c.denoiser = ConfigDict()
     c.denoiser.channels = (320, 640, 768)
     c.denoiser.blocks = 2
+    # What the denoiser is shown in the mask: grey, as in the paper, or warp, the reference images
+    # warped to the target's landmarks, which needs pixels in training.
+    c.denoiser.fill = "grey"
     c.denoiser.attention = ()  # one flag per resolution; empty: attention at all of them
     c.denoiser.groups = 32
     # Whether skip connections leave after the attention. After 2,000 steps of stage diffusion the
@@ -118,6 +129,7 @@ def default_config() -> ConfigDict:
     c.data.window = 25
     c.data.weights = ()  # shares of the folders if dir lists several, separated by commas
     c.data.references = 16
+    c.data.image_references = 1  # reference images, whose mouths are opened differently
     c.data.frames = 4
     c.data.reference_margin = 5
     c.data.geometry_scale = 0.03

@@ -85,6 +85,11 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     return gap / interocular(landmarks)
 
 
+def opening_quantiles(count: int) -> np.ndarray:
+    """Quantiles of the mouth opening that `count` more reference images show: (count,)."""
+    return np.linspace(0.03, 0.97, count)
+
+
 # ---- clocks and log-mel spectrograms ------------------------------------------------------------
 
 SAMPLE_RATE = 16_000  # Hz, of mono audio

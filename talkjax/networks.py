@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from talkjax.conventions import NUM_LANDMARKS, NUM_MELS, Box, latent_mask, to_float
+from talkjax.conventions import (
+    NUM_LANDMARKS,
+    NUM_MELS,
+    NUM_POSE,
+    Box,
+    latent_mask,
+    masked_slices,
+    to_float,
+)
 from talkjax.diffusion import schedules
 from talkjax.models import (
     attention,
@@ -25,9 +33,12 @@ from talkjax.models import (
     taesd,
     talkformer,
     unet,
+    warp,
     whisper,
 )
 from talkjax.models.landmark_completion import References
+
+FILLS = ("grey", "warp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +57,9 @@ class Networks:
       schedule: Noise schedule.
       prediction: Prediction type of the denoiser, "eps" or "v".
       region: Part of the crop that images show, in crop coordinates.
+      hidden: Rows and columns of the region that the mask hides.
+      fill: What the denoiser is shown there: "grey", or "warp", the references warped to the
+        target's landmarks.
       mask: (h, w) float32, 1 in the latent cells that the pixel mask touches.
       latent_mean: (c,) float32 mean that the normalisation of latents subtracts, or None if it is
         not known, as before an autoencoder is trained.
@@ -62,6 +76,8 @@ class Networks:
     schedule: schedules.Schedule
     prediction: str
     region: Box
+    hidden: tuple[slice, slice]
+    fill: str
     mask: np.ndarray
     latent_mean: np.ndarray | None
     latent_std: np.ndarray | None
@@ -91,12 +107,33 @@ class Networks:
         z = (z - mean) / std
         return z.reshape(*lead, *z.shape[1:])
 
-    def decode(self, params: Any, latents: jax.Array) -> jax.Array:
+    def fill_in(
+        self, target: jax.Array, landmarks: jax.Array, images: jax.Array, references: jax.Array
+    ) -> jax.Array:
+        """Replaces what the mask hides by what the denoiser is shown there.
+
+        Args:
+          target: (B, H, W, 3) regions in [-1, 1]; what the mask hides does not count.
+          landmarks: (B, 131, 2) landmarks of the target.
+          images: (B or 1, R, H, W, 3) reference images in [-1, 1].
+          references: (B or 1, R, 131, 2) their landmarks.
+
+        Returns:
+          (B, H, W, 3): mid-grey in the mask, or the warped references.
+        """
+        rows, columns = self.hidden
+        if self.fill == "grey":
+            return target.at[:, rows, columns].set(0.0)
+        guess = warp.warp_references(images, references, landmarks, self.region, NUM_POSE)
+        return target.at[:, rows, columns].set(guess[:, rows, columns])
+
+    def decode(self, params: Any, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Decodes normalised latents.
 
         Args:
           params: Parameters of the autoencoder.
           latents: (B, h, w, c).
+          guide: (B, H, W, 3) what `fill_in` returned, for a guided autoencoder; None is grey.
 
         Returns:
           Images (B, H, W, 3) float32 in [-1, 1].
@@ -105,7 +142,10 @@ class Networks:
           ValueError: The statistics of latents are not known.
         """
         mean, std = self._statistics()
-        images = self.autoencoder.apply({"params": params}, latents * std + mean, method="decode")
+        inputs = [latents * std + mean]
+        if getattr(self.autoencoder, "guided", False):
+            inputs.append(guide)
+        images = self.autoencoder.apply({"params": params}, *inputs, method="decode")
         return jnp.clip(images, -1.0, 1.0)
 
     def hear(
@@ -202,6 +242,9 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
     if height % step or width % step:
         raise ValueError(f"the region is {height} x {width} px; both must be multiples of {step}")
     cells = latent_mask(region, mask, size, factor)
+    fill = config["denoiser"]["fill"]
+    if fill not in FILLS:
+        raise ValueError(f"unknown denoiser.fill {fill!r}; use one of {', '.join(FILLS)}")
     diffusion = config["diffusion"]
     schedules.prediction_type(diffusion["prediction"])  # checks the name
     return Networks(
@@ -212,6 +255,8 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
         schedule=schedules.make_schedule(diffusion["schedule"], diffusion["steps"]),
         prediction=diffusion["prediction"],
         region=region,
+        hidden=masked_slices(region, mask, size),
+        fill=fill,
         mask=cells,
         latent_mean=_statistics(config["autoencoder"]["latent_mean"], channels),
         latent_std=_statistics(config["autoencoder"]["latent_std"], channels),
@@ -275,7 +320,7 @@ def make_autoencoder(config: Mapping[str, Any], dtype: Any = jnp.float32) -> nn.
         return autoencoder.AutoencoderKL(**autoencoder.size_arguments(size, config["f"]), **shared)
     if kind == "light":
         arguments = light_autoencoder.size_arguments(size, config["f"])
-        return light_autoencoder.LightAutoencoder(**arguments, dtype=dtype)
+        return light_autoencoder.LightAutoencoder(**arguments, guided=config["guided"], dtype=dtype)
     raise ValueError(f"unknown kind of autoencoder {kind!r}; use 'kl', 'light' or 'taesd'")
 
 

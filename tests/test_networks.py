@@ -24,12 +24,12 @@ def abstract_batch(nets, frames=2):
         "reference_mel": array(1, 4, 16, 80),
         "reference_heard": array(1, 4, dtype=jnp.bool_),
         "frame_landmarks": array(1, frames, 131, 2),
-        "image_reference_landmarks": array(1, 131, 2),
+        "image_reference_landmarks": array(1, 1, 131, 2),
         "frame_tick": array(1, frames),
         "keep_landmarks": array(1, dtype=jnp.bool_),
         "keep_reference": array(1, dtype=jnp.bool_),
         "target": array(1, frames, *nets.image_size, 3, dtype=jnp.uint8),
-        "reference": array(1, *nets.image_size, 3, dtype=jnp.uint8),
+        "reference": array(1, 1, *nets.image_size, 3, dtype=jnp.uint8),
     }
 
 

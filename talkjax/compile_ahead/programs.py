@@ -63,11 +63,15 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
             "mel": array(steps + sync_expert.STEPS, NUM_MELS),
             "shape": array(windows, 2 * NUM_LIPS),
         }
+    references = {
+        "reference": array(data.image_references, *image, dtype=np.uint8),
+        "image_reference_landmarks": array(data.image_references, NUM_LANDMARKS, 2),
+    }
     if stage == "autoencoder":
         return {
             "target": array(*image, dtype=np.uint8),
             "frame_landmarks": array(NUM_LANDMARKS, 2),
-        }
+        } | (references if config.autoencoder.guided else {})
     sample = {}
     if stage in ("landmark", "joint"):
         heard = config.landmark.past + data.window + config.landmark.future
@@ -83,7 +87,7 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
         frames = data.frames
         sample |= {
             "frame_landmarks": array(frames, NUM_LANDMARKS, 2),
-            "image_reference_landmarks": array(NUM_LANDMARKS, 2),
+            "image_reference_landmarks": references["image_reference_landmarks"],
             "frame_tick": array(frames),
             "keep_landmarks": array(dtype=np.bool_),
             "keep_reference": array(dtype=np.bool_),
@@ -92,14 +96,12 @@ def batch_shapes(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
             latent = networks.make_networks(config).latent_shape
             sample |= {
                 "target_latent": array(frames, *latent),
-                "masked_latent": array(frames, *latent),
-                "reference_latent": array(*latent),
+                "reference_latent": array(data.image_references, *latent),
             }
-        else:
-            sample |= {
-                "target": array(frames, *image, dtype=np.uint8),
-                "reference": array(*image, dtype=np.uint8),
-            }
+            if config.denoiser.fill == "grey":
+                sample["masked_latent"] = array(frames, *latent)
+        if not data.latents or config.denoiser.fill == "warp":
+            sample |= {"target": array(frames, *image, dtype=np.uint8)} | references
     return sample
 
 
@@ -196,7 +198,7 @@ def _lower_sampling(
 
     shapes = regions.expected_params(nets)
     params = placed({name: shapes[name] for name in ("autoencoder", "denoiser")}, replicated)
-    reference = sampling_program.reference_shapes(nets, params)
+    reference = sampling_program.reference_shapes(nets, params, config.data.image_references)
     whole = sampling_program.lower(
         nets, params, reference, frames, batch_sharding, replicated, steps=steps
     )

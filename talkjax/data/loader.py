@@ -162,10 +162,10 @@ class _PlannedWindows:
     def __call__(self, item: int) -> dict[str, np.ndarray]:
         position, start = self.plan[item % len(self.plan)]
         record = self.sampler.store[position]
+        usable = self.sampler.usable_frames(position, record)
         if self.sampler.options.stage == "autoencoder":
-            sample = self.sampler.image(record, start)
+            sample = self.sampler.image(record, usable, start, None)
         else:
-            usable = self.sampler.usable_frames(position, record)
             sample = self.sampler.sample_window(position, record, usable, start, None)
         return sample | {
             "clip": np.int32(position),

@@ -19,7 +19,11 @@ class LoaderOptions:
       window: T, the ticks of a window.
       references: R, the number of landmark references per sample.
       past, future: Ticks of sound before and after the window; the landmark network's.
+      image_references: Number of reference images per sample. All but the first show the mouth as
+        differently opened as the clip has it.
       frames: F, the number of image frames per window (unused by `landmark` and `autoencoder`).
+      pixels: Whether batches with latents hold target and reference in pixels as well, and those of
+        stage `autoencoder` the reference images.
       weights: Shares of the folders of a mixture; empty for shares by their footage.
       region: Part of the crop that the image models see, (y0, x0, y1, x1) in the unit square.
       latents: Folder of the latent cache; None for pixels.
@@ -56,6 +60,8 @@ class LoaderOptions:
     batch_size: int = 32
     window: int = 25
     references: int = 16
+    image_references: int = 1
+    pixels: bool = False
     past: int = 0
     future: int = 0
     frames: int = 4
@@ -91,7 +97,7 @@ class LoaderOptions:
     def __post_init__(self):
         if self.stage not in STAGES:
             raise UserError(f"no stage {self.stage!r}; use one of {', '.join(STAGES)}")
-        for name in ("batch_size", "window", "references", "frames"):
+        for name in ("batch_size", "window", "references", "image_references", "frames"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         chances = self.drop_all, self.drop_reference
@@ -120,7 +126,11 @@ class LoaderOptions:
         return self.stage != "landmark"
 
     @property
+    def needs_latents(self) -> bool:
+        """Whether the latent cache is read."""
+        return self.latents is not None and self.stage in ("diffusion", "joint")
+
+    @property
     def needs_pixels(self) -> bool:
         """Whether JPEGs are decoded."""
-        whole = self.latents is None or self.stage in ("autoencoder", "sync")
-        return self.has_images and whole
+        return self.has_images and (self.pixels or not self.needs_latents)

@@ -5,7 +5,15 @@ import os
 
 import numpy as np
 
-from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, NUM_POSE, Box, mel_windows
+from talkjax.conventions import (
+    MELS_PER_TICK,
+    NUM_LANDMARKS,
+    NUM_MELS,
+    NUM_POSE,
+    Box,
+    mel_windows,
+    mouth_opening,
+)
 from talkjax.data import audio_augmentation, records, sound_offsets, windows
 from talkjax.data import latents as latents_lib
 from talkjax.data.options import LoaderOptions
@@ -105,11 +113,13 @@ class WindowSampler:
     Landmark part: mel (past + T + future, 16, 80), pose (T, 74, 2), content (T, 57, 2),
     reference_landmarks (R, 131, 2), reference_mel (R, 16, 80), reference_heard (R,) bool.
 
-    Image part: target_latent and masked_latent (F, h, w, c) and reference_latent (h, w, c),
-    normalized, or target (F, H, W, 3) and reference (H, W, 3) uint8; frame_landmarks (F, 131, 2),
-    image_reference_landmarks (131, 2), frame_tick (F,), keep_landmarks, keep_reference.
+    Image part: target_latent and masked_latent (F, h, w, c) and reference_latent (Q, h, w, c),
+    normalized, or target (F, H, W, 3) and reference (Q, H, W, 3) uint8, or both without
+    masked_latent (`LoaderOptions.pixels`); frame_landmarks (F, 131, 2), image_reference_landmarks
+    (Q, 131, 2), frame_tick (F,), keep_landmarks, keep_reference. Q is `image_references`.
 
-    Stage `autoencoder`: target (H, W, 3) uint8 and frame_landmarks (131, 2).
+    Stage `autoencoder`: target (H, W, 3) uint8 and frame_landmarks (131, 2); with `pixels` also
+    reference and image_reference_landmarks.
 
     Floats are float32, landmarks are in unit-crop coordinates, and frame_tick counts from the
     window's first tick.
@@ -119,7 +129,7 @@ class WindowSampler:
         self.options = options
         self.store = ClipStore(data_dir, split, options)
         self.cache = None
-        if options.has_images and not options.needs_pixels:
+        if options.needs_latents:
             self.cache = latents_lib.LatentCache(options.latents, split)
             if not np.allclose(self.cache.region, options.region):
                 raise UserError(
@@ -174,7 +184,7 @@ class WindowSampler:
         options, record = self.options, self.store[position]
         usable = self.usable_frames(position, record)
         if options.stage == "autoencoder":
-            return self.image(record, rng.choice(usable)) if len(usable) else None
+            return self.image(record, usable, rng.choice(usable), rng) if len(usable) else None
         starts = windows.possible_starts(record.num_ticks, options.window)
         if options.has_images:
             starts, _ = windows.starts_with_frames(
@@ -267,31 +277,66 @@ class WindowSampler:
         if not len(outside):
             inside, outside = windows.split_frames(ticks, start, options.window, 0)
         chosen = np.sort(windows.draw(rng, inside, options.frames))
-        reference = windows.draw(rng, outside, 1)
-        frames, reference_frame = usable[chosen], usable[reference[0]]
+        frames = usable[chosen]
+        shown = self._reference_frames(record, usable[outside], rng)
         drawn = 1.0 if rng is None else rng.random()
         sample = {
             "frame_landmarks": record.frame_landmarks[frames],
-            "image_reference_landmarks": record.frame_landmarks[reference_frame],
+            "image_reference_landmarks": record.frame_landmarks[shown],
             "frame_tick": np.clip(ticks[chosen] - start, 0, options.window - 1).astype(np.float32),
             "keep_landmarks": np.bool_(drawn >= options.drop_all),
             "keep_reference": np.bool_(drawn >= options.drop_all + options.drop_reference),
         }
+        if options.needs_pixels:
+            sample |= {
+                "target": self._regions(record, frames),
+                "reference": self._regions(record, shown),
+            }
         if self.cache is None:
-            images = [self._region(record, f) for f in (*frames, reference_frame)]
-            return sample | {"target": np.stack(images[:-1]), "reference": images[-1]}
-        rows = np.searchsorted(self.cache.frames(position, record.clip_id), frames)
-        row = np.searchsorted(self.cache.frames(position, record.clip_id), reference_frame)
-        return sample | {
+            return sample
+        cached = self.cache.frames(position, record.clip_id)
+        rows = np.searchsorted(cached, frames)
+        sample |= {
             "target_latent": self.cache.target(position, rows),
-            "masked_latent": self.cache.masked(position, rows),
-            "reference_latent": self.cache.target(position, row),
+            "reference_latent": self.cache.target(position, np.searchsorted(cached, shown)),
         }
+        if not options.pixels:
+            sample["masked_latent"] = self.cache.masked(position, rows)
+        return sample
 
-    def image(self, record: records.ClipRecord, frame: int) -> dict[str, np.ndarray]:
-        """Returns one frame: target (H, W, 3) uint8 and frame_landmarks (131, 2) float32."""
-        points = record.frame_landmarks[frame]
-        return {"target": self._region(record, frame), "frame_landmarks": points}
+    def _reference_frames(self, record, pool: np.ndarray, rng) -> np.ndarray:
+        openings = mouth_opening(record.frame_landmarks[pool])
+        return windows.draw_openings(rng, pool, openings, self.options.image_references)
+
+    def image(
+        self,
+        record: records.ClipRecord,
+        usable: np.ndarray,
+        frame: int,
+        rng: np.random.Generator | None,
+    ) -> dict[str, np.ndarray]:
+        """Returns the sample of stage `autoencoder` that shows a frame of the clip.
+
+        Args:
+          record: Record of the clip.
+          usable: Frames of the clip that may be references.
+          frame: Number of the frame.
+          rng: Random numbers, or None.
+        """
+        sample = {
+            "target": self._region(record, frame),
+            "frame_landmarks": record.frame_landmarks[frame],
+        }
+        if self.options.pixels:
+            shown = self._reference_frames(record, usable, rng)
+            sample |= {
+                "reference": self._regions(record, shown),
+                "image_reference_landmarks": record.frame_landmarks[shown],
+            }
+        return sample
+
+    def _regions(self, record: records.ClipRecord, frames: np.ndarray) -> np.ndarray:
+        return np.stack([self._region(record, frame) for frame in frames])
 
     def _region(self, record: records.ClipRecord, frame: int) -> np.ndarray:
         try:

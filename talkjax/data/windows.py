@@ -16,6 +16,7 @@ from talkjax.conventions import (
     NUM_MELS,
     NUM_POSE,
     mouth_opening,
+    opening_quantiles,
 )
 
 _SLACK = 1e-3  # ticks; timestamps are float32
@@ -99,6 +100,29 @@ def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.nd
     if rng is None:
         return pool[np.linspace(0, len(pool) - 1, count + 2)[1:-1].round().astype(int)]
     return rng.choice(pool, count, replace=len(pool) < count)
+
+
+def draw_openings(
+    rng: np.random.Generator | None, pool: np.ndarray, openings: np.ndarray, count: int
+) -> np.ndarray:
+    """Draws one of `pool` as `draw` does, and others with mouths from closed to wide open.
+
+    Args:
+      rng: Random numbers, or None.
+      pool: (n,) what is drawn from.
+      openings: (n,) how far the mouth of each is open.
+      count: Number to draw, the one at random included.
+
+    Returns:
+      (count,); the first is the one at random, the others are sorted by their opening.
+    """
+    first = draw(rng, pool, 1)
+    order = pool[np.argsort(openings, kind="stable")]
+    places = opening_quantiles(count - 1) * (len(order) - 1)
+    if rng is not None:
+        places = places + rng.uniform(-0.1, 0.1, count - 1) * len(order)
+    places = np.clip(np.round(places), 0, len(order) - 1).astype(int)
+    return np.concatenate([first, order[places]])
 
 
 def rest_tick(landmarks: np.ndarray) -> int:

@@ -1,8 +1,8 @@
 """Pastes a generated mouth region into its frame.
 
 Only pixels inside the feathered mask change; every other pixel of the frame keeps its exact value.
-The transform and fixed boxes alone decide where the region goes (see `crop`), so nothing here
-depends on the lips.
+The transform and fixed boxes alone decide where the region goes (see `crop`), so its place does not
+depend on the lips.
 """
 
 import cv2
@@ -163,6 +163,7 @@ def paste(
     corner: float = CORNER,
     colour: bool = True,
     look: Look | None = None,
+    inside: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pastes a generated region into its frame, at the frame's own resolution.
 
@@ -177,6 +178,8 @@ def paste(
       colour: Whether to match the region's colours to the frame first (`match_colour`).
       look: What is special about the frame; the region then is in the reference's light, and is
         given the frame's light and colours.
+      inside: (N, N) float32 weights over the whole crop by which alpha is multiplied
+        (`outline.inside`).
 
     Returns:
       (H, W, 3) uint8. Where alpha is 0, which includes everything outside the mask, it equals
@@ -195,6 +198,9 @@ def paste(
         region = look.toning.apply(look.light.apply(region))
     generated = _to_frame(region, transform, region_box, window)
     alpha = feathered_alpha(transform, window, mask, feather, corner)[..., None]
+    if inside is not None:
+        weight = _to_frame(inside[..., None], transform, FULL, window)
+        alpha = alpha * np.clip(weight, 0, 1).reshape(alpha.shape)
     if look is not None and look.cover is not None:
         cover = _to_frame(look.cover[..., None], transform, FULL, window)
         alpha = alpha * (1 - np.clip(cover, 0, 1)).reshape(alpha.shape)

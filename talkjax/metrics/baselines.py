@@ -81,7 +81,7 @@ def choose_reference_frames(measurement: Measurement, region: Box = MOUTH_REGION
             if times[i] <= times[found[0]] + reference.FIRST_PASS_S
         ]  # fmt: skip
         if candidates:
-            place = reference.choose_image(candidates, (width, height), region)
+            place = reference.choose_images(candidates, (width, height), region)[0]
             chosen[scenes == scene] = candidates[place].index
     return chosen
 

@@ -120,7 +120,7 @@ def _denoise(
         keep_reference = ~yes
     elif condition == "another frame's landmarks":
         # Lips and jaw of the same person's reference frame, with the pose of this frame.
-        points = jnp.concatenate([points[:, :NUM_POSE], own[:, NUM_POSE:]], 1)
+        points = jnp.concatenate([points[:, :NUM_POSE], own[:, 0, NUM_POSE:]], 1)
     elif condition == "another person's reference":
         reference, own = jnp.roll(reference, 1, 0), jnp.roll(own, 1, 0)
     conditions = nets.denoiser.apply(
@@ -159,19 +159,23 @@ def _warp(
         if "reference" not in block:
             continue
         (_, weights), *_ = block["reference"]["attention"]["__call__"]  # (B, H, N, M)
-        level = _level(nets, weights.shape[-1])
+        level = _level(nets, weights.shape[-2])
         h, w = level
         grid = positions.grid_positions(h, w, config.region)
-        content, wanted = points[:, NUM_POSE:], own[:, NUM_POSE:]
+        first = own[:, 0]
+        content, wanted = points[:, NUM_POSE:], first[:, NUM_POSE:]
         cell = positions.squared_distance(
             content, jnp.broadcast_to(grid[None], (points.shape[0], *grid.shape))
         ).argmin(-1)  # (B, K), the cell that contains a point
         at = jnp.take_along_axis(weights.mean(1), cell[..., None], axis=1)  # (B, K, M)
         inside = grid[cell]
         offset = content - inside
-        matched = positions.corresponding_points(inside, points, own, config.sigma)
+        matched = positions.corresponding_points(inside, points, first, config.sigma)
         places = {
-            "error": positions.mean_position(at, grid) + offset,
+            "error": positions.mean_position(
+                at, conditions.reference[name.removeprefix("talk_")].points
+            )
+            + offset,
             "identity": content,
             "kernel": matched + offset,
         }

@@ -1,13 +1,18 @@
 """A light KL-regularised autoencoder that a few CPU cores can train from scratch.
 
 It has the interface of `talkjax.models.autoencoder` and a sixth of the arithmetic of its tiny size.
-Pixels are folded 2x2 into channels, so nothing runs at full resolution. Residual blocks have no
-norms, as in TAESD, so nothing depends on the image as a whole, and it can be trained on patches.
+Pixels are folded 2x2 or 4x4 into channels, so nothing runs at full resolution. Residual blocks have
+no norms, as in TAESD, so nothing depends on the image as a whole, and it can be trained on patches.
 Smaller maps have more features. It takes the place of the autoencoder of the paper
 (arXiv 2408.05416), which does not publish its sizes.
+
+The decoder of a guided autoencoder is also shown a picture, the guide, and predicts the difference
+from it. The idea is that of asymmetric autoencoders (Zhu et al., arXiv 2306.04632), whose decoders
+see the masked image. Here the guide shows a first guess in the mask too
+(`talkjax.networks.Networks.fill_in`), of which it carries the texture that latents have no room
+for.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +22,12 @@ from flax import linen as nn
 
 from talkjax.models.layers import upsample2x
 
+# `fold` is the side in pixels of what one position of the finest map stands for.
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": (8, 8, 16), "blocks": (1, 1, 1), "latent_channels": 4},
-    "small": {"channels": (32, 64, 128), "blocks": (1, 2, 2), "latent_channels": 16},
+    "tiny": {"fold": 2, "channels": (8, 8, 16), "blocks": (1, 1, 1), "latent_channels": 4},
+    "small": {"fold": 2, "channels": (32, 64, 128), "blocks": (1, 2, 2), "latent_channels": 16},
+    "medium": {"fold": 4, "channels": (64, 96, 128), "blocks": (2, 2, 2), "latent_channels": 48},
 }
-FOLD = 2  # side in pixels of what one position of the finest map stands for
 # Log-variance of an untrained encoder. Without norms its means begin near 0. Under noise of
 # variance 1 they would carry no information, and training would stay there (posterior collapse).
 START_LOGVAR = -6.0
@@ -32,33 +38,34 @@ def size_arguments(name: str, f: int = 8) -> dict[str, Any]:
 
     Args:
       name: A key of `SIZES`.
-      f: Downsampling factor, 4 or 8.
+      f: Downsampling factor: 4 or 8, for "medium" 8 or 16.
 
     Raises:
-      ValueError: The name or the factor is unknown.
+      ValueError: The name is unknown, or the size does not have the factor.
     """
-    if name not in SIZES or f not in (4, 8):
+    sizes = SIZES.get(name)
+    factors = [sizes["fold"] * 2, sizes["fold"] * 4] if sizes else []
+    if f not in factors:
         raise ValueError(
-            f"unknown light autoencoder size {name!r} with f={f}; "
-            f"use one of {sorted(SIZES)} and f=4 or 8"
+            f"unknown light autoencoder size {name!r} with f={f}; use one of {sorted(SIZES)} and "
+            "f=4 or 8 (medium: 8 or 16)"
         )
-    levels = int(math.log2(f // FOLD)) + 1
-    channels, blocks = SIZES[name]["channels"][:levels], SIZES[name]["blocks"][:levels]
-    return {**SIZES[name], "channels": channels, "blocks": blocks}
+    levels = factors.index(f) + 2
+    return {**sizes, **{k: sizes[k][:levels] for k in ("channels", "blocks")}}
 
 
-def fold(x: jax.Array) -> jax.Array:
-    """Moves space to depth: (B, H, W, C) -> (B, H/2, W/2, 4C)."""
+def fold(x: jax.Array, side: int = 2) -> jax.Array:
+    """Moves space to depth: (B, H, W, C) -> (B, H / side, W / side, side^2 C)."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h // FOLD, FOLD, w // FOLD, FOLD, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h // FOLD, w // FOLD, FOLD * FOLD * c)
+    x = x.reshape(b, h // side, side, w // side, side, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // side, w // side, side * side * c)
 
 
-def unfold(x: jax.Array) -> jax.Array:
-    """Moves depth to space, the inverse of `fold`: (B, h, w, 4C) -> (B, 2h, 2w, C)."""
+def unfold(x: jax.Array, side: int = 2) -> jax.Array:
+    """Moves depth to space, the inverse of `fold`: (B, h, w, side^2 C) -> (B, ..., C)."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h, w, FOLD, FOLD, c // FOLD**2).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h * FOLD, w * FOLD, c // FOLD**2)
+    x = x.reshape(b, h, w, side, side, c // side**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * side, w * side, c // side**2)
 
 
 def _conv(features: int, name: str, dtype: Any, stride: int = 1) -> nn.Conv:
@@ -84,6 +91,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Blocks at every resolution with strided convolutions between."""
 
+    fold: int
     channels: Sequence[int]
     blocks: Sequence[int]
     out_channels: int
@@ -92,7 +100,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images (B, H, W, 3) to (B, H/f, W/f, out_channels)."""
-        x = fold(x)
+        x = fold(x, self.fold)
         for level, features in enumerate(self.channels):
             x = _conv(features, f"conv_{level}", self.dtype, stride=2 if level else 1)(x)
             for i in range(self.blocks[level]):
@@ -103,48 +111,63 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder in reverse, with one more block at the finest resolution."""
 
+    fold: int
     channels: Sequence[int]
     blocks: Sequence[int]
     dtype: Any
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """Maps latents (B, h, w, c) to images (B, f*h, f*w, 3)."""
+    def __call__(self, z: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Maps latents (B, h, w, c), and guides (B, f*h, f*w, 3), to images of that size."""
         x = z
         for level in reversed(range(len(self.channels))):
             if level < len(self.channels) - 1:
                 x = upsample2x(x)
             x = _conv(self.channels[level], f"conv_{level}", self.dtype)(x)
+            if level == 0 and guide is not None:
+                x += _conv(self.channels[0], "conv_guide", self.dtype)(fold(guide, self.fold))
             for i in range(self.blocks[level] + (level == 0)):
                 x = Block(self.dtype, name=f"block_{level}_{i}")(x)
-        return unfold(_conv(3 * FOLD**2, "conv_out", self.dtype)(nn.relu(x)))
+        if guide is None:
+            x = _conv(3 * self.fold**2, "conv_out", self.dtype)(nn.relu(x))
+            return unfold(x, self.fold)
+        # An untrained decoder returns the guide.
+        zeros = nn.initializers.zeros
+        x = nn.Conv(3 * self.fold**2, (3, 3), dtype=self.dtype, kernel_init=zeros, name="conv_out")(
+            nn.relu(x)
+        )
+        return guide + unfold(x, self.fold)
 
 
 class LightAutoencoder(nn.Module):
     """The light autoencoder, for example `LightAutoencoder(**size_arguments("small", f=8))`.
 
     Attributes:
-      channels: Features at a half of the resolution, a quarter, ...; f = 2 ** len(channels).
+      fold: Side of the squares of pixels that become channels.
+      channels: Features at 1 / fold of the resolution, at half of that, and so on.
       blocks: Number of residual blocks at each resolution.
       latent_channels: Number of channels of a latent.
+      guided: Whether the decoder is shown a guide.
       dtype: Computation type; parameters are float32.
     """
 
+    fold: int = 2
     channels: Sequence[int] = (32, 64, 128)
     blocks: Sequence[int] = (1, 2, 2)
     latent_channels: int = 16
+    guided: bool = False
     dtype: Any = jnp.float32
 
     @property
     def downsampling(self) -> int:
         """Downsampling factor f."""
-        return FOLD * 2 ** (len(self.channels) - 1)
+        return self.fold * 2 ** (len(self.channels) - 1)
 
     def setup(self) -> None:
         """Makes the encoder and the decoder."""
         channels, blocks = tuple(self.channels), tuple(self.blocks)
-        self.encoder = Encoder(channels, blocks, 2 * self.latent_channels, self.dtype)
-        self.decoder = Decoder(channels, blocks, self.dtype)
+        self.encoder = Encoder(self.fold, channels, blocks, 2 * self.latent_channels, self.dtype)
+        self.decoder = Decoder(self.fold, channels, blocks, self.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Encodes images.
@@ -165,9 +188,24 @@ class LightAutoencoder(nn.Module):
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar + START_LOGVAR, -30.0, 20.0)
 
-    def decode(self, latents: jax.Array) -> jax.Array:
-        """Decodes latents (B, h, w, c) to images (B, f*h, f*w, 3), not clipped to [-1, 1]."""
-        return self.decoder(latents.astype(self.dtype)).astype(jnp.float32)
+    def decode(self, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Decodes latents.
+
+        Args:
+          latents: (B, h, w, c).
+          guide: (B, f*h, f*w, 3) picture that a guided decoder sees, in [-1, 1]; None is grey. An
+            autoencoder that is not guided ignores it.
+
+        Returns:
+          Images (B, f*h, f*w, 3), not clipped to [-1, 1].
+        """
+        if not self.guided:
+            guide = None
+        elif guide is None:
+            batch, h, w, _ = latents.shape
+            guide = jnp.zeros((batch, h * self.downsampling, w * self.downsampling, 3))
+        latents, guide = (None if x is None else x.astype(self.dtype) for x in (latents, guide))
+        return self.decoder(latents, guide).astype(jnp.float32)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encodes and decodes images. Modules are initialised through this method."""

@@ -72,7 +72,7 @@ class Geometry:
 
     Attributes:
       points: (1, N, 2) cells of the grid.
-      matched: (B, N, 2) where the facial points at the cells lie in the reference.
+      matched: (B, N, 2) where the facial points at the cells lie in the first reference.
     """
 
     points: jax.Array
@@ -104,6 +104,21 @@ def geometry(
     matched = positions.corresponding_points(points, landmarks, reference_landmarks, config.sigma)
     matched = jnp.where(keep_landmarks[:, None, None], matched, points)
     return Geometry(grid, matched)
+
+
+@flax.struct.dataclass
+class ReferenceContext:
+    """What the reference alignment attends to: the cells of all R references in a row.
+
+    Attributes:
+      key, value: (B, R * N, C).
+      points: (B, R * N, 2) where the facial points at the cells lie in the first reference, in crop
+        coordinates.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    points: jax.Array
 
 
 class KernelAttention(nn.Module):
@@ -249,28 +264,26 @@ class ReferenceAlign(nn.Module):
 
     def context(
         self, reference: jax.Array, landmarks: jax.Array, own: Geometry
-    ) -> tuple[jax.Array, jax.Array]:
-        """Computes keys and values (B, N, C).
-
-        Args:
-          reference: (B, N, C) features of the reference at this resolution.
-          landmarks: (B, K, 2) landmarks of the reference.
-          own: Geometry of the reference as its own target.
-        """
+    ) -> ReferenceContext:
+        """Computes keys and values of R references; the arguments are those of `TalkFormer`."""
+        batch = reference.shape[0]
+        flat, landmarks = (x.reshape(-1, *x.shape[2:]) for x in (reference, landmarks))
         motion = self.reference_motion
-        aligned = reference + motion(reference, motion.context(landmarks), landmarks, own, None)
-        return self.key(self.reference_norm(aligned)), self.value(reference)
+        aligned = flat + motion(flat, motion.context(landmarks), landmarks, own, None)
+        key, value = self.key(self.reference_norm(aligned)), self.value(flat)
+        joined = (x.reshape(batch, -1, x.shape[-1]) for x in (key, value, own.matched))
+        return ReferenceContext(*joined)
 
     def __call__(
         self,
         x: jax.Array,
-        context: tuple[jax.Array, jax.Array],
+        context: ReferenceContext,
         geometry: Geometry,
         keep: jax.Array,
     ) -> jax.Array:
         """Maps features (B, N, C) to their residual (B, N, C)."""
         query = self.query(self.norm(x))
-        out, _ = self.attention(query, *context, geometry.matched, geometry.points)
+        out, _ = self.attention(query, context.key, context.value, geometry.matched, context.points)
         return _keep_or_null(self.out(out), self.null, keep)
 
 
@@ -296,17 +309,16 @@ class TalkFormer(nn.Module):
         return self.motion.context(landmarks) if self.config.motion_align else ()
 
     def reference_context(self, reference: jax.Array, landmarks: jax.Array, own: Geometry) -> Any:
-        """Computes what the reference alignment needs of the reference.
+        """Computes what the reference alignment needs of the references.
 
         Args:
-          reference: (B, h, w, C) features of the reference at this resolution.
-          landmarks: (B, K, 2) landmarks of the reference.
-          own: Geometry of the reference as its own target.
+          reference: (B, R, N, C) features of the references at this resolution.
+          landmarks: (B, R, K, 2) landmarks of the references.
+          own: Geometry of the B * R references as targets, matched with the first of them.
         """
-        if not self.config.reference_align:
-            return ()
-        batch, _, _, features = reference.shape
-        return self.reference.context(reference.reshape(batch, -1, features), landmarks, own)
+        return (
+            self.reference.context(reference, landmarks, own) if self.config.reference_align else ()
+        )
 
     def __call__(
         self,

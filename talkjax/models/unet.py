@@ -82,7 +82,8 @@ class Conditions:
     """Everything that the denoiser is given besides the noisy latent and the timestep.
 
     Attributes:
-      masked: (B, h, w, c) normalised latent of the masked target.
+      masked: (B, h, w, c) normalised latent of the target with its mask filled in, see
+        `talkjax.networks.Networks.fill_in`.
       mask: (h, w) float32, 1 where the target is hidden.
       motion: Result of `UNet.motion_context`.
       reference: Result of `UNet.reference_context`. Its batch may be 1, for frames that share the
@@ -132,7 +133,7 @@ class TimedResnetBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Denoises a latent given the masked target, the target's landmarks and a reference image."""
+    """Denoises a latent given the masked target, the target's landmarks and reference images."""
 
     config: UNetConfig
     dtype: Any = jnp.float32
@@ -178,24 +179,29 @@ class UNet(nn.Module):
     def _reference_shapes(self, height: int, width: int) -> dict[int, tuple[int, int]]:
         return {s: (height >> s, width >> s) for s in range(len(self.config.channels))}
 
-    def reference_context(self, latent: jax.Array, landmarks: jax.Array) -> dict[str, Any]:
-        """Computes what every block needs of the reference image, once per clip.
+    def reference_context(self, latents: jax.Array, landmarks: jax.Array) -> dict[str, Any]:
+        """Computes what every block needs of the reference images, once per clip.
 
         Args:
-          latent: (B, h, w, c) normalised latent of the reference image.
-          landmarks: (B, K, 2) landmarks of the reference image, in crop coordinates.
+          latents: (B, R, h, w, c) normalised latents of the R reference images.
+          landmarks: (B, R, K, 2) landmarks of the reference images, in crop coordinates.
 
         Returns:
-          Keys and values (B, h * w, C) by TalkFormer block.
+          A `talkformer.ReferenceContext` by TalkFormer block.
         """
-        features = self.reference_encoder(latent)
-        keep = jnp.ones((latent.shape[0],), bool)
-        own = {
-            s: geometry(self.config.talkformer, *f.shape[1:3], landmarks, landmarks, keep)
+        batch, count = latents.shape[:2]
+        # All references follow in one batch, and are located by their places in the first.
+        features = self.reference_encoder(latents.reshape(-1, *latents.shape[2:]))
+        own = landmarks.reshape(-1, *landmarks.shape[2:])
+        first = jnp.repeat(landmarks[:, 0], count, axis=0)
+        keep = jnp.ones((batch * count,), bool)
+        geometries = {
+            s: geometry(self.config.talkformer, *f.shape[1:3], own, first, keep)
             for s, f in enumerate(features)
         }
+        features = [f.reshape(batch, count, -1, f.shape[-1]) for f in features]
         return {
-            name: self.talk[name].reference_context(features[level], landmarks, own[level])
+            name: self.talk[name].reference_context(features[level], landmarks, geometries[level])
             for name, level in self._talk_names()
         }
 
@@ -210,7 +216,7 @@ class UNet(nn.Module):
 
         Args:
           landmarks: (B, K, 2) landmarks of the target frames, in crop coordinates.
-          reference_landmarks: (B, K, 2) landmarks of the reference image.
+          reference_landmarks: (B, K, 2) landmarks of the first reference image.
           keep_landmarks: (B,) bool; see `Conditions`.
           size: Height and width (h, w) of the latent.
         """
@@ -227,20 +233,20 @@ class UNet(nn.Module):
         masked: jax.Array,
         mask: jax.Array,
         landmarks: jax.Array,
-        reference_latent: jax.Array,
+        reference_latents: jax.Array,
         reference_landmarks: jax.Array,
         keep_landmarks: jax.Array,
         keep_reference: jax.Array,
     ) -> Conditions:
-        """Computes both contexts of a batch in which every frame has its own reference.
+        """Computes both contexts of a batch in which every frame has its own references.
 
         The arguments are those of `motion_context` and `reference_context` and the fields of
-        `Conditions`.
+        `Conditions`; landmarks and latents of references are (B, R, ...).
         """
         motion = self.motion_context(
-            landmarks, reference_landmarks, keep_landmarks, masked.shape[1:3]
+            landmarks, reference_landmarks[:, 0], keep_landmarks, masked.shape[1:3]
         )
-        reference = self.reference_context(reference_latent, reference_landmarks)
+        reference = self.reference_context(reference_latents, reference_landmarks)
         return Conditions(masked, mask, motion, reference, keep_landmarks, keep_reference)
 
     def denoise(self, noisy: jax.Array, timestep: jax.Array, conditions: Conditions) -> jax.Array:
@@ -305,7 +311,7 @@ class UNet(nn.Module):
         masked: jax.Array,
         mask: jax.Array,
         landmarks: jax.Array,
-        reference_latent: jax.Array,
+        reference_latents: jax.Array,
         reference_landmarks: jax.Array,
         keep_landmarks: jax.Array,
         keep_reference: jax.Array,
@@ -316,7 +322,7 @@ class UNet(nn.Module):
         `conditions`.
         """
         conditions = self.conditions(
-            masked, mask, landmarks, reference_latent, reference_landmarks, keep_landmarks,
+            masked, mask, landmarks, reference_latents, reference_landmarks, keep_landmarks,
             keep_reference,
         )  # fmt: skip
         return self.denoise(noisy, timestep, conditions)

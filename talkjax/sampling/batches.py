@@ -23,6 +23,7 @@ class FrameInputs(NamedTuple):
       landmarks: (131, 2) float32 target landmarks, crop coordinates.
       scene: Number of the frame's scene; a batch has frames of one scene.
       look: What is special about the frame's light, colours and cover.
+      inside: (128, 128) where the generated region is pasted (`outline.inside`).
     """
 
     face: Face
@@ -30,13 +31,13 @@ class FrameInputs(NamedTuple):
     landmarks: np.ndarray
     scene: int = 0
     look: Look | None = None
+    inside: np.ndarray | None = None
 
 
 class _Frame(NamedTuple):
     time: float
     rgb: np.ndarray
-    face: Face | None
-    look: Look | None
+    inputs: FrameInputs | None
     occluded: bool
 
 
@@ -50,7 +51,7 @@ class FrameBatcher:
         self,
         generate: Callable[[int, np.ndarray, np.ndarray], Any],
         size: int,
-        paste: Callable[[np.ndarray, np.ndarray, Face, Look | None], np.ndarray],
+        paste: Callable[[np.ndarray, np.ndarray, FrameInputs], np.ndarray],
         summary: Summary,
     ) -> None:
         """Starts without frames.
@@ -59,7 +60,7 @@ class FrameBatcher:
           generate: Computes (size, H, W, 3) uint8 regions from the number of a scene and stacked
             `FrameInputs.masked` and `FrameInputs.landmarks`. It must not wait for its result.
           size: Number of frames in a batch.
-          paste: Puts a region into its frame: `paste(rgb, region, face, look)`.
+          paste: Puts a region into its frame: `paste(rgb, region, inputs)`.
           summary: Counts the frames and the time spent waiting.
         """
         self._generate, self._size = generate, size
@@ -80,8 +81,7 @@ class FrameBatcher:
         """
         if inputs is not None and self._inputs and inputs.scene != self._inputs[0].scene:
             yield from self._start()
-        face, look = (None, None) if inputs is None else (inputs.face, inputs.look)
-        self._frames.append(_Frame(time, rgb, face, look, occluded))
+        self._frames.append(_Frame(time, rgb, inputs, occluded))
         if inputs is not None:
             self._inputs.append(inputs)
         if len(self._inputs) == self._size:
@@ -117,7 +117,11 @@ class FrameBatcher:
     def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
         with self._summary.phase("denoising"):  # the part that is not finished yet
             regions = iter(()) if result is None else iter(np.asarray(result))
-        for time, rgb, face, look, occluded in frames:
-            covered = look is not None and touches_face(look.cover)
-            self._summary.add(face is not None, face is not None and face.found, occluded, covered)
-            yield time, rgb if face is None else self._paste(rgb, next(regions), face, look)
+        for time, rgb, inputs, occluded in frames:
+            if inputs is None:
+                self._summary.add(False, False, occluded, False)
+                yield time, rgb
+                continue
+            covered = inputs.look is not None and touches_face(inputs.look.cover)
+            self._summary.add(True, inputs.face.found, occluded, covered)
+            yield time, self._paste(rgb, next(regions), inputs)

@@ -95,7 +95,7 @@ def build_networks(
       UserError: A field is missing or wrong.
     """
     try:
-        for name in ("window", "references"):
+        for name in ("window", "references", "image_references"):
             if not 1 <= int(config["data"][name]) <= 10_000:
                 raise ValueError(f"data.{name} = {config['data'][name]}")
         nets = networks.make_networks(config)

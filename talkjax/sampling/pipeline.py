@@ -22,11 +22,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from talkjax import head_pose
 from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_float
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, occlusion, playback
+from talkjax.media import composite, crop, occlusion, outline, playback
 from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
@@ -144,20 +145,23 @@ class _Person(NamedTuple):
     """What the first seconds of a scene show of the person.
 
     Attributes:
-      frame: Number of the template's frame that is the reference image.
-      image: (H, W, 3) uint8 reference image.
-      image_landmarks: (131, 2) landmarks of the reference image, crop coordinates.
+      frame: Number of the template's frame that is the first reference image.
+      images: (R, H, W, 3) uint8 reference images.
+      image_landmarks: (R, 131, 2) their landmarks, crop coordinates.
       shape: (74, 2) pose points at rest.
-      pose: (74, 2) pose points in the reference image, crop coordinates.
+      pose: (74, 2) pose points in the first reference image, crop coordinates.
+      outline: (M, 2) outline of jaw and lips in all of their positions, in the coordinates of
+        `shape`.
       references: Reference frames of the landmark network.
       appearance: What frames are compared with.
     """
 
     frame: int
-    image: np.ndarray
+    images: np.ndarray
     image_landmarks: np.ndarray
     shape: np.ndarray
     pose: np.ndarray
+    outline: np.ndarray
     references: References
     appearance: FaceAppearance
 
@@ -230,7 +234,9 @@ class _Clip:
                     masked, look = self._cut_masked(frame.rgb, face, person.appearance)
                 occluded = occlusion.hides_mouth(look.cover)
                 if look.present and not occluded:
-                    inputs = FrameInputs(face, masked, landmarks, scene, look)
+                    known = head_pose.apply_transforms(person.outline[None], face.motion[None])[0]
+                    inside = outline.inside(known, landmarks)
+                    inputs = FrameInputs(face, masked, landmarks, scene, look, inside)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks, index)
             yield from batcher.add(at, frame.rgb, inputs, occluded)
@@ -275,7 +281,7 @@ class _Clip:
             person = self._person(scene)
             with self._summary.phase("reference"):
                 self._encoded[scene] = self._sampler.encode_reference(
-                    person.image, person.image_landmarks
+                    person.images, person.image_landmarks
                 )
         self._encoded.move_to_end(scene)
         if len(self._encoded) > _MAX_ENCODED:
@@ -287,29 +293,48 @@ class _Clip:
         sampler, template = self._sampler, self._template
         with self._summary.phase("first faces"):
             candidates = self._table.first_faces(scene)
-        place = reference_frames.choose_image(candidates, template.size, sampler.region)
+        places = reference_frames.choose_images(
+            candidates, template.size, sampler.region, sampler.image_references
+        )
         thumbnails = [c.thumbnail for c in candidates if c.thumbnail is not None]
         if not self._options.keep_occlusions:
             thumbnails = []
         candidates, shape = normalize_candidates(candidates)
-        chosen = candidates[place]
+        chosen = [candidates[place] for place in places]
         if not self._people:
-            self._summary.reference_frame = chosen.index
+            self._summary.reference_frame = chosen[0].index
         with self._summary.phase("reference"):
             find = self._options.keep_occlusions
-            whole, overlay = reference_frames.read_crop(
+            crops, overlay = reference_frames.read_crops(
                 self._reading, chosen, candidates if find else [], sampler.networks.crop_size,
                 sampler.mask,
             )  # fmt: skip
             if overlay is not None:
-                whole = overlay.erase(whole, chosen.face.transform)
-            appearance = FaceAppearance(whole, thumbnails, overlay)
-            image = sampler.region.cut(appearance.reference).copy()
+                crops = [
+                    overlay.erase(image, c.face.transform)
+                    for image, c in zip(crops, chosen, strict=True)
+                ]
+            appearance = FaceAppearance(crops[0], thumbnails, overlay)
+            # The others are seen in the light of the first.
+            others = (appearance.clear(image, appearance.look(image)) for image in crops[1:])
+            images = np.stack([sampler.region.cut(x) for x in (appearance.reference, *others)])
         sound = self._sound.read(np.array([c.time for c in candidates]))
         references = reference_frames.choose_landmarks(candidates, sampler.references, sound)
         self._summary.reference_sound |= bool(references.heard.any())
-        pose = chosen.face.pose(shape)
-        return _Person(chosen.index, image, chosen.landmarks, shape, pose, references, appearance)
+        motions = np.stack([c.face.motion for c in candidates])
+        at_rest = head_pose.apply_transforms(
+            np.stack([c.landmarks for c in candidates]), head_pose.invert(motions)
+        )
+        return _Person(
+            chosen[0].index,
+            np.clip(np.rint(images), 0, 255).astype(np.uint8),
+            np.stack([c.landmarks for c in chosen]),
+            shape,
+            chosen[0].face.pose(shape),
+            outline.envelope(at_rest),
+            references,
+            appearance,
+        )
 
     def _content_track(self, person: _Person, visit: Iterator[playback.Shown]) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of one visit.
@@ -356,11 +381,12 @@ class _Clip:
         region = sampler.region.cut(appearance.clear(whole, look))
         return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 
-    def _paste(
-        self, rgb: np.ndarray, region: np.ndarray, face: Face, look: Look | None
-    ) -> np.ndarray:
+    def _paste(self, rgb: np.ndarray, region: np.ndarray, inputs: FrameInputs) -> np.ndarray:
         sampler = self._sampler
-        return composite.paste(rgb, region, face.transform, sampler.region, sampler.mask, look=look)
+        return composite.paste(
+            rgb, region, inputs.face.transform, sampler.region, sampler.mask,
+            look=inputs.look, inside=inputs.inside,
+        )  # fmt: skip
 
 
 def make_detector(face: str | int) -> TurnedFaces:

@@ -51,11 +51,13 @@ def lower(
     )
 
 
-def reference_shapes(networks: Networks, params: regions.Params) -> regions.Reference:
-    """Returns the shapes of an encoded reference."""
+def reference_shapes(
+    networks: Networks, params: regions.Params, count: int = 1
+) -> regions.Reference:
+    """Returns the shapes of `count` encoded references."""
     return jax.eval_shape(
-        lambda p, image, points: regions.encode_reference(p, networks, image, points),
+        lambda p, images, points: regions.encode_reference(p, networks, images, points),
         params,
-        jax.ShapeDtypeStruct((*networks.image_size, 3), np.uint8),
-        jax.ShapeDtypeStruct((NUM_LANDMARKS, 2), np.float32),
+        jax.ShapeDtypeStruct((count, *networks.image_size, 3), np.uint8),
+        jax.ShapeDtypeStruct((count, NUM_LANDMARKS, 2), np.float32),
     )

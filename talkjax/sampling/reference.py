@@ -29,27 +29,31 @@ _FLAW_WEIGHT = 2.0
 _OCCLUDED = 10.0
 
 
-def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region: Box) -> int:
-    """Returns the index of the candidate that becomes the reference image.
+def choose_images(
+    candidates: Sequence[Candidate], size: tuple[int, int], region: Box, count: int = 1
+) -> list[int]:
+    """Returns the indices of the candidates that become the reference images.
 
-    It has the lowest sum, in interocular distances, of: the mean distance of its pose from the
-    median pose; half the difference between its mouth opening and the 70th percentile of the
-    openings; how far its pose points moved since the previous frame (because motion blurs);
+    The first one has the lowest sum, in interocular distances, of: the mean distance of its pose
+    from the median pose; half the difference between its mouth opening and the 70th percentile of
+    the openings; how far its pose points moved since the previous frame (because motion blurs);
     twice the share of the region that lies outside of the picture; and what it lacks of the light
     and sharpness that most candidates have, or what is before the face. The first of equal sums is
-    chosen, so that the choice is deterministic.
+    chosen, so that the choice is deterministic. The others have mouths from closed to wide open
+    (`conventions.opening_quantiles`), and their differences count twice as much; a photograph is
+    chosen again and again.
 
     Args:
       candidates: At least one.
       size: (width, height) of the frames.
       region: What the image models see, crop coordinates.
+      count: Number of reference images.
     """
     landmarks = np.stack([c.landmarks for c in candidates]).astype(np.float64)  # (N, 131, 2)
     pose = landmarks[:, : conventions.NUM_POSE]
     unit = conventions.interocular(landmarks)
     away = _mean_distance(pose, np.median(pose, axis=0)) / unit
     opening = conventions.mouth_opening(landmarks)
-    opening = np.abs(opening - np.quantile(opening, OPENING_QUANTILE))
     # Motion is measured in frame coordinates, because the crop moves with the head.
     to_frame = np.stack([head_pose.invert(c.face.transform) for c in candidates])
     seen = head_pose.apply_transforms(pose, to_frame)
@@ -57,9 +61,14 @@ def choose_image(candidates: Sequence[Candidate], size: tuple[int, int], region:
     scale = np.array([np.sqrt(abs(np.linalg.det(t[:, :2]))) for t in to_frame])
     motion[1:] = _mean_distance(seen[1:], seen[:-1]) / (scale * unit)[1:]
     outside = np.array([_share_outside(t, size, region) for t in to_frame])
-    cost = away + _OPENING_WEIGHT * opening + motion + _OUTSIDE_WEIGHT * outside
-    cost += _FLAW_WEIGHT * _flaws(candidates)
-    return int(np.argmin(np.round(cost, 6)))
+    cost = away + motion + _OUTSIDE_WEIGHT * outside + _FLAW_WEIGHT * _flaws(candidates)
+    wanted = [OPENING_QUANTILE, *conventions.opening_quantiles(count - 1)]
+    weights = [_OPENING_WEIGHT, *[2 * _OPENING_WEIGHT] * (count - 1)]
+    differences = np.abs(opening[None] - np.quantile(opening, wanted)[:, None])
+    return [
+        int(np.argmin(np.round(cost + weight * difference, 6)))
+        for weight, difference in zip(weights, differences, strict=True)
+    ]
 
 
 def _flaws(candidates: Sequence[Candidate]) -> np.ndarray:
@@ -114,33 +123,34 @@ def speaks(candidates: Sequence[Candidate], loudness: np.ndarray) -> bool:
     return speaker.score(times - times[0], openings, smooth) >= speaker.MIN_SCORE
 
 
-def read_crop(
+def read_crops(
     frames: Iterator[VideoFrame],
-    chosen: Candidate,
+    chosen: Sequence[Candidate],
     candidates: Sequence[Candidate],
     size: int,
     mask: Box,
-) -> tuple[np.ndarray, overlay.Overlay | None]:
-    """Reads a scene: cuts the whole unmasked crop out of the chosen frame, and looks for a caption.
+) -> tuple[list[np.ndarray], overlay.Overlay | None]:
+    """Reads a scene: cuts the whole unmasked crops out of chosen frames, and looks for a caption.
 
     Args:
       frames: Frames of the template, which are read only as far as they are needed.
-      chosen: The chosen candidate.
+      chosen: The chosen candidates; one may be chosen several times.
       candidates: Candidates of the scene, in whose first frames a caption is looked for, or none.
       size: Side of the crop in pixels.
       mask: What the image models fill in, crop coordinates.
 
     Returns:
-      (size, size, 3) uint8 crop, and the caption over the face, if there is one.
+      (size, size, 3) uint8 crops, and the caption over the face, if there is one.
     """
     faces = {c.index: c.face for c in candidates[:_OVERLAY_FRAMES]}
-    last = max([*faces, chosen.index])
-    crops = []
+    wanted = {c.index: c.face.transform for c in chosen}
+    last = max([*faces, *wanted])
+    crops = {}
 
     def searched() -> Iterator[np.ndarray]:
         for frame in frames:
-            if frame.index == chosen.index:
-                crops.append(crop.warp_crop(frame.rgb, chosen.face.transform, size))
+            if frame.index in wanted:
+                crops[frame.index] = crop.warp_crop(frame.rgb, wanted[frame.index], size)
             if frame.index in faces:
                 yield frame.rgb
             if frame.index >= last:
@@ -150,11 +160,11 @@ def read_crop(
     if faces:
         transforms = np.stack([face.transform for face in faces.values()])
         found = overlay.find_overlay(reading, transforms, mask)
-    for _ in reading:  # up to the chosen frame
+    for _ in reading:  # up to the last chosen frame
         pass
-    if not crops:
-        raise RuntimeError(f"frame {chosen.index} of the template is missing now")
-    return crops[0], found
+    if missing := wanted.keys() - crops.keys():
+        raise RuntimeError(f"frame {min(missing)} of the template is missing now")
+    return [crops[c.index] for c in chosen], found
 
 
 def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE
+from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE, to_float
 from talkjax.diffusion import guidance, samplers
 from talkjax.models.landmark_completion import References
 from talkjax.models.unet import Conditions
@@ -25,34 +25,36 @@ Params = dict[str, Any]
 
 @flax.struct.dataclass
 class Reference:
-    """A clip's encoded reference, which all frames and steps share.
+    """A clip's encoded references, which all frames and steps share.
 
     Attributes:
-      context: Keys and values of every block (`UNet.reference_context`).
-      landmarks: (1, 131, 2) crop coordinates.
+      context: What every block needs of them (`UNet.reference_context`).
+      images: (1, R, H, W, 3) float32 in [-1, 1].
+      landmarks: (1, R, 131, 2) crop coordinates.
     """
 
     context: Any
+    images: jax.Array
     landmarks: jax.Array
 
 
 def encode_reference(
-    params: Params, networks: Networks, image: jax.Array, landmarks: jax.Array
+    params: Params, networks: Networks, images: jax.Array, landmarks: jax.Array
 ) -> Reference:
-    """Encodes a reference image.
+    """Encodes reference images.
 
     Args:
       params: Parameters with the subtrees "autoencoder" and "denoiser".
       networks: Networks of these parameters.
-      image: (H, W, 3) uint8 unmasked region.
-      landmarks: (131, 2) landmarks of the image, crop coordinates.
+      images: (R, H, W, 3) uint8 unmasked regions.
+      landmarks: (R, 131, 2) landmarks of the images, crop coordinates.
     """
-    latent = networks.encode(params["autoencoder"], image[None])
-    landmarks = landmarks[None]
+    images, landmarks = to_float(images)[None], landmarks[None]
+    latents = networks.encode(params["autoencoder"], images)
     context = networks.denoiser.apply(
-        {"params": params["denoiser"]}, latent, landmarks, method="reference_context"
+        {"params": params["denoiser"]}, latents, landmarks, method="reference_context"
     )
-    return Reference(context, landmarks)
+    return Reference(context, images, landmarks)
 
 
 def generate_regions(
@@ -92,9 +94,15 @@ def generate_regions(
     batch = masked.shape[0]
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
-    masked_latent = networks.encode(params["autoencoder"], masked)
-    needed = {keep for keep, _, _ in guidance.passes(landmark_guidance, reference_guidance)}
-    own = jnp.broadcast_to(reference.landmarks, landmarks.shape)
+    passes = guidance.passes(landmark_guidance, reference_guidance)
+    needed = {keep for keep, _, _ in passes}
+    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
+    # Where the reference is dropped, nothing of it is filled in.
+    masked_latents = {
+        keep: networks.encode(params["autoencoder"], filled if keep else masked)
+        for keep in sorted({keep for _, keep, _ in passes})
+    }
+    own = jnp.broadcast_to(reference.landmarks[:, 0], landmarks.shape)
     flags = {keep: jnp.full((batch,), keep) for keep in (False, True)}
     size = networks.latent_shape[:2]
     denoiser = functools.partial(networks.denoiser.apply, {"params": params["denoiser"]})
@@ -105,7 +113,7 @@ def generate_regions(
 
     def predict(z: jax.Array, t: jax.Array, keep_landmarks: bool, keep_reference: bool):
         conditions = Conditions(
-            masked=masked_latent,
+            masked=masked_latents[keep_reference],
             mask=jnp.asarray(networks.mask),
             motion=motions[keep_landmarks],
             reference=reference.context,
@@ -124,7 +132,7 @@ def generate_regions(
         prediction=networks.prediction,
         noise_shape=noise.shape,
     )
-    images = networks.decode(params["autoencoder"], latents)
+    images = networks.decode(params["autoencoder"], latents, filled)
     return jnp.round((images + 1.0) * 127.5).astype(jnp.uint8)
 
 
@@ -168,9 +176,9 @@ def expected_params(networks: Networks) -> Params:
         faces = References.example()
         return {
             "autoencoder": networks.autoencoder.init(key, image)["params"],
-            "denoiser": networks.denoiser.init(key, *noisy, points, latent, points, yes, yes)[
-                "params"
-            ],
+            "denoiser": networks.denoiser.init(
+                key, *noisy, points, latent[None], points[None], yes, yes
+            )["params"],
             **networks.init_landmark(key, speech, pose, faces),
         }
 

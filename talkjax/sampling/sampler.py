@@ -46,6 +46,7 @@ class Sampler:
       mask: The part of the crop that they fill in.
       window: Number of ticks in a window of the landmark network.
       references: Number of reference frames of the landmark network.
+      image_references: Number of reference images.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Sampler:
         self.region, self.mask = networks.region, Box(*config["mask"])
         self.window: int = config["data"]["window"]
         self.references: int = config["data"]["references"]
+        self.image_references: int = config["data"]["image_references"]
         self.context = regions.context_ticks(networks)
         self._devices = len(devices)
         self._platform: str = devices[0].platform
@@ -84,7 +86,7 @@ class Sampler:
         self._image_params = jax.device_put(images, self._replicated)
         self._landmark_params = jax.device_put(others, devices[0])
         self._encode_reference = jax.jit(
-            lambda p, image, points: regions.encode_reference(p, networks, image, points)
+            lambda p, images, points: regions.encode_reference(p, networks, images, points)
         )
         self._complete = jax.jit(lambda p, *inputs: regions.complete_content(p, networks, *inputs))
 
@@ -163,9 +165,9 @@ class Sampler:
         frames = options.batch or per_device * self._devices
         return -(-frames // self._devices) * self._devices
 
-    def encode_reference(self, image: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
-        """Encodes a reference for `generate_batch`; see `regions.encode_reference`."""
-        reference = self._encode_reference(self._image_params, image, landmarks)
+    def encode_reference(self, images: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
+        """Encodes references for `generate_batch`; see `regions.encode_reference`."""
+        reference = self._encode_reference(self._image_params, images, landmarks)
         return jax.device_put(reference, self._replicated)
 
     def complete_content(
@@ -196,7 +198,7 @@ class Sampler:
             self._compiled[cache_key] = program.lower(
                 self.networks,
                 self._image_params,
-                program.reference_shapes(self.networks, self._image_params),
+                program.reference_shapes(self.networks, self._image_params, self.image_references),
                 size,
                 self._batch_sharding,
                 self._replicated,

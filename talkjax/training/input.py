@@ -69,6 +69,9 @@ def loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
     fields |= {name: fields[name] or None for name in ("latents", "sound_offsets")}
     return loader.LoaderOptions(
         **fields | {"weights": tuple(fields["weights"])},
+        pixels=config.autoencoder.guided
+        if config.stage == "autoencoder"
+        else config.denoiser.fill == "warp",
         past=config.landmark.past,
         future=config.landmark.future,
         stage=config.stage,
@@ -231,7 +234,8 @@ def check_data(config: Any) -> None:
         folders.add(config.eval.dir)
     if config.data.latents and config.stage in ("diffusion", "joint"):
         _check_latents(config)
-        return
+        if config.denoiser.fill == "grey":
+            return
     for folder in sorted(folders):
         size = describe(folder)["crop_size"]
         if size is None:

@@ -19,16 +19,13 @@ from talkjax.conventions import (
     LIPS_SLICE,
     NUM_POSE,
     RIGHT_EYE_SLICE,
-    Box,
-    masked_slices,
     to_float,
 )
-from talkjax.diffusion import samplers, schedules
+from talkjax.diffusion import schedules
 from talkjax.models.autoencoder import kl_divergence, sample_latent
 from talkjax.models.landmark_completion import References
-from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
-from talkjax.training import losses, sync_stage
+from talkjax.training import image_batches, losses, sync_stage
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
@@ -61,10 +58,18 @@ def make_stage(config: Mapping[str, Any]) -> Stage:
 def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """L1 on pixels and edges; where latents are distributions, a KL term and a sampled latent."""
     kl_weight, mouth_weight = config["autoencoder"]["kl_weight"], config["loss"]["mouth_weight"]
-    model = nets.autoencoder
+    model, options = nets.autoencoder, config["autoencoder"]
 
     def init(key: jax.Array, batch: Batch) -> Params:
         return {"autoencoder": model.init(key, to_float(batch["target"]))["params"]}
+
+    def guide(batch: Batch) -> jax.Array:
+        return nets.fill_in(
+            to_float(batch["target"]),
+            batch["frame_landmarks"],
+            to_float(batch["reference"]),
+            batch["image_reference_landmarks"],
+        )
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         images = to_float(batch["target"])
@@ -75,7 +80,17 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
             mean, logvar = encoded
             kl = losses.mean(kl_divergence(mean, logvar), batch) / mean[0].size
             encoded = sample_latent(stream(key, "posterior"), mean, logvar)
-        decoded = model.apply(variables, encoded, method="decode")
+        inputs = [encoded]
+        if options["guided"]:
+            shown = jax.random.uniform(stream(key, "guide"), (len(images), 1, 1, 1))
+            grey = images.at[:, nets.hidden[0], nets.hidden[1]].set(0.0)
+            inputs.append(jnp.where(shown < options["drop_guide"], grey, guide(batch)))
+            amount = jax.random.uniform(stream(key, "amount"), shown.shape)
+            amount *= options["latent_noise"] * jax.lax.stop_gradient(
+                encoded.std((0, 1, 2), keepdims=True)
+            )
+            inputs[0] += amount * jax.random.normal(stream(key, "noise"), encoded.shape)
+        decoded = model.apply(variables, *inputs, method="decode")
         area = losses.mouth_area(
             batch["frame_landmarks"][:, LIPS_SLICE], nets.region, images.shape[1:3], mouth_weight
         )
@@ -86,11 +101,15 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         del key
-        images = to_float(batch["target"])
-        return {
-            "truth": images,
-            "round trip": model.apply({"params": params["autoencoder"]}, images),
-        }
+        images, variables = to_float(batch["target"]), {"params": params["autoencoder"]}
+        pictures = {"truth": images, "round trip": model.apply(variables, images)}
+        if options["guided"]:
+            encoded = model.apply(variables, images, method="encode")
+            mean = encoded[0] if isinstance(encoded, tuple) else encoded
+            shown = guide(batch)
+            guided = model.apply(variables, mean, shown, method="decode")
+            pictures |= {"guided": guided, "guide": shown}
+        return pictures
 
     return Stage(init, loss_fn, preview, ("autoencoder",))
 
@@ -154,61 +173,6 @@ def landmark_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
 # ---- diffusion and joint ------------------------------------------------------------------------
 
 
-def _images(nets: Networks, params: Params, batch: Batch, mask: tuple[slice, slice]) -> Batch:
-    """Target, masked target and reference as latents, encoded here unless the batch has them."""
-    if "target_latent" in batch:
-        return batch
-    target = to_float(batch["target"])
-    hidden = target.at[..., mask[0], mask[1], :].set(0.0)
-    encoder = params["autoencoder"]
-    return {
-        **batch,
-        "target_latent": jax.lax.stop_gradient(nets.encode(encoder, target)),
-        "masked_latent": jax.lax.stop_gradient(nets.encode(encoder, hidden)),
-        "reference_latent": jax.lax.stop_gradient(nets.encode(encoder, batch["reference"])),
-    }
-
-
-def _per_frame(values: jax.Array, frames: int) -> jax.Array:
-    """(B, ...) -> (B * F, ...), each row F times in a row."""
-    return jnp.repeat(values, frames, axis=0)
-
-
-def _flat(values: jax.Array) -> jax.Array:
-    """(B, F, ...) -> (B * F, ...)."""
-    return values.reshape(-1, *values.shape[2:])
-
-
-def _conditions(nets: Networks, params: Params, batch: Batch, landmarks: jax.Array) -> Conditions:
-    """The denoiser's conditions for frames with landmarks (B, F, 131, 2), flattened to B * F."""
-    frames, own = landmarks.shape[1], batch["image_reference_landmarks"]
-    keep_landmarks = _per_frame(batch["keep_landmarks"], frames)
-    denoiser = functools.partial(nets.denoiser.apply, {"params": params["denoiser"]})
-    motion = denoiser(
-        _flat(landmarks),
-        _per_frame(own, frames),
-        keep_landmarks,
-        nets.latent_shape[:2],
-        method="motion_context",
-    )
-    reference = denoiser(batch["reference_latent"], own, method="reference_context")
-    return Conditions(
-        masked=_flat(batch["masked_latent"]),
-        mask=jnp.asarray(nets.mask),
-        motion=motion,
-        reference=jax.tree.map(lambda x: _per_frame(x, frames), reference),
-        keep_landmarks=keep_landmarks,
-        keep_reference=_per_frame(batch["keep_reference"], frames),
-    )
-
-
-def _denoise(
-    nets: Networks, params: Params, conditions: Conditions, z: jax.Array, t: jax.Array
-) -> jax.Array:
-    variables = {"params": params["denoiser"]}
-    return nets.denoiser.apply(variables, z, t, conditions, method="denoise")
-
-
 def _diffusion_terms(
     config: Mapping[str, Any],
     nets: Networks,
@@ -217,18 +181,18 @@ def _diffusion_terms(
     landmarks: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    x0 = _flat(batch["target_latent"])
+    x0 = image_batches.flat(batch["target_latent"])
     t = jax.random.randint(stream(key, "timestep"), (x0.shape[0],), 0, nets.schedule.steps)
     noise = jax.random.normal(stream(key, "noise"), x0.shape)
     z = schedules.add_noise(nets.schedule, x0, noise, t)
-    conditions = _conditions(nets, params, batch, landmarks)
-    output = _denoise(nets, params, conditions, z, t)
+    conditions = image_batches.make_conditions(nets, params, batch, landmarks)
+    output = image_batches.denoise(nets, params, conditions, z, t)
     target = schedules.training_target(nets.schedule, nets.prediction, x0, noise, t)
     gamma = config["loss"]["min_snr_gamma"]
     weights = schedules.min_snr_weights(nets.schedule, nets.prediction, t, gamma)
     mask = jnp.asarray(nets.mask)
     # Where the mouth is, not where a prediction has it: the prediction must not choose its weight.
-    lips = _flat(batch["frame_landmarks"])[:, LIPS_SLICE]
+    lips = image_batches.flat(batch["frame_landmarks"])[:, LIPS_SLICE]
     area = losses.mouth_area(lips, nets.region, x0.shape[1:3], config["loss"]["mouth_weight"])
     area = area * (mask + config["loss"]["margin_weight"] * (1 - mask))[None]
     loss = losses.mean(weights * losses.diffusion_loss(output, target, area), batch)
@@ -241,11 +205,12 @@ def _denoiser_init(nets: Networks, key: jax.Array, batch: Batch) -> Params:
     rows = batch["frame_landmarks"].shape[0]
     latent = jnp.zeros((rows, *nets.latent_shape))
     points = batch["image_reference_landmarks"]
+    references = jnp.zeros((*points.shape[:2], *nets.latent_shape))
     yes = jnp.ones((rows,), bool)
     params = {
         "denoiser": nets.denoiser.init(
             stream(key, "denoiser"), latent, jnp.zeros((rows,)), latent, jnp.asarray(nets.mask),
-            points, latent, points, yes, yes,
+            points[:, 0], references, points, yes, yes,
         )["params"],
         "autoencoder": nets.autoencoder.init(
             stream(key, "autoencoder"), jnp.zeros((1, *nets.image_size, 3))
@@ -254,56 +219,47 @@ def _denoiser_init(nets: Networks, key: jax.Array, batch: Batch) -> Params:
     return params
 
 
-def sample_latents(
-    nets: Networks, params: Params, batch: Batch, landmarks: jax.Array, noise: jax.Array, steps: int
-) -> jax.Array:
-    """DDIM from `noise` (B * F, h, w, c) under the batch's conditions: the same shape."""
-    conditions = _conditions(nets, params, batch, landmarks)
-
-    def denoise(z: jax.Array, t: jax.Array) -> jax.Array:
-        times = jnp.full((z.shape[0],), t, jnp.int32)
-        return _denoise(nets, params, conditions, z, times)
-
-    return samplers.ddim(nets.schedule, denoise, noise, steps=steps, prediction=nets.prediction)
+def _kept(batch: Batch) -> Batch:
+    """The batch with all of its conditions."""
+    yes = jnp.ones_like(batch["keep_landmarks"])
+    return {**batch, "keep_landmarks": yes, "keep_reference": yes}
 
 
 def _image_preview(
     nets: Networks, params: Params, batch: Batch, landmarks: jax.Array, key: jax.Array
 ) -> dict[str, jax.Array]:
-    yes = jnp.ones_like(batch["keep_landmarks"])
-    batch = {**batch, "keep_landmarks": yes, "keep_reference": yes}
-    batch = {k: v[:, :1] if k.endswith(("target_latent", "masked_latent")) else v
-             for k, v in batch.items()}  # fmt: skip
+    batch = image_batches.encode_images(nets, params, batch, landmarks)
+    first = ("target_latent", "masked_latent", "filled")
+    batch = {k: v[:, :1] if k in first else v for k, v in batch.items()}
     noise = jax.random.normal(stream(key, "noise"), (1, *nets.latent_shape))
     noise = jnp.repeat(noise, batch["target_latent"].shape[0], axis=0)
-    made = sample_latents(nets, params, batch, landmarks[:, :1], noise, PREVIEW_STEPS)
-    decoder = params["autoencoder"]
+    made = image_batches.sample_latents(nets, params, batch, landmarks[:, :1], noise, PREVIEW_STEPS)
+    decode = functools.partial(nets.decode, params["autoencoder"])
+    guide = image_batches.flat(batch["filled"]) if "filled" in batch else None
     return {
-        "truth": nets.decode(decoder, _flat(batch["target_latent"])),
-        "generated": nets.decode(decoder, made),
-        "reference": nets.decode(decoder, batch["reference_latent"]),
-        "masked": nets.decode(decoder, _flat(batch["masked_latent"])),
+        "truth": decode(image_batches.flat(batch["target_latent"]), guide),
+        "generated": decode(made, guide),
+        "reference": decode(batch["reference_latent"][:, 0]),
+        "masked": decode(image_batches.flat(batch["masked_latent"])) if guide is None else guide,
     }
 
 
 def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """The denoiser with the true landmarks of each frame."""
-    mask = masked_slices(nets.region, Box(*config["mask"]), nets.crop_size)
 
     def init(key: jax.Array, batch: Batch) -> Params:
         return _denoiser_init(nets, key, batch)
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        batch = _images(nets, params, batch, mask)
         points = batch["frame_landmarks"]
         # Predicted landmarks will be a little wrong; so are these.
         jitter = config["loss"]["landmark_jitter"]
         points = points + jitter * jax.random.normal(stream(key, "jitter"), points.shape)
+        batch = image_batches.encode_images(nets, params, batch, points)
         return _diffusion_terms(config, nets, params, batch, points, key)
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        batch = _images(nets, params, batch, mask)
-        return _image_preview(nets, params, batch, batch["frame_landmarks"], key)
+        return _image_preview(nets, params, _kept(batch), batch["frame_landmarks"], key)
 
     return Stage(init, loss_fn, preview, ("denoiser",))
 
@@ -330,7 +286,6 @@ def landmarks_at_frames(predicted: jax.Array, batch: Batch) -> jax.Array:
 
 def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """Both networks, end to end; `config.joint.end_to_end=False` stops the gradient between."""
-    mask = masked_slices(nets.region, Box(*config["mask"]), nets.crop_size)
     joint = config["joint"]
 
     def init(key: jax.Array, batch: Batch) -> Params:
@@ -339,11 +294,11 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     def terms(
         params: Params, batch: Batch, key: jax.Array, dropout: jax.Array | None
     ) -> tuple[jax.Array, Metrics]:
-        batch = _images(nets, params, batch, mask)
         predicted = _complete(nets, params, batch, dropout)
         anchor, metrics = _landmark_terms(config, predicted, batch)
         passed = predicted if joint["end_to_end"] else jax.lax.stop_gradient(predicted)
         points = landmarks_at_frames(passed, batch)
+        batch = image_batches.encode_images(nets, params, batch, points)
         loss, more = _diffusion_terms(config, nets, params, batch, points, key)
         return loss + joint["landmark_weight"] * anchor, {**metrics, **more}
 
@@ -354,9 +309,8 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         return terms(params, batch, key, None)
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        batch = _images(nets, params, batch, mask)
         points = landmarks_at_frames(_complete(nets, params, batch, None), batch)
-        return _image_preview(nets, params, batch, points, key)
+        return _image_preview(nets, params, _kept(batch), points, key)
 
     return Stage(init, loss_fn, preview, ("denoiser", "landmark"), eval_fn)
 

@@ -50,8 +50,11 @@ def inputs():
 def jax_side():
     """Parameters, output and gradients of a loss, by path."""
     model, given = unet.UNet(CONFIG), inputs()
-    for name in ("reference_latent", "reference_landmarks", "keep_landmarks", "keep_reference"):
+    for name in ("reference_landmarks", "keep_landmarks", "keep_reference"):
         given[name] = np.repeat(given[name], FRAMES, axis=0)
+    given["reference_landmarks"] = given["reference_landmarks"][:, None]
+    latents = np.repeat(given.pop("reference_latent"), FRAMES, axis=0)
+    given["reference_latents"] = latents[:, None]
     params = jax.jit(model.init)(jax.random.key(0), **given)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

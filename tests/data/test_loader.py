@@ -63,9 +63,9 @@ def test_joint_batches(shards):
         "reference_mel": ((4, 4, 16, 80), "float32"),
         "reference_heard": ((4, 4), "bool"),
         "target": ((4, 3, 20, 28, 3), "uint8"),
-        "reference": ((4, 20, 28, 3), "uint8"),
+        "reference": ((4, 1, 20, 28, 3), "uint8"),
         "frame_landmarks": ((4, 3, 131, 2), "float32"),
-        "image_reference_landmarks": ((4, 131, 2), "float32"),
+        "image_reference_landmarks": ((4, 1, 131, 2), "float32"),
         "frame_tick": ((4, 3), "float32"),
         "keep_landmarks": ((4,), "bool"),
         "keep_reference": ((4,), "bool"),
@@ -95,7 +95,7 @@ def test_references_come_from_outside_and_frames_from_inside(shards):
         last = first + 24
         for ticks in (
             tick_of(batch["reference_landmarks"]),
-            tick_of(batch["image_reference_landmarks"])[:, None],
+            tick_of(batch["image_reference_landmarks"]),
         ):
             assert ((ticks < first - 2.99) | (ticks > last + 2.99)).all()
         frames = tick_of(batch["frame_landmarks"])

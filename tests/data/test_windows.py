@@ -79,3 +79,14 @@ def test_similarity_keeps_shapes():
     apart = before > 0.05
     scale = after[apart] / before[apart]
     np.testing.assert_allclose(scale, scale[0], 1e-3)
+
+
+def test_reference_images_have_mouths_from_closed_to_open():
+    pool = np.arange(100, 200)
+    openings = np.random.default_rng(0).permutation(100) / 100
+    for rng in (None, np.random.default_rng(1)):
+        chosen = windows.draw_openings(rng, pool, openings, 4)
+        assert chosen.shape == (4,) and set(chosen) <= set(pool)
+        low, middle, high = openings[chosen[1:] - 100]
+        assert low < 0.2 and 0.35 < middle < 0.65 and high > 0.8
+    assert len(windows.draw_openings(None, pool[:1], openings[:1], 3)) == 3

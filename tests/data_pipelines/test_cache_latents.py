@@ -118,7 +118,7 @@ def test_the_loader_draws_cached_frames_only(data):
     )
     batch = next(iter(loader.train_dataset(data, options, seed=0)))
     assert batch["target_latent"].shape == batch["masked_latent"].shape == (4, 3, 5, 7, 3)
-    assert batch["reference_latent"].shape == (4, 5, 7, 3)
+    assert batch["reference_latent"].shape == (4, 1, 5, 7, 3)
     assert batch["target_latent"].dtype == np.float32 and "target" not in batch
     assert abs(batch["target_latent"].mean()) < 1 and 0.3 < batch["target_latent"].std() < 3
     pixels = dataclasses.replace(options, latents=None)

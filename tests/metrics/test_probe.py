@@ -24,7 +24,7 @@ def batches(nets):
     rng = np.random.default_rng(7)
     for name in ("target_latent", "masked_latent"):
         made[name] = rng.normal(size=(4, 1, *nets.latent_shape)).astype(np.float32)
-    made["reference_latent"] = rng.normal(size=(4, *nets.latent_shape)).astype(np.float32)
+    made["reference_latent"] = rng.normal(size=(4, 1, *nets.latent_shape)).astype(np.float32)
     return [{name: made[name] for name in probe.BATCH_KEYS}]
 
 
@@ -68,7 +68,7 @@ def test_a_warp_that_is_right_is_found_right():
     rng = np.random.default_rng(0)
     target = rng.uniform(0.35, 0.65, (4, 131, 2)).astype(np.float32)
     made["frame_landmarks"] = target[:, None]
-    made["image_reference_landmarks"] = target + np.float32(0.12)
+    made["image_reference_landmarks"] = target[:, None] + np.float32(0.12)
 
     def sharpen(path, leaf):
         if "reference" in str(path) and path[-1].key == "log_temperature":

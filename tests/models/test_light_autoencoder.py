@@ -51,6 +51,34 @@ def test_an_untrained_posterior_lets_the_means_through():
     assert jnp.exp(0.5 * logvar).mean() < mean.std()
 
 
+def test_the_medium_size_folds_by_four():
+    size = light_autoencoder.size_arguments("medium", 16)
+    model = light_autoencoder.LightAutoencoder(**size)
+    assert model.downsampling == 16
+    images = jnp.zeros((1, 32, 48, 3))
+    shapes = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images)[0])
+    assert shapes.shape == images.shape
+
+
+def test_a_guided_decoder_starts_at_its_guide_and_learns_from_it():
+    size = light_autoencoder.size_arguments("tiny")
+    model = light_autoencoder.LightAutoencoder(**size, guided=True)
+    latents = jax.random.normal(jax.random.key(0), (2, 2, 3, 4))
+    guide = jax.random.uniform(jax.random.key(1), (2, 16, 24, 3), minval=-1.0)
+    fresh = jax.jit(model.init)(jax.random.key(2), guide)
+    decode = jax.jit(lambda params, *inputs: model.apply(params, *inputs, method="decode"))
+    np.testing.assert_array_equal(decode(fresh, latents, guide), guide)
+    trained = random_for(model.init, guide)
+    got = decode(trained, latents, guide)
+    assert jnp.abs(got - guide).max() > 1e-3
+    # It sees the guide, and does not just add to it.
+    moved = guide.at[:, 4:8, 4:8].add(0.5)
+    difference = decode(trained, latents, moved) - got - (moved - guide)
+    assert jnp.abs(difference).max() > 1e-4
+    grey = decode(trained, latents, jnp.zeros_like(guide))
+    np.testing.assert_allclose(decode(trained, latents), grey, atol=1e-6)
+
+
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="unknown light autoencoder size"):
         light_autoencoder.size_arguments("large")

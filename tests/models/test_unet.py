@@ -28,8 +28,8 @@ def arguments(batch=2, h=4, w=6, c=4, seed=0):
         "masked": jax.random.normal(keys[1], (batch, h, w, c)),
         "mask": jnp.ones((h, w)),
         "landmarks": jax.random.uniform(keys[2], (batch, 131, 2)),
-        "reference_latent": jax.random.normal(keys[3], (batch, h, w, c)),
-        "reference_landmarks": jax.random.uniform(keys[4], (batch, 131, 2)),
+        "reference_latents": jax.random.normal(keys[3], (batch, 1, h, w, c)),
+        "reference_landmarks": jax.random.uniform(keys[4], (batch, 1, 131, 2)),
         "keep_landmarks": jnp.ones((batch,), bool),
         "keep_reference": jnp.ones((batch,), bool),
     }
@@ -54,7 +54,9 @@ def test_fresh_network_predicts_zero_and_shapes_hold():
     np.testing.assert_array_equal(out, 0)
 
 
-@pytest.mark.parametrize("name", ["landmarks", "reference_latent", "reference_landmarks", "masked"])
+@pytest.mark.parametrize(
+    "name", ["landmarks", "reference_latents", "reference_landmarks", "masked"]
+)
 def test_every_condition_matters(model_and_params, name):
     model, params = model_and_params
     inputs = arguments()
@@ -65,7 +67,7 @@ def test_every_condition_matters(model_and_params, name):
 
 @pytest.mark.parametrize(
     ("flag", "names"),
-    [("keep_landmarks", ("landmarks",)), ("keep_reference", ("reference_latent",))],
+    [("keep_landmarks", ("landmarks",)), ("keep_reference", ("reference_latents",))],
 )
 def test_dropped_conditions_leave_no_trace(model_and_params, flag, names):
     model, params = model_and_params
@@ -90,7 +92,7 @@ def test_ablations_switch_their_condition_off(off):
     model = unet.UNet(tiny(**{off: False}))
     inputs = arguments()
     params = random_for(model.init, **inputs)
-    name = "landmarks" if off == "motion_align" else "reference_latent"
+    name = "landmarks" if off == "motion_align" else "reference_latents"
     inputs["keep_landmarks"] = jnp.zeros((2,), bool)  # the correspondence, too, uses landmarks
     moved = {**inputs, name: inputs[name] + 0.3}
     np.testing.assert_array_equal(forward(model, params, inputs), forward(model, params, moved))
@@ -100,20 +102,20 @@ def test_contexts_once_equal_contexts_in_the_call(model_and_params):
     """A sampler's split, with one reference for all frames, is the training forward pass."""
     model, params = model_and_params
     inputs = arguments()
-    for name in ("reference_latent", "reference_landmarks"):
+    for name in ("reference_latents", "reference_landmarks"):
         inputs[name] = jnp.repeat(inputs[name][:1], 2, axis=0)
     whole = forward(model, params, inputs)
     part = jax.jit(model.apply, static_argnames=("method", "size"))
     reference = part(
         params,
-        inputs["reference_latent"][:1],
+        inputs["reference_latents"][:1],
         inputs["reference_landmarks"][:1],
         method="reference_context",
     )
     motion = part(
         params,
         inputs["landmarks"],
-        inputs["reference_landmarks"],
+        inputs["reference_landmarks"][:, 0],
         inputs["keep_landmarks"],
         size=(4, 6),
         method="motion_context",
@@ -122,6 +124,31 @@ def test_contexts_once_equal_contexts_in_the_call(model_and_params):
     conditions = unet.Conditions(motion=motion, reference=reference, **rest)
     split = part(params, inputs["noisy"], inputs["timestep"], conditions, method="denoise")
     np.testing.assert_allclose(whole, split, atol=2e-5)
+
+
+def test_several_references_are_looked_at_together(model_and_params):
+    """The same image twice says what it says once; another image says something else."""
+    model, params = model_and_params
+    inputs = arguments()
+    names = "reference_latents", "reference_landmarks"
+    once = forward(model, params, inputs)
+    twice = {**inputs, **{name: jnp.repeat(inputs[name], 2, axis=1) for name in names}}
+    np.testing.assert_allclose(forward(model, params, twice), once, atol=2e-5)
+    other = {**twice, names[0]: twice[names[0]].at[:, 1].add(0.5)}
+    assert float(jnp.abs(forward(model, params, other) - once).max()) > 1e-4
+
+
+def test_a_moved_reference_is_found_where_it_moved_to(model_and_params):
+    """Cells of the second reference are located by their places in the first."""
+    model, params = model_and_params
+    inputs = arguments()
+    latents = jnp.repeat(inputs["reference_latents"], 2, axis=1)
+    points = jnp.concatenate([inputs["reference_landmarks"]] * 2, axis=1).at[:, 1].add(0.25)
+    found = jax.jit(model.apply, static_argnames="method")(
+        params, latents, points, method="reference_context"
+    )["down_0"]
+    first, second = jnp.split(found.points, 2, axis=1)
+    np.testing.assert_allclose(second - first, -0.25, atol=1e-5)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -133,7 +160,7 @@ def test_the_finest_skip_may_carry_what_talkformer_aligned(model_and_params, aft
     params = traverse_util.unflatten_dict(params, sep="/")
     model = unet.UNet(dataclasses.replace(tiny(), skip_after_attention=after))
     inputs = arguments()
-    moved = {**inputs, "reference_latent": inputs["reference_latent"] + 0.3}
+    moved = {**inputs, "reference_latents": inputs["reference_latents"] + 0.3}
     difference = forward(model, params, moved) - forward(model, params, inputs)
     assert (float(jnp.abs(difference).max()) > 1e-4) == after
 

@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from talkjax import networks
+from talkjax.conventions import FULL, MASK, mask_region
 from talkjax.models.landmark_completion import References
 from talkjax.sampling import regions
-from talkjax.training import stages
+from talkjax.training import image_batches, stages
 from tests.sampling import fakes
 
 B = 8
@@ -24,11 +25,12 @@ def model():
 @pytest.fixture(scope="module")
 def inputs():
     rng = np.random.default_rng(3)
+    images = rng.uniform(-1, 1, (B, 32, 32, 3)).astype(np.float32)
     return {
-        "masked": jnp.asarray(rng.integers(0, 256, (B, 32, 32, 3), np.uint8)),
+        "masked": jnp.asarray(mask_region(images, FULL, MASK, 32)),
         "landmarks": jnp.asarray(rng.uniform(0.2, 0.8, (B, 131, 2)).astype(np.float32)),
-        "image": jnp.asarray(rng.integers(0, 256, (32, 32, 3), np.uint8)),
-        "points": jnp.asarray(rng.uniform(0.2, 0.8, (131, 2)).astype(np.float32)),
+        "images": jnp.asarray(rng.integers(0, 256, (1, 32, 32, 3), np.uint8)),
+        "points": jnp.asarray(rng.uniform(0.2, 0.8, (1, 131, 2)).astype(np.float32)),
     }
 
 
@@ -39,8 +41,8 @@ def generate(model, inputs, seed=0, **options):
     params, nets = model
     options.setdefault("steps", 2)
 
-    def run(params, key, masked, landmarks, image, points):
-        reference = regions.encode_reference(params, nets, image, points)
+    def run(params, key, masked, landmarks, images, points):
+        reference = regions.encode_reference(params, nets, images, points)
         return regions.generate_regions(params, nets, masked, landmarks, reference, key, **options)
 
     compiled = _COMPILED.setdefault(tuple(sorted(options.items())), jax.jit(run))
@@ -68,13 +70,13 @@ def test_agrees_with_the_sampler_of_training(model, inputs):
         "keep_landmarks": jnp.ones(B, bool),
         "keep_reference": jnp.ones(B, bool),
         "image_reference_landmarks": jnp.repeat(inputs["points"][None], B, 0),
-        "reference_latent": jnp.repeat(encode(inputs["image"][None]), B, 0),
+        "reference_latent": jnp.repeat(encode(inputs["images"])[None], B, 0),
         "masked_latent": encode(inputs["masked"])[:, None],
     }
 
     @jax.jit
     def trained(params, batch, landmarks, noise):
-        latents = stages.sample_latents(nets, params, batch, landmarks, noise, 2)
+        latents = image_batches.sample_latents(nets, params, batch, landmarks, noise, 2)
         return nets.decode(params["autoencoder"], latents)
 
     want = trained(params, batch, inputs["landmarks"][:, None], jnp.repeat(noise, B, 0))
@@ -125,7 +127,7 @@ def test_expected_params_are_those_of_training():
         "reference_mel": jnp.zeros((1, 3, 16, 80)),
         "reference_heard": jnp.zeros((1, 3), bool),
         "frame_landmarks": jnp.zeros((1, frames, 131, 2)),
-        "image_reference_landmarks": jnp.zeros((1, 131, 2)),
+        "image_reference_landmarks": jnp.zeros((1, 1, 131, 2)),
     }
     want = jax.eval_shape(stage.init, jax.random.key(0), batch)
     got = regions.expected_params(networks.make_networks(config))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import person_128
-from talkjax.training import losses, stages
+from talkjax.training import image_batches, losses, stages
 from tests.parameters import random_for
 
 
@@ -40,9 +40,9 @@ def batch(seed=0, b=2, f=2, t=5):
         "reference_heard": np.tile([True, False, True], (b, 1)),
         "target_latent": uniform(b, f, 6, 8, 4),
         "masked_latent": uniform(b, f, 6, 8, 4),
-        "reference_latent": uniform(b, 6, 8, 4),
+        "reference_latent": uniform(b, 1, 6, 8, 4),
         "frame_landmarks": uniform(b, f, 131, 2),
-        "image_reference_landmarks": uniform(b, 131, 2),
+        "image_reference_landmarks": uniform(b, 1, 131, 2),
         "frame_tick": np.array([[0.0, 3.5], [1.25, 4.0]], np.float32),
         "keep_landmarks": np.ones(b, bool),
         "keep_reference": np.ones(b, bool),
@@ -92,7 +92,7 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     rng = np.random.default_rng(0)
     pixels = {k: v for k, v in batch().items() if not k.endswith("latent")}
     pixels["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
-    pixels["reference"] = rng.integers(0, 255, (2, 48, 64, 3), np.uint8)
+    pixels["reference"] = rng.integers(0, 255, (2, 1, 48, 64, 3), np.uint8)
     params = random_for(stage.init, pixels)
     nets = stages.networks.make_networks(config)
 
@@ -110,6 +110,68 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     first, _ = jax.jit(stage.loss_fn)(params, pixels, jax.random.key(0))
     second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
     np.testing.assert_allclose(first, second, rtol=1e-4)
+
+
+def warped(**changes):
+    """A configuration that fills in the mask with warped references, and a batch of pixels."""
+    config = tiny_config("diffusion", **changes)
+    config.denoiser.fill = "warp"
+    config.data.image_references = 2
+    data = {k: v for k, v in batch().items() if not k.endswith("latent")}
+    rng = np.random.default_rng(0)
+    data["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
+    data["reference"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
+    data["image_reference_landmarks"] = np.repeat(data["image_reference_landmarks"], 2, axis=1)
+    return config, data
+
+
+def test_warped_references_fill_in_the_mask_unless_they_are_dropped():
+    config, data = warped()
+    stage = stages.make_stage(config)
+    params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
+    data["keep_reference"] = np.array([True, False])
+    made = jax.jit(lambda d: image_batches.encode_images(nets, params, d, d["frame_landmarks"]))(
+        data
+    )
+    target = data["target"].astype(np.float32) / 127.5 - 1
+    hidden = np.zeros((48, 64), bool)
+    hidden[nets.hidden] = True
+    filled = np.asarray(made["filled"])
+    np.testing.assert_allclose(filled[:, :, ~hidden], target[:, :, ~hidden], atol=1e-6)
+    np.testing.assert_array_equal(filled[1][:, hidden], 0)
+    assert filled[0][:, hidden].std() > 0.1
+    assert np.abs(filled[0][:, hidden] - target[0][:, hidden]).mean() > 0.1
+
+
+def test_cached_latents_with_pixels_are_filled_in_too():
+    config, data = warped()
+    stage = stages.make_stage(config)
+    params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
+    encode = jax.jit(lambda x: nets.encode(params["autoencoder"], x))
+    cached = data | {f"{k}_latent": encode(data[k]) for k in ("target", "reference")}
+    first, _ = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
+    second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+
+
+def test_a_guided_autoencoder_trains_on_what_fills_in_the_mask():
+    config, data = warped()
+    config.stage = "autoencoder"
+    config.autoencoder.update({"kind": "light", "size": "tiny", "f": 8, "guided": True})
+    stage = stages.make_stage(config)
+    data = {
+        **data,
+        "target": data["target"][:, 0],
+        "frame_landmarks": data["frame_landmarks"][:, 0],
+    }
+    params = random_for(stage.init, data)
+    loss = jax.jit(stage.loss_fn)
+    value, metrics = loss(params, data, jax.random.key(0))
+    assert np.isfinite(value) and np.isfinite(metrics["psnr"])
+    other = {**data, "reference": 255 - data["reference"]}
+    assert abs(loss(params, other, jax.random.key(0))[0] - value) > 1e-4
+    pictures = jax.jit(stage.preview)(params, data, jax.random.key(0))
+    assert pictures["guided"].shape == pictures["guide"].shape == pictures["truth"].shape
 
 
 def test_the_mouth_counts_more_where_it_is():
