@@ -124,8 +124,10 @@ class Networks:
         rows, columns = self.hidden
         if self.fill == "grey":
             return target.at[:, rows, columns].set(0.0)
-        guess = warp.warp_references(images, references, landmarks, self.region, NUM_POSE)
-        return target.at[:, rows, columns].set(guess[:, rows, columns])
+        guess = warp.warp_references(
+            images, references, landmarks, self.region, NUM_POSE, self.hidden
+        )
+        return target.at[:, rows, columns].set(guess)
 
     def decode(self, params: Any, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Decodes normalised latents.

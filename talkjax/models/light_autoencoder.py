@@ -26,7 +26,7 @@ from talkjax.models.layers import upsample2x
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"fold": 2, "channels": (8, 8, 16), "blocks": (1, 1, 1), "latent_channels": 4},
     "small": {"fold": 2, "channels": (32, 64, 128), "blocks": (1, 2, 2), "latent_channels": 16},
-    "medium": {"fold": 4, "channels": (64, 96, 128), "blocks": (2, 2, 2), "latent_channels": 48},
+    "medium": {"fold": 4, "channels": (48, 96, 128), "blocks": (1, 2, 2), "latent_channels": 48},
 }
 # Log-variance of an untrained encoder. Without norms its means begin near 0. Under noise of
 # variance 1 they would carry no information, and training would stay there (posterior collapse).

@@ -91,6 +91,7 @@ def warp_references(
     landmarks: jax.Array,
     region: tuple[float, ...],
     first: int,
+    part: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> jax.Array:
     """Warps reference images to the target's landmarks and mixes them.
 
@@ -100,9 +101,10 @@ def warp_references(
       landmarks: (B, K, 2) landmarks of the target.
       region: What the images show, (y0, x0, y1, x1) in crop coordinates.
       first: Index of the first point of jaw and lips; see `likeness`.
+      part: Rows and columns that are wanted.
 
     Returns:
-      (B, H, W, 3) what the references show at the target's landmarks; those whose lips and jaw are
+      (B, H, W, 3), or the part of it: what the references show at the target's landmarks; those whose lips and jaw are
       near them count most.
     """
     batch, points = landmarks.shape[:2]
@@ -125,8 +127,8 @@ def warp_references(
     y, x = jnp.meshgrid(
         jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij"
     )
-    places = jnp.stack([x, y], -1)[None] + moved * scale
+    places = (jnp.stack([x, y], -1)[None] + moved * scale)[:, *part]
     warped = sample_bilinear(images.reshape(-1, height, width, channels), places)
-    warped = warped.reshape(batch, count, height, width, channels)
+    warped = warped.reshape(batch, count, *places.shape[1:3], channels)
     weights = likeness(landmarks, references, first)
     return (warped * weights[:, :, None, None, None]).sum(1)

@@ -49,6 +49,9 @@ def test_equal_landmarks_change_nothing():
     points = rng.uniform(0.3, 0.7, (2, 1, 20, 2)).astype(np.float32)
     got = warp.warp_references(image, np.repeat(points, 3, 1), points[:, 0], REGION, 5)
     np.testing.assert_allclose(got, image[:, 0], atol=1e-4)
+    part = slice(8, 40), slice(16, 56)
+    cut = warp.warp_references(image, np.repeat(points, 3, 1), points[:, 0], REGION, 5, part)
+    np.testing.assert_array_equal(cut, got[:, *part])
 
 
 def test_what_is_far_from_all_landmarks_stays():
