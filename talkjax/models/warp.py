@@ -104,8 +104,8 @@ def warp_references(
       part: Rows and columns that are wanted.
 
     Returns:
-      (B, H, W, 3), or the part of it: what the references show at the target's landmarks; those whose lips and jaw are
-      near them count most.
+      (B, H, W, 3), or the part of it: what the references show at the target's landmarks; those
+      whose lips and jaw are near them count most.
     """
     batch, points = landmarks.shape[:2]
     count, height, width, channels = images.shape[1:]
