@@ -8,15 +8,18 @@ later frame's own jaw or lips.
 import cv2
 import numpy as np
 
-from talkjax.conventions import NUM_POSE
+from talkjax.conventions import NUM_POSE, mouth_opening
 
 GRID = 128  # side of the crop in which the outline is drawn
-GROW = 0.025  # crop units by which the outline lies outside of the face
-FEATHER = 0.02  # crop units; deviation of the Gaussian that softens it
+GROW = 0.015  # crop units by which the outline lies outside of the face
+FEATHER = 0.012  # crop units; deviation of the Gaussian that softens it
 
 
 def envelope(landmarks: np.ndarray) -> np.ndarray:
     """Returns the convex hull of the jaws and lips of many faces.
+
+    The tenth whose mouths are open widest does not count: an outline that reaches far below the
+    chin would move the collar.
 
     Args:
       landmarks: (N, 131, 2) crop coordinates.
@@ -24,7 +27,9 @@ def envelope(landmarks: np.ndarray) -> np.ndarray:
     Returns:
       (M, 2) float32.
     """
-    points = landmarks[:, NUM_POSE:].reshape(-1, 1, 2).astype(np.float32)
+    opening = mouth_opening(landmarks)
+    usual = landmarks[opening <= np.quantile(opening, 0.9)]
+    points = usual[:, NUM_POSE:].reshape(-1, 1, 2).astype(np.float32)
     return cv2.convexHull(points)[:, 0]
 
 

@@ -68,8 +68,8 @@ def make_parser() -> commands.Parser:
         help="evaluate only some rows, e.g. model,cross_driven (default: all)")  # fmt: skip
 
     add = parser.add_argument_group("sampling").add_argument
-    add("--steps", type=commands.bounded(int, 1), default=10, metavar="N",
-        help="denoising steps (default: %(default)s)")  # fmt: skip
+    add("--steps", type=commands.bounded(int, 0), default=10, metavar="N",
+        help="denoising steps (default: %(default)s); 0 shows the warped references")  # fmt: skip
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
         help="scale of classifier-free guidance by the landmarks; 1 is none (default)")  # fmt: skip
     add("--reference_guidance", type=float, default=1.0, metavar="X",

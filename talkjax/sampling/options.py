@@ -58,11 +58,12 @@ class Options:
     keep_occlusions: bool = True
     pixel_cache: int = 256 << 20
 
-    def check(self, max_steps: int) -> None:
+    def check(self, max_steps: int, fill: str = "grey") -> None:
         """Checks that every value is in its range.
 
         Args:
           max_steps: Number of steps of the checkpoint's noise schedule.
+          fill: What fills in the checkpoint's mask, see `talkjax.networks.Networks`.
 
         Raises:
           UserError: A value is out of range.
@@ -72,7 +73,7 @@ class Options:
         from talkjax.sampling import face_choice
 
         limits = {
-            "steps": (1, max_steps),
+            "steps": (0 if fill == "warp" else 1, max_steps),
             "seed": (0, 2**32 - 1),
             "landmark_guidance": (0, 100),
             "reference_guidance": (0, 100),

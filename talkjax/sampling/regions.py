@@ -82,7 +82,7 @@ def generate_regions(
       landmarks: (B, 131, 2) each frame's pose and target content, crop coordinates.
       reference: Output of `encode_reference`.
       key: Random key of the clip.
-      steps: Number of network evaluations per guidance pass.
+      steps: Number of network evaluations per guidance pass; 0 returns what fills in the mask.
       landmark_guidance: Scale of classifier-free guidance by the landmarks; 1 is no guidance
         (`talkjax.diffusion.guidance`).
       reference_guidance: Scale of classifier-free guidance by the reference, as above.
@@ -92,11 +92,13 @@ def generate_regions(
       (B, H, W, 3) uint8.
     """
     batch = masked.shape[0]
+    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
+    if steps == 0:
+        return _to_pixels(filled)
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
     passes = guidance.passes(landmark_guidance, reference_guidance)
     needed = {keep for keep, _, _ in passes}
-    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
     # Where the reference is dropped, nothing of it is filled in.
     masked_latents = {
         keep: networks.encode(params["autoencoder"], filled if keep else masked)
@@ -133,6 +135,10 @@ def generate_regions(
         noise_shape=noise.shape,
     )
     images = networks.decode(params["autoencoder"], latents, filled)
+    return _to_pixels(images)
+
+
+def _to_pixels(images: jax.Array) -> jax.Array:
     return jnp.round((images + 1.0) * 127.5).astype(jnp.uint8)
 
 

@@ -154,7 +154,7 @@ class Sampler:
         from talkjax.sampling import pipeline
 
         options = options or Options()
-        options.check(self.networks.schedule.steps)
+        options.check(self.networks.schedule.steps, self.networks.fill)
         return pipeline.generate_video(
             self, video, image, audio, out, options, detector, progress, callback
         )
