@@ -22,7 +22,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from talkjax import head_pose
 from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_float
 from talkjax.errors import UserError
 from talkjax.files import PathLike
@@ -150,8 +149,7 @@ class _Person(NamedTuple):
       image_landmarks: (R, 131, 2) their landmarks, crop coordinates.
       shape: (74, 2) pose points at rest.
       pose: (74, 2) pose points in the first reference image, crop coordinates.
-      outline: (M, 2) outline of jaw and lips in all of their positions, in the coordinates of
-        `shape`.
+      widest: How wide the mouth opens (`outline.widest`).
       references: Reference frames of the landmark network.
       appearance: What frames are compared with.
     """
@@ -161,7 +159,7 @@ class _Person(NamedTuple):
     image_landmarks: np.ndarray
     shape: np.ndarray
     pose: np.ndarray
-    outline: np.ndarray
+    widest: float
     references: References
     appearance: FaceAppearance
 
@@ -234,8 +232,7 @@ class _Clip:
                     masked, look = self._cut_masked(frame.rgb, face, person.appearance)
                 occluded = occlusion.hides_mouth(look.cover)
                 if look.present and not occluded:
-                    known = head_pose.apply_transforms(person.outline[None], face.motion[None])[0]
-                    inside = outline.inside(known, landmarks)
+                    inside = outline.inside(landmarks, person.widest)
                     inputs = FrameInputs(face, masked, landmarks, scene, look, inside)
             if callback:
                 callback(at, face, None if inputs is None else inputs.landmarks, index)
@@ -321,17 +318,13 @@ class _Clip:
         sound = self._sound.read(np.array([c.time for c in candidates]))
         references = reference_frames.choose_landmarks(candidates, sampler.references, sound)
         self._summary.reference_sound |= bool(references.heard.any())
-        motions = np.stack([c.face.motion for c in candidates])
-        at_rest = head_pose.apply_transforms(
-            np.stack([c.landmarks for c in candidates]), head_pose.invert(motions)
-        )
         return _Person(
             chosen[0].index,
             np.clip(np.rint(images), 0, 255).astype(np.uint8),
             np.stack([c.landmarks for c in chosen]),
             shape,
             chosen[0].face.pose(shape),
-            outline.envelope(at_rest),
+            outline.widest(np.stack([c.landmarks for c in candidates])),
             references,
             appearance,
         )
