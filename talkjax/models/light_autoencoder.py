@@ -128,15 +128,8 @@ class Decoder(nn.Module):
                 x += _conv(self.channels[0], "conv_guide", self.dtype)(fold(guide, self.fold))
             for i in range(self.blocks[level] + (level == 0)):
                 x = Block(self.dtype, name=f"block_{level}_{i}")(x)
-        if guide is None:
-            x = _conv(3 * self.fold**2, "conv_out", self.dtype)(nn.relu(x))
-            return unfold(x, self.fold)
-        # An untrained decoder returns the guide.
-        zeros = nn.initializers.zeros
-        x = nn.Conv(3 * self.fold**2, (3, 3), dtype=self.dtype, kernel_init=zeros, name="conv_out")(
-            nn.relu(x)
-        )
-        return guide + unfold(x, self.fold)
+        x = unfold(_conv(3 * self.fold**2, "conv_out", self.dtype)(nn.relu(x)), self.fold)
+        return x if guide is None else x + guide
 
 
 class LightAutoencoder(nn.Module):

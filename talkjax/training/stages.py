@@ -83,8 +83,8 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         inputs = [encoded]
         if options["guided"]:
             shown = jax.random.uniform(stream(key, "guide"), (len(images), 1, 1, 1))
-            grey = images.at[:, nets.hidden[0], nets.hidden[1]].set(0.0)
-            inputs.append(jnp.where(shown < options["drop_guide"], grey, guide(batch)))
+            # Without guides in some of the samples, latents would learn nothing beside the guide.
+            inputs.append(jnp.where(shown < options["drop_guide"], 0.0, guide(batch)))
             amount = jax.random.uniform(stream(key, "amount"), shown.shape)
             amount *= options["latent_noise"] * jax.lax.stop_gradient(
                 encoded.std((0, 1, 2), keepdims=True)
