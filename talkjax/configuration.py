@@ -66,8 +66,8 @@ def default_config() -> ConfigDict:
     c.autoencoder.guided = False
     c.autoencoder.remat = False  # for kinds kl and taesd: rematerialise blocks
     c.autoencoder.kl_weight = 1e-6
-    # Stage autoencoder, guided: chance that a guide is grey, and largest deviation of the noise that
-    # latents get, in their own: the denoiser's are not exact either.
+    # Stage autoencoder, guided: chance that a guide is grey, and largest deviation of the noise in
+    # latents, in units of their own: the denoiser's are not exact either.
     c.autoencoder.drop_guide = 0.5
     c.autoencoder.latent_noise = 0.2
     # Published weights to start from: one file for kl, encoder and decoder for taesd.
