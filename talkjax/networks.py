@@ -124,10 +124,13 @@ class Networks:
         rows, columns = self.hidden
         if self.fill == "grey":
             return target.at[:, rows, columns].set(0.0)
-        guess = warp.warp_references(
-            images, references, landmarks, self.region, NUM_POSE, self.hidden
-        )
+        field = self.warp_field(landmarks, references)
+        guess = warp.warp_references(images, field, self.region, self.hidden)
         return target.at[:, rows, columns].set(guess)
+
+    def warp_field(self, landmarks: jax.Array, references: jax.Array) -> warp.Field:
+        """Computes how `fill_in` warps the references; its arguments are the same."""
+        return warp.make_field(references, landmarks, self.region, self.image_size, NUM_POSE)
 
     def decode(self, params: Any, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Decodes normalised latents.

@@ -117,8 +117,10 @@ class FaceAppearance:
         image = _lit(crop, look.light)
         if look.cover is None:
             return image
-        cover = cv2.resize(look.cover, crop.shape[1::-1])[..., None]
-        return image + (cover > 0.05) * (self.reference - image.astype(np.float32))
+        size = crop.shape[1::-1]
+        cover = cv2.resize(look.cover, size)[..., None]
+        reference = cv2.resize(self.reference, size, interpolation=cv2.INTER_AREA)
+        return image + (cover > 0.05) * (reference - image.astype(np.float32))
 
 
 def thumbnail(crop: np.ndarray) -> np.ndarray:

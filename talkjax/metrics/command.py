@@ -69,7 +69,7 @@ def make_parser() -> commands.Parser:
 
     add = parser.add_argument_group("sampling").add_argument
     add("--steps", type=commands.bounded(int, 0), default=10, metavar="N",
-        help="denoising steps (default: %(default)s); 0 shows the warped references")  # fmt: skip
+        help="denoising steps (default: %(default)s); 0 warps frames of the template")  # fmt: skip
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
         help="scale of classifier-free guidance by the landmarks; 1 is none (default)")  # fmt: skip
     add("--reference_guidance", type=float, default=1.0, metavar="X",

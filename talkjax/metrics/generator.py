@@ -42,7 +42,7 @@ class SamplerGenerator:
           UserError: See `talkjax.sampling.checkpoint.load`.
         """
         params, config, networks = checkpoint.load(directory)
-        options.check(networks.schedule.steps, networks.fill)
+        options.check(networks.schedule.steps)
         self._sampler = Sampler(params, config, networks, devices)
         self._options, self._detector = options, detector
         self.identity = identity | {"options": dataclasses.asdict(options)}

@@ -9,6 +9,8 @@ Everything is differentiable in the landmarks, so the loss of the images reaches
 network through the warp as well.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -85,42 +87,69 @@ def sample_bilinear(images: jax.Array, places: jax.Array) -> jax.Array:
     return above * (1 - y) + below * y
 
 
-def warp_references(
-    images: jax.Array,
+class Field(NamedTuple):
+    """How references are warped and mixed.
+
+    Attributes:
+      moved: (B, R, n, m, 2) displacements on a grid of cells over the region, in crop units.
+      weights: (B, R) see `likeness`.
+    """
+
+    moved: jax.Array
+    weights: jax.Array
+
+
+def make_field(
     references: jax.Array,
     landmarks: jax.Array,
     region: tuple[float, ...],
+    shape: tuple[int, int],
     first: int,
+) -> Field:
+    """Computes the warp of reference images to the target's landmarks.
+
+    Args:
+      references: (B or 1, R, K, 2) landmarks of the references, in crop coordinates.
+      landmarks: (B, K, 2) landmarks of the target.
+      region: What the images show, (y0, x0, y1, x1) in crop coordinates.
+      shape: Height and width of the images; the grid has a cell for 8 x 8 px.
+      first: Index of the first point of jaw and lips; see `likeness`.
+    """
+    batch, points = landmarks.shape[:2]
+    references = jnp.broadcast_to(references, (batch, *references.shape[1:]))
+    count = references.shape[1]
+    coarse = max(shape[0] // _STEP, 1), max(shape[1] // _STEP, 1)
+    grid = positions.grid_positions(*coarse, region)[None]
+    moved = displacement(
+        jnp.broadcast_to(grid, (batch * count, *grid.shape[1:])),
+        jnp.repeat(landmarks, count, axis=0),
+        references.reshape(-1, points, 2),
+    )
+    return Field(moved.reshape(batch, count, *coarse, 2), likeness(landmarks, references, first))
+
+
+def warp_references(
+    images: jax.Array,
+    field: Field,
+    region: tuple[float, ...],
     part: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> jax.Array:
     """Warps reference images to the target's landmarks and mixes them.
 
     Args:
       images: (B or 1, R, H, W, 3) references, which show `region`.
-      references: (B or 1, R, K, 2) their landmarks, in crop coordinates.
-      landmarks: (B, K, 2) landmarks of the target.
+      field: Output of `make_field`.
       region: What the images show, (y0, x0, y1, x1) in crop coordinates.
-      first: Index of the first point of jaw and lips; see `likeness`.
       part: Rows and columns that are wanted.
 
     Returns:
       (B, H, W, 3), or the part of it: what the references show at the target's landmarks; those
       whose lips and jaw are near them count most.
     """
-    batch, points = landmarks.shape[:2]
-    count, height, width, channels = images.shape[1:]
+    batch, count = field.weights.shape
+    height, width, channels = images.shape[2:]
     images = jnp.broadcast_to(images, (batch, *images.shape[1:]))
-    references = jnp.broadcast_to(references, (batch, *references.shape[1:]))
-    coarse = max(height // _STEP, 1), max(width // _STEP, 1)
-    grid = positions.grid_positions(*coarse, region)[None]
-    # (B * R, N, 2)
-    target = jnp.repeat(landmarks, count, axis=0)
-    moved = displacement(
-        jnp.broadcast_to(grid, (batch * count, *grid.shape[1:])),
-        target,
-        references.reshape(-1, points, 2),
-    )
-    moved = moved.reshape(-1, *coarse, 2)
+    moved = field.moved.reshape(-1, *field.moved.shape[2:])
     moved = jax.image.resize(moved, (batch * count, height, width, 2), "linear")
     y0, x0, y1, x1 = region
     scale = jnp.asarray([width / (x1 - x0), height / (y1 - y0)]).reshape(1, 1, 1, 2)
@@ -130,5 +159,4 @@ def warp_references(
     places = (jnp.stack([x, y], -1)[None] + moved * scale)[:, *part]
     warped = sample_bilinear(images.reshape(-1, height, width, channels), places)
     warped = warped.reshape(batch, count, *places.shape[1:3], channels)
-    weights = likeness(landmarks, references, first)
-    return (warped * weights[:, :, None, None, None]).sum(1)
+    return (warped * field.weights[:, :, None, None, None]).sum(1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from talkjax.media.appearance import Look
@@ -51,16 +53,17 @@ class FrameBatcher:
         self,
         generate: Callable[[int, np.ndarray, np.ndarray], Any],
         size: int,
-        paste: Callable[[np.ndarray, np.ndarray, FrameInputs], np.ndarray],
+        paste: Callable[[np.ndarray, Any, FrameInputs], np.ndarray],
         summary: Summary,
     ) -> None:
         """Starts without frames.
 
         Args:
-          generate: Computes (size, H, W, 3) uint8 regions from the number of a scene and stacked
-            `FrameInputs.masked` and `FrameInputs.landmarks`. It must not wait for its result.
+          generate: Computes arrays (size, ...) or a tree of them, such as `regions.Generated`,
+            from the number of a scene and stacked `FrameInputs.masked` and `FrameInputs.landmarks`.
+            It must not wait for its result.
           size: Number of frames in a batch.
-          paste: Puts a region into its frame: `paste(rgb, region, inputs)`.
+          paste: Puts what was generated for a frame into it: `paste(rgb, generated, inputs)`.
           summary: Counts the frames and the time spent waiting.
         """
         self._generate, self._size = generate, size
@@ -116,7 +119,8 @@ class FrameBatcher:
 
     def _finish(self, frames: list[_Frame], result: Any) -> Iterator[tuple[float, np.ndarray]]:
         with self._summary.phase("denoising"):  # the part that is not finished yet
-            regions = iter(()) if result is None else iter(np.asarray(result))
+            result = jax.tree.map(np.asarray, result)
+        number = 0
         for time, rgb, inputs, occluded in frames:
             if inputs is None:
                 self._summary.add(False, False, occluded, False)
@@ -124,4 +128,6 @@ class FrameBatcher:
                 continue
             covered = inputs.look is not None and touches_face(inputs.look.cover)
             self._summary.add(True, inputs.face.found, occluded, covered)
-            yield time, self._paste(rgb, next(regions), inputs)
+            own = jax.tree.map(operator.itemgetter(number), result)
+            number += 1
+            yield time, self._paste(rgb, own, inputs)

@@ -66,8 +66,8 @@ def make_parser() -> commands.Parser:
         help="write a contact sheet (.png) of the first 20 seconds "
         f"(default without --out: {_SHEET})")
     add("--steps", type=int, default=10, metavar="N",
-        help="number of denoising steps (default: %(default)s); with checkpoints that warp their "
-        "references, 0 shows these alone")
+        help="number of denoising steps (default: %(default)s); 0 warps the mouth out of the "
+        "template's own frames, without a denoiser")
     add("--seed", type=int, default=0, metavar="S",
         help="seed of the initial noise (default: %(default)s)")
     add("--face", default="largest", metavar="WHICH",

@@ -14,7 +14,8 @@ class Options:
     """Options of sampling.
 
     Attributes:
-      steps: Number of DDIM steps.
+      steps: Number of DDIM steps; with 0 the mouth is warped out of the template's own frames, and
+        no denoiser is used.
       seed: Seed of the clip's initial noise.
       face: "largest"; the number of a face from left to right; a time and a point in pixels
         ("12.5s:640,360"), at which the face is; or "speaking", whose lips move with the template's
@@ -58,12 +59,11 @@ class Options:
     keep_occlusions: bool = True
     pixel_cache: int = 256 << 20
 
-    def check(self, max_steps: int, fill: str = "grey") -> None:
+    def check(self, max_steps: int) -> None:
         """Checks that every value is in its range.
 
         Args:
           max_steps: Number of steps of the checkpoint's noise schedule.
-          fill: What fills in the checkpoint's mask, see `talkjax.networks.Networks`.
 
         Raises:
           UserError: A value is out of range.
@@ -73,7 +73,7 @@ class Options:
         from talkjax.sampling import face_choice
 
         limits = {
-            "steps": (0 if fill == "warp" else 1, max_steps),
+            "steps": (0, max_steps),
             "seed": (0, 2**32 - 1),
             "landmark_guidance": (0, 100),
             "reference_guidance": (0, 100),

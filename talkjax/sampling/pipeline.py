@@ -16,9 +16,8 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -26,19 +25,18 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_f
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, occlusion, outline, playback
+from talkjax.media import composite, crop, occlusion, outline, playback, reference_warp
 from talkjax.media.appearance import FaceAppearance, Look, share_inside
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.turned_faces import TurnedFaces
-from talkjax.models.landmark_completion import References
 from talkjax.sampling import face_choice, regions
-from talkjax.sampling import reference as reference_frames
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
-from talkjax.sampling.faces import Face, FaceTable, normalize_candidates
+from talkjax.sampling.faces import Face, FaceTable
 from talkjax.sampling.options import Options
+from talkjax.sampling.person import Person, find_person
 from talkjax.sampling.speech import MelStream, TemplateSound
 from talkjax.sampling.summary import Summary
 from talkjax.sampling.template import Template, open_template
@@ -140,30 +138,6 @@ def generate_video(
     return summary
 
 
-class _Person(NamedTuple):
-    """What the first seconds of a scene show of the person.
-
-    Attributes:
-      frame: Number of the template's frame that is the first reference image.
-      images: (R, H, W, 3) uint8 reference images.
-      image_landmarks: (R, 131, 2) their landmarks, crop coordinates.
-      shape: (74, 2) pose points at rest.
-      pose: (74, 2) pose points in the first reference image, crop coordinates.
-      widest: How wide the mouth opens (`outline.widest`).
-      references: Reference frames of the landmark network.
-      appearance: What frames are compared with.
-    """
-
-    frame: int
-    images: np.ndarray
-    image_landmarks: np.ndarray
-    shape: np.ndarray
-    pose: np.ndarray
-    widest: float
-    references: References
-    appearance: FaceAppearance
-
-
 class _Clip:
     """The output of one run, frame by frame."""
 
@@ -182,7 +156,7 @@ class _Clip:
         self._mel = MelBuffer(speech.windows, sampler.window + sum(sampler.context))
         heard = options.reference_sound and sampler.networks.landmark.config.reference_sound
         self._sound = TemplateSound(video if heard else None)
-        self._people: dict[int, _Person] = {}
+        self._people: dict[int, Person] = {}
         self._encoded: OrderedDict[int, regions.Reference] = OrderedDict()
         self._reading = template.frames()  # up to the newest reference image
 
@@ -199,7 +173,7 @@ class _Clip:
         self._check_face()
         key = self._sampler.make_key(self._options.seed)
 
-        def generate(scene: int, masked: np.ndarray, landmarks: np.ndarray) -> jax.Array:
+        def generate(scene: int, masked: np.ndarray, landmarks: np.ndarray) -> regions.Generated:
             with self._summary.phase("compiling"):  # the part that is not finished yet
                 function = compiled()
             reference = self._reference(scene)
@@ -266,7 +240,7 @@ class _Clip:
                 "face from the front, at least 60 pixels wide"
             )
 
-    def _person(self, scene: int) -> _Person:
+    def _person(self, scene: int) -> Person:
         """Returns the person of a scene, which shows a face."""
         if scene not in self._people:
             self._people[scene] = self._find_person(scene)
@@ -285,51 +259,21 @@ class _Clip:
             self._encoded.popitem(last=False)
         return self._encoded[scene]
 
-    def _find_person(self, scene: int) -> _Person:
-        """Detects the first faces of a scene and chooses its references."""
-        sampler, template = self._sampler, self._template
+    def _find_person(self, scene: int) -> Person:
+        """Detects the first faces of a scene and finds out what they show."""
         with self._summary.phase("first faces"):
             candidates = self._table.first_faces(scene)
-        places = reference_frames.choose_images(
-            candidates, template.size, sampler.region, sampler.image_references
-        )
-        thumbnails = [c.thumbnail for c in candidates if c.thumbnail is not None]
-        if not self._options.keep_occlusions:
-            thumbnails = []
-        candidates, shape = normalize_candidates(candidates)
-        chosen = [candidates[place] for place in places]
-        if not self._people:
-            self._summary.reference_frame = chosen[0].index
         with self._summary.phase("reference"):
-            find = self._options.keep_occlusions
-            crops, overlay = reference_frames.read_crops(
-                self._reading, chosen, candidates if find else [], sampler.networks.crop_size,
-                sampler.mask,
+            person = find_person(
+                self._sampler, candidates, self._reading, self._template.size, self._sound,
+                self._options,
             )  # fmt: skip
-            if overlay is not None:
-                crops = [
-                    overlay.erase(image, c.face.transform)
-                    for image, c in zip(crops, chosen, strict=True)
-                ]
-            appearance = FaceAppearance(crops[0], thumbnails, overlay)
-            # The others are seen in the light of the first.
-            others = (appearance.clear(image, appearance.look(image)) for image in crops[1:])
-            images = np.stack([sampler.region.cut(x) for x in (appearance.reference, *others)])
-        sound = self._sound.read(np.array([c.time for c in candidates]))
-        references = reference_frames.choose_landmarks(candidates, sampler.references, sound)
-        self._summary.reference_sound |= bool(references.heard.any())
-        return _Person(
-            chosen[0].index,
-            np.clip(np.rint(images), 0, 255).astype(np.uint8),
-            np.stack([c.landmarks for c in chosen]),
-            shape,
-            chosen[0].face.pose(shape),
-            outline.widest(np.stack([c.landmarks for c in candidates])),
-            references,
-            appearance,
-        )
+        if not self._people:
+            self._summary.reference_frame = person.frame
+        self._summary.reference_sound |= bool(person.references.heard.any())
+        return person
 
-    def _content_track(self, person: _Person, visit: Iterator[playback.Shown]) -> ContentTrack:
+    def _content_track(self, person: Person, visit: Iterator[playback.Shown]) -> ContentTrack:
         """Starts to predict the lips and jaw from the speech and the poses of one visit.
 
         Args:
@@ -374,8 +318,15 @@ class _Clip:
         region = sampler.region.cut(appearance.clear(whole, look))
         return mask_region(to_float(region), sampler.region, sampler.mask, size), look
 
-    def _paste(self, rgb: np.ndarray, region: np.ndarray, inputs: FrameInputs) -> np.ndarray:
-        sampler = self._sampler
+    def _paste(
+        self, rgb: np.ndarray, generated: regions.Generated, inputs: FrameInputs
+    ) -> np.ndarray:
+        sampler, region = self._sampler, generated.regions
+        if generated.field is not None:
+            images = self._people[inputs.scene].sharp_images
+            region = reference_warp.sharpen(
+                region, generated.filled, images, generated.field, sampler.region
+            )
         return composite.paste(
             rgb, region, inputs.face.transform, sampler.region, sampler.mask,
             look=inputs.look, inside=inputs.inside,

@@ -19,7 +19,7 @@ def lower(
     replicated: NamedSharding,
     **settings: Any,
 ) -> jax.stages.Lowered:
-    """Lowers (params, reference, masked, landmarks, key) -> (frames, H, W, 3) uint8.
+    """Lowers (params, reference, masked, landmarks, key) -> `regions.Generated`.
 
     Args:
       networks: Networks of the parameters.

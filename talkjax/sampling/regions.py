@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE, to_float
 from talkjax.diffusion import guidance, samplers
+from talkjax.models import warp
 from talkjax.models.landmark_completion import References
 from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
@@ -36,6 +37,21 @@ class Reference:
     context: Any
     images: jax.Array
     landmarks: jax.Array
+
+
+@flax.struct.dataclass
+class Generated:
+    """A batch of generated frames.
+
+    Attributes:
+      regions: (B, H, W, 3) uint8 regions with a new mouth.
+      filled: (B, H, W, 3) uint8 what the networks were shown, and
+      field: how the references in it were warped; both are None where nothing is warped.
+    """
+
+    regions: jax.Array
+    filled: jax.Array | None = None
+    field: warp.Field | None = None
 
 
 def encode_reference(
@@ -69,7 +85,7 @@ def generate_regions(
     landmark_guidance: float = 1.0,
     reference_guidance: float = 1.0,
     eta: float = 0.0,
-) -> jax.Array:
+) -> Generated:
     """Fills in the masked part of B frames.
 
     All frames share one noise that is drawn from the key. Give the same key with all batches of a
@@ -87,14 +103,15 @@ def generate_regions(
         (`talkjax.diffusion.guidance`).
       reference_guidance: Scale of classifier-free guidance by the reference, as above.
       eta: 0 is deterministic DDIM, 1 is as random as DDPM.
-
-    Returns:
-      (B, H, W, 3) uint8.
     """
     batch = masked.shape[0]
     filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
+    about_warp = {}
+    if networks.fill == "warp":
+        field = networks.warp_field(landmarks, reference.landmarks)
+        about_warp = {"filled": _to_pixels(filled), "field": field}
     if steps == 0:
-        return _to_pixels(filled)
+        return Generated(_to_pixels(filled), **about_warp)
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
     passes = guidance.passes(landmark_guidance, reference_guidance)
@@ -135,7 +152,7 @@ def generate_regions(
         noise_shape=noise.shape,
     )
     images = networks.decode(params["autoencoder"], latents, filled)
-    return _to_pixels(images)
+    return Generated(_to_pixels(images), **about_warp)
 
 
 def _to_pixels(images: jax.Array) -> jax.Array:

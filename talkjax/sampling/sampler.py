@@ -9,6 +9,7 @@ writes the files.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ FrameCallback = Callable[[float, "Face | None", np.ndarray | None, int], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32
+_WARPED = 3  # reference images at least, where they are all that there is
 
 
 class Sampler:
@@ -154,7 +156,7 @@ class Sampler:
         from talkjax.sampling import pipeline
 
         options = options or Options()
-        options.check(self.networks.schedule.steps, self.networks.fill)
+        options.check(self.networks.schedule.steps)
         return pipeline.generate_video(
             self, video, image, audio, out, options, detector, progress, callback
         )
@@ -164,6 +166,16 @@ class Sampler:
         per_device = _FRAMES_PER_DEVICE.get(self._platform, _FRAMES_PER_ACCELERATOR)
         frames = options.batch or per_device * self._devices
         return -(-frames // self._devices) * self._devices
+
+    def networks_for(self, options: Options) -> Networks:
+        """Returns the networks, which warp references where there are no denoising steps."""
+        if options.steps:
+            return self.networks
+        return dataclasses.replace(self.networks, fill="warp")
+
+    def references_for(self, options: Options) -> int:
+        """Returns the number of reference images."""
+        return self.image_references if options.steps else max(self.image_references, _WARPED)
 
     def encode_reference(self, images: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
         """Encodes references for `generate_batch`; see `regions.encode_reference`."""
@@ -192,13 +204,14 @@ class Sampler:
             "reference_guidance": float(options.reference_guidance),
             "eta": float(options.eta),
         }
-        size = self.batch_size(options)
+        size, networks = self.batch_size(options), self.networks_for(options)
         cache_key = (size, *settings.values())
         if cache_key not in self._compiled:
+            count = self.references_for(options)
             self._compiled[cache_key] = program.lower(
-                self.networks,
+                networks,
                 self._image_params,
-                program.reference_shapes(self.networks, self._image_params, self.image_references),
+                program.reference_shapes(networks, self._image_params, count),
                 size,
                 self._batch_sharding,
                 self._replicated,
@@ -213,7 +226,7 @@ class Sampler:
         masked: np.ndarray,
         landmarks: np.ndarray,
         key: jax.Array,
-    ) -> jax.Array:
+    ) -> regions.Generated:
         """Starts to generate one batch of regions; see `regions.generate_regions`.
 
         Args:
@@ -224,7 +237,7 @@ class Sampler:
           key: Output of `make_key`.
 
         Returns:
-          (B, H, W, 3) uint8, possibly still being computed.
+          B frames, possibly still being computed.
         """
         inputs = jax.device_put((masked, landmarks), self._batch_sharding)
         return compiled(self._image_params, reference, *inputs, key)

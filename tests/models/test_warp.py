@@ -33,11 +33,14 @@ def landmarks(*points):
     return jnp.asarray(points, jnp.float32)[None]
 
 
+def warped(images, references, target, first=0, part=(slice(None), slice(None))):
+    field = warp.make_field(references, target, REGION, images.shape[2:4], first)
+    return warp.warp_references(images, field, REGION, part)
+
+
 def test_what_lies_at_a_landmark_lies_at_the_target_landmark():
     image = dot_at([(0.45, 0.5)])[None, None]
-    got = warp.warp_references(
-        image, landmarks((0.45, 0.5))[:, None], landmarks((0.47, 0.52)), REGION, 0
-    )
+    got = warped(image, landmarks((0.45, 0.5))[:, None], landmarks((0.47, 0.52)))
     assert got.shape == (1, SIZE, SIZE, 3)
     assert centre(got[0]) == pytest.approx((0.47, 0.52), abs=0.002)
 
@@ -47,17 +50,17 @@ def test_equal_landmarks_change_nothing():
     image = rng.uniform(-1, 1, (2, 3, SIZE, SIZE, 3)).astype(np.float32)
     image[:, 1:] = image[:, :1]
     points = rng.uniform(0.3, 0.7, (2, 1, 20, 2)).astype(np.float32)
-    got = warp.warp_references(image, np.repeat(points, 3, 1), points[:, 0], REGION, 5)
+    got = warped(image, np.repeat(points, 3, 1), points[:, 0], 5)
     np.testing.assert_allclose(got, image[:, 0], atol=1e-4)
     part = slice(8, 40), slice(16, 56)
-    cut = warp.warp_references(image, np.repeat(points, 3, 1), points[:, 0], REGION, 5, part)
+    cut = warped(image, np.repeat(points, 3, 1), points[:, 0], 5, part)
     np.testing.assert_array_equal(cut, got[:, *part])
 
 
 def test_what_is_far_from_all_landmarks_stays():
     image = dot_at([(0.7, 0.7)])[None, None]
     own, target = landmarks((0.3, 0.3))[:, None], landmarks((0.34, 0.3))
-    got = warp.warp_references(image, own, target, REGION, 0)
+    got = warped(image, own, target)
     moved = np.subtract(centre(got[0]), (0.7, 0.7))
     assert np.abs(moved).max() < 1e-4
 
@@ -66,7 +69,7 @@ def test_the_reference_with_the_nearest_mouth_counts():
     images = np.stack([np.full((8, 8, 3), v, np.float32) for v in (-1.0, 1.0)])[None]
     own = jnp.stack([landmarks((0.5, 0.4), (0.5, y))[0] for y in (0.5, 0.6)])[None]
     for y, want in ((0.5, -1.0), (0.6, 1.0), (0.55, 0.0)):
-        got = warp.warp_references(images, own, landmarks((0.5, 0.4), (0.5, y)), REGION, 1)
+        got = warped(images, own, landmarks((0.5, 0.4), (0.5, y)), 1)
         np.testing.assert_allclose(got, want, atol=0.02)
 
 
@@ -75,9 +78,7 @@ def test_gradients_reach_the_landmarks():
     own = landmarks((0.47, 0.497))[:, None]
 
     def loss(x):
-        got = warp.warp_references(
-            image, own, landmarks((0.5, 0.5)) + x.reshape(1, 1, 2), REGION, 0
-        )
+        got = warped(image, own, landmarks((0.5, 0.5)) + x.reshape(1, 1, 2))
         return jnp.square(got[0] - dot_at([(0.52, 0.5)])).sum()
 
     gradient = jax.grad(loss)(jnp.zeros(2))

@@ -43,7 +43,8 @@ def generate(model, inputs, seed=0, **options):
 
     def run(params, key, masked, landmarks, images, points):
         reference = regions.encode_reference(params, nets, images, points)
-        return regions.generate_regions(params, nets, masked, landmarks, reference, key, **options)
+        made = regions.generate_regions(params, nets, masked, landmarks, reference, key, **options)
+        return made.regions
 
     compiled = _COMPILED.setdefault(tuple(sorted(options.items())), jax.jit(run))
     return np.asarray(compiled(params, jax.random.key(seed), **inputs))

@@ -56,7 +56,9 @@ def test_nothing_of_two_people_is_mixed(sampler, options, tmp_path, monkeypatch,
         return complete(mel, pose, faces)
 
     def spy_encode(image, landmarks):
-        references.append((encode(image, landmarks), people_in(landmarks[: conventions.NUM_POSE])))
+        references.append(
+            (encode(image, landmarks), people_in(landmarks[:, : conventions.NUM_POSE]))
+        )
         return references[-1][0]
 
     def spy_generate(function, reference, masked, landmarks, key):
