@@ -17,8 +17,8 @@ def test_order_shape_and_bound(faces, size):
         shapes.add((masked.shape, landmarks.shape))
         return masked + 100
 
-    def paste(rgb, region, face, look):
-        assert look is None
+    def paste(rgb, region, inputs):
+        assert inputs.look is None
         return rgb + region
 
     summary = Summary("o", 1, 1, 25.0)

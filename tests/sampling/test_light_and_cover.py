@@ -60,7 +60,7 @@ def test_a_dim_jaw_stays_dim(runs):
 def test_grey_stays_grey(runs):
     (_, faces, _, _), (changed, _, _, _) = runs
     for i in GREY:
-        assert np.ptp(jaw(changed[i], faces[i]), axis=-1).max() <= 4
+        assert np.ptp(jaw(changed[i], faces[i]), axis=-1).max() <= 6  # of coding
 
 
 def test_paper_stays_in_front(runs):
