@@ -15,9 +15,9 @@ import numpy as np
 from flax import linen as nn
 
 from talkjax.conventions import (
+    LIPS_SLICE,
     NUM_LANDMARKS,
     NUM_MELS,
-    NUM_POSE,
     Box,
     latent_mask,
     masked_slices,
@@ -130,7 +130,7 @@ class Networks:
 
     def warp_field(self, landmarks: jax.Array, references: jax.Array) -> warp.Field:
         """Computes how `fill_in` warps the references; its arguments are the same."""
-        return warp.make_field(references, landmarks, self.region, self.image_size, NUM_POSE)
+        return warp.make_field(references, landmarks, self.region, self.image_size, LIPS_SLICE)
 
     def decode(self, params: Any, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Decodes normalised latents.

@@ -25,15 +25,14 @@ def native_size(transform: np.ndarray, least: int) -> int:
 
 
 def warp_references(
-    images: np.ndarray, moved: np.ndarray, weights: np.ndarray, region: Box
+    images: np.ndarray, field: tuple[np.ndarray, np.ndarray], region: Box
 ) -> np.ndarray:
     """Warps reference images and mixes them.
 
     Args:
       images: (R, h, w, 3) uint8, which show the region at any resolution.
-      moved: (R, n, m, 2) displacements on a grid over the region, crop units
-        (`talkjax.models.warp.Field`).
-      weights: (R,) weights of sum 1.
+      field: (R, n, m, 2) displacements on a grid over the region, crop units, and (R,) weights of
+        sum 1, as in `talkjax.models.warp.Field`.
       region: What the images show, crop coordinates.
 
     Returns:
@@ -43,12 +42,12 @@ def warp_references(
     scale = np.array([width / (region.x1 - region.x0), height / (region.y1 - region.y0)])
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     mixed = np.zeros((height, width, 3), np.float32)
-    for image, field, weight in zip(images, moved * scale, weights, strict=True):
+    for image, moved, weight in zip(images, *field, strict=True):
         if weight < 1 / 512:  # less than half a level
             continue
-        field = cv2.resize(field.astype(np.float32), (width, height))
+        moved = cv2.resize((moved * scale).astype(np.float32), (width, height))
         warped = cv2.remap(
-            image, x + field[..., 0], y + field[..., 1], cv2.INTER_CUBIC,
+            image, x + moved[..., 0], y + moved[..., 1], cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
         mixed += np.float32(weight) * warped
@@ -65,10 +64,10 @@ def sharpen(
     """Adds what the networks changed to references that are warped at a higher resolution.
 
     Args:
-      generated: (h, w, 3) uint8 region that the networks generated.
+      generated: (h, w, 3) region that the networks generated, 0 to 255.
       filled: (h, w, 3) uint8 region that they were shown.
       images: (R, H, W, 3) uint8 reference images.
-      field: `moved` and `weights`, see `warp_references`.
+      field: See `warp_references`.
       region: What the images show, crop coordinates.
 
     Returns:
@@ -79,7 +78,7 @@ def sharpen(
     change = cv2.resize(
         generated.astype(np.float32) - filled, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC
     )
-    return warp_references(images, *field, region) + change
+    return warp_references(images, field, region) + change
 
 
 def shrink(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

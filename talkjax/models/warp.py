@@ -19,8 +19,8 @@ from talkjax.models import positions
 # Crop units: standard deviations of the weights of landmarks around a place, and of displacements
 # around the nearest landmark: collars do not move with the jaw.
 SIGMA, REACH = 0.025, 0.1
-# Mean distance of lips and jaw, in crop units, at which a reference counts 1/e of one without any.
-LIKENESS = 0.006
+# Mean distance of lips, in crop units, at which a reference counts 1/e of one without any.
+LIKENESS = 0.004
 _STEP = 8  # px between the places at which displacements are computed
 
 
@@ -41,18 +41,19 @@ def displacement(points: jax.Array, landmarks: jax.Array, reference: jax.Array) 
     return moved * jnp.exp(-distance.min(-1, keepdims=True) / (2 * REACH**2))
 
 
-def likeness(landmarks: jax.Array, references: jax.Array, first: int) -> jax.Array:
-    """Weighs references by how near their lips and jaw are to the target's.
+def likeness(landmarks: jax.Array, references: jax.Array, lips: slice) -> jax.Array:
+    """Weighs references by how near the shape of their lips is to the target's.
 
     Args:
       landmarks: (B, K, 2) landmarks of the target image.
       references: (B, R, K, 2) landmarks of the reference images.
-      first: Index of the first point of jaw and lips.
+      lips: Which landmarks are lips.
 
     Returns:
       (B, R) weights of sum 1. They change smoothly with the landmarks, so videos do not flicker.
     """
-    difference = references[:, :, first:] - landmarks[:, None, first:]
+    difference = references[:, :, lips] - landmarks[:, None, lips]
+    difference -= difference.mean(-2, keepdims=True)  # not the place
     distance = jnp.abs(difference).mean((-2, -1)) / LIKENESS
     return jax.nn.softmax(-jnp.square(distance), axis=-1)
 
@@ -104,7 +105,7 @@ def make_field(
     landmarks: jax.Array,
     region: tuple[float, ...],
     shape: tuple[int, int],
-    first: int,
+    lips: slice,
 ) -> Field:
     """Computes the warp of reference images to the target's landmarks.
 
@@ -113,7 +114,7 @@ def make_field(
       landmarks: (B, K, 2) landmarks of the target.
       region: What the images show, (y0, x0, y1, x1) in crop coordinates.
       shape: Height and width of the images; the grid has a cell for 8 x 8 px.
-      first: Index of the first point of jaw and lips; see `likeness`.
+      lips: See `likeness`.
     """
     batch, points = landmarks.shape[:2]
     references = jnp.broadcast_to(references, (batch, *references.shape[1:]))
@@ -125,7 +126,7 @@ def make_field(
         jnp.repeat(landmarks, count, axis=0),
         references.reshape(-1, points, 2),
     )
-    return Field(moved.reshape(batch, count, *coarse, 2), likeness(landmarks, references, first))
+    return Field(moved.reshape(batch, count, *coarse, 2), likeness(landmarks, references, lips))
 
 
 def warp_references(
@@ -144,7 +145,7 @@ def warp_references(
 
     Returns:
       (B, H, W, 3), or the part of it: what the references show at the target's landmarks; those
-      whose lips and jaw are near them count most.
+      whose lips are like the target's count most.
     """
     batch, count = field.weights.shape
     height, width, channels = images.shape[2:]

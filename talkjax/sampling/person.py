@@ -64,7 +64,7 @@ def find_person(
       sound: Sound of the template.
       options: Options of sampling.
     """
-    networks, keep_occlusions = sampler.networks_for(options), options.keep_occlusions
+    networks, keep_occlusions = sampler.networks, options.keep_occlusions
     places = reference.choose_images(
         candidates, size, sampler.region, sampler.references_for(options)
     )
@@ -72,7 +72,7 @@ def find_person(
     candidates, shape = normalize_candidates(candidates)
     chosen = [candidates[place] for place in places]
     side = networks.crop_size
-    if networks.fill == "warp":
+    if sampler.warps_references(options):
         side = reference_warp.native_size(chosen[0].face.transform, side)
     searched = candidates if keep_occlusions else []
     crops, overlay = reference.read_crops(frames, chosen, searched, side, sampler.mask)

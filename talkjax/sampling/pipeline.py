@@ -322,14 +322,21 @@ class _Clip:
         self, rgb: np.ndarray, generated: regions.Generated, inputs: FrameInputs
     ) -> np.ndarray:
         sampler, region = self._sampler, generated.regions
+        if region is not None:
+            gain, offset = composite.match_colour(
+                rgb, region, inputs.face.transform, sampler.region, sampler.mask, inputs.look
+            )
+            region = region * gain + offset
         if generated.field is not None:
             images = self._people[inputs.scene].sharp_images
-            region = reference_warp.sharpen(
-                region, generated.filled, images, generated.field, sampler.region
-            )
+            arguments = images, generated.field, sampler.region
+            if region is None:
+                region = reference_warp.warp_references(*arguments)
+            else:
+                region = reference_warp.sharpen(region, generated.filled, *arguments)
         return composite.paste(
             rgb, region, inputs.face.transform, sampler.region, sampler.mask,
-            look=inputs.look, inside=inputs.inside,
+            colour=False, look=inputs.look, inside=inputs.inside,
         )  # fmt: skip
 
 

@@ -44,12 +44,12 @@ class Generated:
     """A batch of generated frames.
 
     Attributes:
-      regions: (B, H, W, 3) uint8 regions with a new mouth.
-      filled: (B, H, W, 3) uint8 what the networks were shown, and
-      field: how the references in it were warped; both are None where nothing is warped.
+      regions: (B, H, W, 3) uint8 regions with a new mouth; None without denoising steps.
+      filled: (B, H, W, 3) uint8 what the networks were shown; None where nothing is warped.
+      field: How the references are warped; None where they are not.
     """
 
-    regions: jax.Array
+    regions: jax.Array | None = None
     filled: jax.Array | None = None
     field: warp.Field | None = None
 
@@ -98,20 +98,19 @@ def generate_regions(
       landmarks: (B, 131, 2) each frame's pose and target content, crop coordinates.
       reference: Output of `encode_reference`.
       key: Random key of the clip.
-      steps: Number of network evaluations per guidance pass; 0 returns what fills in the mask.
+      steps: Number of network evaluations per guidance pass; with 0 the field alone is computed.
       landmark_guidance: Scale of classifier-free guidance by the landmarks; 1 is no guidance
         (`talkjax.diffusion.guidance`).
       reference_guidance: Scale of classifier-free guidance by the reference, as above.
       eta: 0 is deterministic DDIM, 1 is as random as DDPM.
     """
     batch = masked.shape[0]
-    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
-    about_warp = {}
-    if networks.fill == "warp":
+    field = None
+    if steps == 0 or networks.fill == "warp":
         field = networks.warp_field(landmarks, reference.landmarks)
-        about_warp = {"filled": _to_pixels(filled), "field": field}
     if steps == 0:
-        return Generated(_to_pixels(filled), **about_warp)
+        return Generated(field=field)
+    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
     passes = guidance.passes(landmark_guidance, reference_guidance)
@@ -152,7 +151,8 @@ def generate_regions(
         noise_shape=noise.shape,
     )
     images = networks.decode(params["autoencoder"], latents, filled)
-    return Generated(_to_pixels(images), **about_warp)
+    shown = None if field is None else _to_pixels(filled)
+    return Generated(_to_pixels(images), shown, field)
 
 
 def _to_pixels(images: jax.Array) -> jax.Array:

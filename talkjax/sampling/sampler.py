@@ -9,7 +9,6 @@ writes the files.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ FrameCallback = Callable[[float, "Face | None", np.ndarray | None, int], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32
-_WARPED = 3  # reference images at least, where they are all that there is
+_WARPED = 8  # reference images at least, where they are all that there is
 
 
 class Sampler:
@@ -167,11 +166,9 @@ class Sampler:
         frames = options.batch or per_device * self._devices
         return -(-frames // self._devices) * self._devices
 
-    def networks_for(self, options: Options) -> Networks:
-        """Returns the networks, which warp references where there are no denoising steps."""
-        if options.steps:
-            return self.networks
-        return dataclasses.replace(self.networks, fill="warp")
+    def warps_references(self, options: Options) -> bool:
+        """Returns whether references are warped to the target's landmarks."""
+        return options.steps == 0 or self.networks.fill == "warp"
 
     def references_for(self, options: Options) -> int:
         """Returns the number of reference images."""
@@ -204,14 +201,14 @@ class Sampler:
             "reference_guidance": float(options.reference_guidance),
             "eta": float(options.eta),
         }
-        size, networks = self.batch_size(options), self.networks_for(options)
+        size = self.batch_size(options)
         cache_key = (size, *settings.values())
         if cache_key not in self._compiled:
             count = self.references_for(options)
             self._compiled[cache_key] = program.lower(
-                networks,
+                self.networks,
                 self._image_params,
-                program.reference_shapes(networks, self._image_params, count),
+                program.reference_shapes(self.networks, self._image_params, count),
                 size,
                 self._batch_sharding,
                 self._replicated,

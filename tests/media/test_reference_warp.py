@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax.conventions import Box
+from talkjax.conventions import LIPS_SLICE, Box
 from talkjax.media import reference_warp
 from talkjax.models import warp
 
@@ -24,13 +24,15 @@ def field():
     rng = np.random.default_rng(1)
     target = rng.uniform(0.2, 0.8, (1, 131, 2)).astype(np.float32)
     references = target[:, None] + rng.normal(0, 0.01, (1, 2, 131, 2)).astype(np.float32)
-    return warp.make_field(jnp.asarray(references), jnp.asarray(target), REGION, (80, 112), 74)
+    return warp.make_field(
+        jnp.asarray(references), jnp.asarray(target), REGION, (80, 112), LIPS_SLICE
+    )
 
 
 def test_is_the_networks_warp(field):
     images = smooth_images(2, 80, 112)
     theirs = warp.warp_references(jnp.asarray(images, jnp.float32)[None], field, REGION)[0]
-    ours = reference_warp.warp_references(images, *(np.asarray(x[0]) for x in field), REGION)
+    ours = reference_warp.warp_references(images, tuple(np.asarray(x[0]) for x in field), REGION)
     difference = np.abs(ours - np.asarray(theirs))  # cubic and linear interpolation
     assert difference.mean() < 1 and np.quantile(difference, 0.99) < 5
     assert np.abs(ours - images[0]).mean() > 5
@@ -41,14 +43,14 @@ def test_detail_of_the_references_comes_back(field):
     sharp = rng.integers(0, 256, (2, 160, 224, 3), np.uint8)
     small = reference_warp.shrink(sharp, (80, 112))
     assert small.shape == (2, 80, 112, 3)
-    moved, weights = (np.asarray(x[0]) for x in field)
-    filled = reference_warp.warp_references(small, moved, weights, REGION)
+    field = tuple(np.asarray(x[0]) for x in field)
+    filled = reference_warp.warp_references(small, field, REGION)
     filled = np.rint(np.clip(filled, 0, 255)).astype(np.uint8)
-    want = reference_warp.warp_references(sharp, moved, weights, REGION)
-    got = reference_warp.sharpen(filled, filled, sharp, (moved, weights), REGION)
+    want = reference_warp.warp_references(sharp, field, REGION)
+    got = reference_warp.sharpen(filled, filled, sharp, field, REGION)
     np.testing.assert_array_equal(got, want)  # the networks changed nothing
     brighter = np.minimum(filled.astype(int) + 20, 255).astype(np.uint8)
-    got = reference_warp.sharpen(brighter, filled, sharp, (moved, weights), REGION)
+    got = reference_warp.sharpen(brighter, filled, sharp, field, REGION)
     assert np.mean(got - want) == pytest.approx(np.mean(brighter.astype(int) - filled), abs=0.5)
 
 
