@@ -129,7 +129,7 @@ def default_config() -> ConfigDict:
     c.data.window = 25
     c.data.weights = ()  # shares of the folders if dir lists several, separated by commas
     c.data.references = 16
-    c.data.image_references = 1  # reference images, whose mouths are opened differently
+    c.data.image_references = 1  # reference images, whose lips differ
     c.data.frames = 4
     c.data.reference_margin = 5
     c.data.geometry_scale = 0.03

@@ -85,9 +85,29 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     return gap / interocular(landmarks)
 
 
-def opening_quantiles(count: int) -> np.ndarray:
-    """Quantiles of the mouth opening that `count` more reference images show: (count,)."""
-    return np.linspace(0.03, 0.97, count)
+def spread_faces(landmarks: np.ndarray, first: int, count: int) -> list[int]:
+    """Chooses faces that differ as much as possible in the shape of their lips, and in pose.
+
+    Every face after the first is the one that is farthest from those chosen before. The distance
+    is the mean difference of the lips, whatever their place, plus half that of the pose.
+
+    Args:
+      landmarks: (N, 131, 2) crop coordinates.
+      first: Number of the first face.
+      count: Number of faces to choose; if there are fewer, some are chosen again.
+
+    Returns:
+      Numbers of the faces, the first one first.
+    """
+    lips, pose = landmarks[:, LIPS_SLICE], landmarks[:, :NUM_POSE]
+    lips = lips - lips.mean(1, keepdims=True)
+    chosen, nearest = [first], np.full(len(landmarks), np.inf)
+    while len(chosen) < count:
+        distance = np.abs(lips - lips[chosen[-1]]).mean((1, 2))
+        distance += 0.5 * np.abs(pose - pose[chosen[-1]]).mean((1, 2))
+        nearest = np.minimum(nearest, distance)
+        chosen.append(int(nearest.argmax()))
+    return chosen
 
 
 # ---- clocks and log-mel spectrograms ------------------------------------------------------------

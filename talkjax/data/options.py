@@ -19,8 +19,8 @@ class LoaderOptions:
       window: T, the ticks of a window.
       references: R, the number of landmark references per sample.
       past, future: Ticks of sound before and after the window; the landmark network's.
-      image_references: Number of reference images per sample. All but the first show the mouth as
-        differently opened as the clip has it.
+      image_references: Number of reference images per sample. They show lips as different as the
+        clip has them.
       frames: F, the number of image frames per window (unused by `landmark` and `autoencoder`).
       pixels: Whether batches with latents hold target and reference in pixels as well, and those of
         stage `autoencoder` the reference images.

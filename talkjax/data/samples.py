@@ -12,7 +12,6 @@ from talkjax.conventions import (
     NUM_POSE,
     Box,
     mel_windows,
-    mouth_opening,
 )
 from talkjax.data import audio_augmentation, records, sound_offsets, windows
 from talkjax.data import latents as latents_lib
@@ -305,8 +304,8 @@ class WindowSampler:
         return sample
 
     def _reference_frames(self, record, pool: np.ndarray, rng) -> np.ndarray:
-        openings = mouth_opening(record.frame_landmarks[pool])
-        return windows.draw_openings(rng, pool, openings, self.options.image_references)
+        count = self.options.image_references
+        return windows.draw_references(rng, pool, record.frame_landmarks[pool], count)
 
     def image(
         self,

@@ -16,9 +16,10 @@ from talkjax.conventions import (
     NUM_MELS,
     NUM_POSE,
     mouth_opening,
-    opening_quantiles,
+    spread_faces,
 )
 
+_REFERENCE_POOL = 24  # frames among which reference images are chosen in training
 _SLACK = 1e-3  # ticks; timestamps are float32
 
 
@@ -102,27 +103,28 @@ def draw(rng: np.random.Generator | None, pool: np.ndarray, count: int) -> np.nd
     return rng.choice(pool, count, replace=len(pool) < count)
 
 
-def draw_openings(
-    rng: np.random.Generator | None, pool: np.ndarray, openings: np.ndarray, count: int
+def draw_references(
+    rng: np.random.Generator | None, pool: np.ndarray, landmarks: np.ndarray, count: int
 ) -> np.ndarray:
-    """Draws one of `pool` as `draw` does, and others with mouths from closed to wide open.
+    """Draws one of `pool` as `draw` does, and others that differ from it and from each other.
 
     Args:
       rng: Random numbers, or None.
-      pool: (n,) what is drawn from.
-      openings: (n,) how far the mouth of each is open.
-      count: Number to draw, the one at random included.
+      pool: (n,) numbers of frames.
+      landmarks: (n, 131, 2) their landmarks.
+      count: Number to draw.
 
     Returns:
-      (count,); the first is the one at random, the others are sorted by their opening.
+      (count,) numbers of frames, the one at random first; see `conventions.spread_faces`.
     """
-    first = draw(rng, pool, 1)
-    order = pool[np.argsort(openings, kind="stable")]
-    places = opening_quantiles(count - 1) * (len(order) - 1)
-    if rng is not None:
-        places = places + rng.uniform(-0.1, 0.1, count - 1) * len(order)
-    places = np.clip(np.round(places), 0, len(order) - 1).astype(int)
-    return np.concatenate([first, order[places]])
+    first = draw(rng, np.arange(len(pool)), 1)
+    if count == 1:
+        return pool[first]
+    some = np.arange(len(pool))
+    if rng is not None:  # not the same extremes in every sample
+        some = rng.choice(some, min(len(some), _REFERENCE_POOL), replace=False)
+    some = np.concatenate([first, some])
+    return pool[some[spread_faces(landmarks[some], 0, count)]]
 
 
 def rest_tick(landmarks: np.ndarray) -> int:

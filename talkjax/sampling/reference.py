@@ -19,6 +19,7 @@ FIRST_PASS_S = Options.first_pass  # seconds of a scene, from its first face on
 OPENING_QUANTILE = 0.7  # a moderately open mouth shows the lips and some teeth
 _OVERLAY_FRAMES = 75
 _OPENING_WEIGHT = 0.5
+_GOOD = 0.75  # quantile of the flaws that reference images may have
 _OUTSIDE_WEIGHT = 2.0
 LIGHT_QUANTILE = 0.75  # of the candidates' `light.Tones`, which are good
 # What ordinary footage lacks of them, as natural logarithms of ratios: at most 0.09, 0.13, 0.42 and
@@ -39,9 +40,9 @@ def choose_images(
     the openings; how far its pose points moved since the previous frame (because motion blurs);
     twice the share of the region that lies outside of the picture; and what it lacks of the light
     and sharpness that most candidates have, or what is before the face. The first of equal sums is
-    chosen, so that the choice is deterministic. The others have mouths from closed to wide open
-    (`conventions.opening_quantiles`), and their differences count twice as much; a photograph is
-    chosen again and again.
+    chosen, so that the choice is deterministic. The others differ from it and from each other as
+    much as possible (`conventions.spread_faces`); the worst quarter by the last three of these
+    terms is not chosen, and a photograph is chosen again and again.
 
     Args:
       candidates: At least one.
@@ -61,14 +62,12 @@ def choose_images(
     scale = np.array([np.sqrt(abs(np.linalg.det(t[:, :2]))) for t in to_frame])
     motion[1:] = _mean_distance(seen[1:], seen[:-1]) / (scale * unit)[1:]
     outside = np.array([_share_outside(t, size, region) for t in to_frame])
-    cost = away + motion + _OUTSIDE_WEIGHT * outside + _FLAW_WEIGHT * _flaws(candidates)
-    wanted = [OPENING_QUANTILE, *conventions.opening_quantiles(count - 1)]
-    weights = [_OPENING_WEIGHT, *[2 * _OPENING_WEIGHT] * (count - 1)]
-    differences = np.abs(opening[None] - np.quantile(opening, wanted)[:, None])
-    return [
-        int(np.argmin(np.round(cost + weight * difference, 6)))
-        for weight, difference in zip(weights, differences, strict=True)
-    ]
+    flaws = motion + _OUTSIDE_WEIGHT * outside + _FLAW_WEIGHT * _flaws(candidates)
+    opening = np.abs(opening - np.quantile(opening, OPENING_QUANTILE))
+    first = int(np.argmin(np.round(away + _OPENING_WEIGHT * opening + flaws, 6)))
+    good = np.flatnonzero(flaws <= max(np.quantile(flaws, _GOOD), flaws[first]))
+    place = int(np.searchsorted(good, first))
+    return [int(good[k]) for k in conventions.spread_faces(landmarks[good], place, count)]
 
 
 def _flaws(candidates: Sequence[Candidate]) -> np.ndarray:

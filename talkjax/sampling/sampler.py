@@ -35,7 +35,7 @@ FrameCallback = Callable[[float, "Face | None", np.ndarray | None, int], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32
-_WARPED = 8  # reference images at least, where they are all that there is
+_WARPED = 12  # reference images at least, where they are all that there is
 
 
 class Sampler:

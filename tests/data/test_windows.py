@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkjax.conventions import MEL_FLOOR, mel_windows
+from talkjax.conventions import MEL_FLOOR, mel_windows, positions
 from talkjax.data import windows
 
 
@@ -81,12 +81,16 @@ def test_similarity_keeps_shapes():
     np.testing.assert_allclose(scale, scale[0], 1e-3)
 
 
-def test_reference_images_have_mouths_from_closed_to_open():
+def test_reference_images_differ():
     pool = np.arange(100, 200)
+    landmarks = np.zeros((100, 131, 2), np.float32)
     openings = np.random.default_rng(0).permutation(100) / 100
+    lower = positions((14, 17))
+    landmarks[:, lower, 1] = openings[:, None]
     for rng in (None, np.random.default_rng(1)):
-        chosen = windows.draw_openings(rng, pool, openings, 4)
+        chosen = windows.draw_references(rng, pool, landmarks, 4)
         assert chosen.shape == (4,) and set(chosen) <= set(pool)
-        low, middle, high = openings[chosen[1:] - 100]
-        assert low < 0.2 and 0.35 < middle < 0.65 and high > 0.8
-    assert len(windows.draw_openings(None, pool[:1], openings[:1], 3)) == 3
+        assert np.ptp(openings[chosen - 100]) > 0.7
+    first, second = openings[windows.draw_references(None, pool, landmarks, 2) - 100]
+    assert second == (max(openings) if first < 0.495 else min(openings))
+    assert len(windows.draw_references(None, pool[:1], landmarks[:1], 3)) == 3

@@ -48,15 +48,29 @@ def test_the_mouth_is_moderately_open(still):
     assert reference.choose_images(candidates(still), SIZE, FULL)[0] in (5, 6)
 
 
-def test_more_images_show_the_mouth_closed_and_wide_open(still):
+def test_more_images_show_other_mouths_and_other_poses(still):
     lower = conventions.positions((14,))
     order = np.array([3, 8, 0, 5, 1, 7, 2, 6, 4])
     still[:, lower, 1] += order[:, None] * 0.02
     closed, opened = int(order.argmin()), int(order.argmax())
-    chosen = reference.choose_images(candidates(still), SIZE, FULL, 3)
-    assert order[chosen[0]] in (5, 6)
-    assert chosen[1:] == [closed, opened]
+    chosen = reference.choose_images(candidates(still), SIZE, FULL, 5)
+    assert order[chosen[0]] in (5, 6) and chosen[1] == closed and opened in chosen
+    still[4:, :74, 0] += 0.08  # from there on the head is turned
+    first, second, *_ = reference.choose_images(candidates(still), SIZE, FULL, 3)
+    assert (first >= 4) != (second >= 4)
     assert reference.choose_images(candidates(still[:1]), SIZE, FULL, 3) == [0, 0, 0]
+
+
+def test_no_image_is_dim_because_it_differs(still):
+    lower = conventions.positions((14,))
+    still[:, lower, 1] += np.arange(9)[:, None] * 0.02
+    good = np.random.default_rng(0).integers(60, 200, (64, 64, 3)).astype(np.float32)
+    shown = [good] * 8 + [good * 0.4]
+    made = [
+        dataclasses.replace(c, thumbnail=image.astype(np.uint8))
+        for c, image in zip(candidates(still), shown, strict=True)
+    ]
+    assert 8 not in reference.choose_images(made, SIZE, FULL, 5)
 
 
 def test_a_face_that_leaves_the_picture_is_avoided(still):

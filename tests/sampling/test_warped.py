@@ -68,5 +68,5 @@ def test_references_are_kept_at_the_templates_resolution(parts, options, tmp_pat
     template = fakes.make_template(tmp_path / "t.mp4", 12)
     speech = fakes.make_speech(tmp_path / "s.wav", 0.2)
     run(parts, options, tmp_path, "o.mp4", video=template, audio=speech)
-    assert found[0].images.shape == (8, 32, 32, 3)  # the networks'
-    assert found[0].sharp_images.shape == (8, 64, 64, 3)  # the face's
+    assert found[0].images.shape == (12, 32, 32, 3)  # the networks'
+    assert found[0].sharp_images.shape == (12, 64, 64, 3)  # the face's
