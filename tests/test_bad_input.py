@@ -167,7 +167,7 @@ BAD = [
     ("checkpoint", other_config, "does not fit the model"),
     ("checkpoint", without_weights, "holds neither checkpoints/ nor model.safetensors"),
     ("checkpoint", garbage_weights, "truncated or not a safetensors file"),
-    ("steps", lambda f: 0, "error: --steps=0 is out of range; give 1 to 1000"),
+    ("steps", lambda f: -1, "error: --steps=-1 is out of range; give 0 to 1000"),
     ("steps", lambda f: "many", "invalid int value"),
     ("eta", lambda f: "nan", " --eta=nan is out of range"),
     ("crf", lambda f: 99, " --crf=99"),
