@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,7 +92,7 @@ def find_person(
     return Person(
         frame=chosen[0].index,
         images=reference_warp.shrink(sharp, networks.image_size),
-        sharp_images=sharp,
+        sharp_images=_on_disk(sharp) if sampler.warps_references(options) else sharp,
         image_landmarks=landmarks[places],
         shape=shape,
         pose=chosen[0].face.pose(shape),
@@ -98,3 +100,12 @@ def find_person(
         references=reference.choose_landmarks(candidates, sampler.references, heard),
         appearance=appearance,
     )
+
+
+def _on_disk(images: np.ndarray) -> np.ndarray:
+    """Moves images to an unnamed file, so that memory does not grow with the number of scenes."""
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:  # a full disk
+        file.write(images.tobytes())
+        file.flush()
+        return np.memmap(file, np.uint8, "r", shape=images.shape)
+    return images

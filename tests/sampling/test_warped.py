@@ -70,3 +70,25 @@ def test_references_are_kept_at_the_templates_resolution(parts, options, tmp_pat
     run(parts, options, tmp_path, "o.mp4", video=template, audio=speech)
     assert found[0].images.shape == (12, 32, 32, 3)  # the networks'
     assert found[0].sharp_images.shape == (12, 64, 64, 3)  # the face's
+    assert isinstance(found[0].sharp_images, np.memmap)  # not in memory
+
+
+def test_a_full_disk_keeps_references_in_memory(parts, options, tmp_path, monkeypatch):
+    from talkjax.sampling import person
+
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *unused):
+            return None
+
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    template = fakes.make_template(tmp_path / "t.mp4", 12)
+    speech = fakes.make_speech(tmp_path / "s.wav", 0.2)
+    files = {"video": template, "audio": speech}
+    usual = run(parts, options, tmp_path, "a.mp4", **files)
+    monkeypatch.setattr(person.tempfile, "TemporaryFile", Full)
+    np.testing.assert_array_equal(run(parts, options, tmp_path, "b.mp4", **files), usual)
