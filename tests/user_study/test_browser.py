@@ -172,7 +172,9 @@ def test_a_rater_at_work(made, browser, server, tmp_path, where):
     part = answers.read_answers([download(rater, tmp_path / "downloads", "save")], key)
     assert [vote.replays for vote in part] == [2, 0] and part[0].seconds > 3
 
-    # A closed tab goes on where it was. Browsers write what a page stores a moment later.
+    # A closed tab goes on where it was. Browsers write what a page stores a moment later; on a busy
+    # machine, what was stored just before the page is left can be lost.
+    time.sleep(3)
     browser.get("about:blank")
 
     def is_restored():
