@@ -60,7 +60,7 @@ def default_config() -> ConfigDict:
     c.autoencoder = ConfigDict()
     c.autoencoder.kind = "kl"  # kl (Stable Diffusion's layout), light or taesd
     c.autoencoder.size = "base"  # for kinds kl and light
-    c.autoencoder.f = 8  # downsampling factor, 4 or 8, for kinds kl and light
+    c.autoencoder.f = 8  # downsampling factor for kinds kl and light: 4 or 8, light medium 8 or 16
     c.autoencoder.layout = "taef2"  # for kind taesd
     # Whether the decoder of kind light sees what fills in the mask (denoiser.fill), and adds to it.
     c.autoencoder.guided = False
@@ -113,6 +113,7 @@ def default_config() -> ConfigDict:
     c.loss.spread_weight = 0.5  # how far the mouth moves in a window, stages landmark and joint
     c.loss.min_snr_gamma = 5.0
     c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
+    c.loss.edge_weight = 0.5  # of differences between neighbouring pixels, stage autoencoder
     c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
     c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
     c.joint = ConfigDict()

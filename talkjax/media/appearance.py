@@ -117,10 +117,17 @@ class FaceAppearance:
         image = _lit(crop, look.light)
         if look.cover is None:
             return image
-        size = crop.shape[1::-1]
-        cover = cv2.resize(look.cover, size)[..., None]
-        reference = cv2.resize(self.reference, size, interpolation=cv2.INTER_AREA)
-        return image + (cover > 0.05) * (reference - image.astype(np.float32))
+        cover = cv2.resize(look.cover, crop.shape[1::-1])[..., None]
+        return image + (cover > 0.05) * (self.reference - image.astype(np.float32))
+
+    def relight(self, crop: np.ndarray) -> np.ndarray:
+        """Brings a reference of the scene, of any size, into the light of `reference`.
+
+        Returns:
+          (size, size, 3) uint8.
+        """
+        lit = _lit(crop, light.compare(self._tones, light.measure(thumbnail(crop))))
+        return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
 def thumbnail(crop: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def sharpen(
 
 
 def shrink(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Reduces (R, H, W, 3) images to a height and width."""
+    """Reduces (R, H, W, 3) images to a (height, width)."""
     if images.shape[1:3] == tuple(size):
         return images
     return np.stack(

@@ -82,11 +82,9 @@ def find_person(
         crops = [
             overlay.erase(image, c.face.transform) for image, c in zip(crops, chosen, strict=True)
         ]
-    appearance = FaceAppearance(crops[0], thumbnails if keep_occlusions else [], overlay)
-    # The others are seen in the light of the first.
-    others = (appearance.clear(image, appearance.look(image)) for image in crops[1:])
-    sharp = np.stack([sampler.region.cut(x) for x in (appearance.reference, *others)])
-    sharp = np.clip(np.rint(sharp), 0, 255).astype(np.uint8)
+    first = reference_warp.shrink(np.stack(crops[:1]), (networks.crop_size,) * 2)[0]
+    appearance = FaceAppearance(first, thumbnails if keep_occlusions else [], overlay)
+    sharp = np.stack([sampler.region.cut(appearance.relight(image)) for image in crops])
     landmarks = np.stack([c.landmarks for c in candidates])
     heard = sound.read(np.array([c.time for c in candidates]))
     return Person(

@@ -251,9 +251,11 @@ class _Clip:
         if scene not in self._encoded:
             person = self._person(scene)
             with self._summary.phase("reference"):
-                self._encoded[scene] = self._sampler.encode_reference(
-                    person.images, person.image_landmarks
-                )
+                if self._options.steps:
+                    encoded = self._sampler.encode_reference(person.images, person.image_landmarks)
+                else:
+                    encoded = regions.Reference(person.image_landmarks[None])
+                self._encoded[scene] = encoded
         self._encoded.move_to_end(scene)
         if len(self._encoded) > _MAX_ENCODED:
             self._encoded.popitem(last=False)

@@ -52,9 +52,11 @@ def lower(
 
 
 def reference_shapes(
-    networks: Networks, params: regions.Params, count: int = 1
+    networks: Networks, params: regions.Params, count: int = 1, encoded: bool = True
 ) -> regions.Reference:
-    """Returns the shapes of `count` encoded references."""
+    """Returns the shapes of `count` references."""
+    if not encoded:
+        return regions.Reference(jax.ShapeDtypeStruct((1, count, NUM_LANDMARKS, 2), np.float32))
     return jax.eval_shape(
         lambda p, images, points: regions.encode_reference(p, networks, images, points),
         params,

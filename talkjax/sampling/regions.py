@@ -29,14 +29,15 @@ class Reference:
     """A clip's encoded references, which all frames and steps share.
 
     Attributes:
-      context: What every block needs of them (`UNet.reference_context`).
-      images: (1, R, H, W, 3) float32 in [-1, 1].
       landmarks: (1, R, 131, 2) crop coordinates.
+      images: (1, R, H, W, 3) float32 in [-1, 1], and
+      context: what every block needs of them (`UNet.reference_context`); neither is needed without
+        denoising steps.
     """
 
-    context: Any
-    images: jax.Array
     landmarks: jax.Array
+    images: jax.Array | None = None
+    context: Any = None
 
 
 @flax.struct.dataclass
@@ -70,7 +71,7 @@ def encode_reference(
     context = networks.denoiser.apply(
         {"params": params["denoiser"]}, latents, landmarks, method="reference_context"
     )
-    return Reference(context, images, landmarks)
+    return Reference(landmarks, images, context)
 
 
 def generate_regions(

@@ -208,7 +208,9 @@ class Sampler:
             self._compiled[cache_key] = program.lower(
                 self.networks,
                 self._image_params,
-                program.reference_shapes(self.networks, self._image_params, count),
+                program.reference_shapes(
+                    self.networks, self._image_params, count, encoded=options.steps > 0
+                ),
                 size,
                 self._batch_sharding,
                 self._replicated,

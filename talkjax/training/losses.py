@@ -99,12 +99,15 @@ def diffusion_loss(output: jax.Array, target: jax.Array, area: jax.Array) -> jax
     return error.sum((1, 2)) / area.sum((1, 2))
 
 
-def reconstruction_loss(images: jax.Array, decoded: jax.Array, area: jax.Array) -> jax.Array:
+def reconstruction_loss(
+    images: jax.Array, decoded: jax.Array, area: jax.Array, edge_weight: float
+) -> jax.Array:
     """L1 on pixels and on their differences to the right and below, which keeps edges crisp.
 
     Args:
       images, decoded: (B, H, W, 3).
       area: (B, H, W) weights.
+      edge_weight: Weight of the differences.
 
     Returns:
       (B,).
@@ -114,5 +117,5 @@ def reconstruction_loss(images: jax.Array, decoded: jax.Array, area: jax.Array) 
     for axis in (1, 2):
         difference = jnp.diff(images, axis=axis) - jnp.diff(decoded, axis=axis)
         here = jax.lax.slice_in_dim(area, 1, None, axis=axis)
-        loss += 0.5 * (here * jnp.abs(difference)).mean((1, 2, 3))
+        loss += edge_weight * (here * jnp.abs(difference)).mean((1, 2, 3))
     return loss

@@ -96,7 +96,8 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         )
         mse = losses.mean(jnp.square(jnp.clip(decoded, -1, 1) - images), batch)
         metrics = {"psnr": 10 * jnp.log10(4.0 / (mse + 1e-12)), "kl": kl}
-        loss = losses.mean(losses.reconstruction_loss(images, decoded, area), batch)
+        edges = config["loss"]["edge_weight"]
+        loss = losses.mean(losses.reconstruction_loss(images, decoded, area, edges), batch)
         return loss + kl_weight * kl, metrics
 
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:

@@ -194,7 +194,7 @@ def test_losses_weigh_errors_by_place():
         np.abs(np.diff(images, axis=a)).mean() for a in (1, 2)
     )
     for scale in (1, 3):
-        loss = losses.reconstruction_loss(images, np.zeros_like(images), scale * area)
+        loss = losses.reconstruction_loss(images, np.zeros_like(images), scale * area, 0.5)
         assert loss.shape == (2,)
         np.testing.assert_allclose(loss.mean(), plain, rtol=1e-5)
     # The same error costs more where there is more weight, in either loss.
@@ -202,7 +202,7 @@ def test_losses_weigh_errors_by_place():
     wrong[:, 2:4, 2:4] += 0.5
     heavy[:, 2:4, 2:4] = 5
     for loss in (
-        lambda a: losses.reconstruction_loss(images, wrong, a),
+        lambda a: losses.reconstruction_loss(images, wrong, a, 0.5),
         lambda a: losses.diffusion_loss(images, wrong, a),
     ):
         assert (loss(heavy) > 2 * loss(area)).all()
