@@ -32,3 +32,12 @@ def test_slices_name_what_the_lists_name():
         (conventions.LIPS_SLICE, conventions.LIPS),
     ):
         assert conventions.ALL[part] == indices
+
+
+def test_spread_faces_differ_in_lips_and_in_pose():
+    faces = np.zeros((5, 131, 2))
+    faces[1, conventions.LIPS_SLICE] += 0.3  # only elsewhere
+    faces[2, : conventions.NUM_POSE, 0] += 0.1  # turned
+    faces[3, conventions.LIPS_SLICE, 1] += np.linspace(-0.05, 0.05, conventions.NUM_LIPS)  # open
+    assert conventions.spread_faces(faces, 0, 3) == [0, 2, 3]
+    assert conventions.spread_faces(faces[:1], 0, 3) == [0, 0, 0]

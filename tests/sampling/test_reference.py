@@ -48,16 +48,13 @@ def test_the_mouth_is_moderately_open(still):
     assert reference.choose_images(candidates(still), SIZE, FULL)[0] in (5, 6)
 
 
-def test_more_images_show_other_mouths_and_other_poses(still):
+def test_more_images_show_other_mouths(still):
     lower = conventions.positions((14,))
     order = np.array([3, 8, 0, 5, 1, 7, 2, 6, 4])
     still[:, lower, 1] += order[:, None] * 0.02
     closed, opened = int(order.argmin()), int(order.argmax())
     chosen = reference.choose_images(candidates(still), SIZE, FULL, 5)
     assert order[chosen[0]] in (5, 6) and chosen[1] == closed and opened in chosen
-    still[4:, :74, 0] += 0.08  # from there on the head is turned
-    first, second, *_ = reference.choose_images(candidates(still), SIZE, FULL, 3)
-    assert (first >= 4) != (second >= 4)
     assert reference.choose_images(candidates(still[:1]), SIZE, FULL, 3) == [0, 0, 0]
 
 
