@@ -316,8 +316,9 @@ def test_the_reference_copy_touches_nothing_outside_of_the_mouth(clips, tmp_path
     assert np.ptp(copied.opening()) < 0.05 * np.ptp(measured.opening())
     pairs = measure.match_frames(measured, copied)
     for number, a, b in measure.read_frame_pairs(clip.path, out, pairs):
-        difference = np.abs(a.astype(int) - b)
-        assert difference[:60].max() < 16 and difference[:, :40].max() < 16, number
+        # The mean of 8 x 8 px: a codec moves single pixels by 15 and more.
+        difference = cv2.blur(np.abs(a.astype(np.float32) - b), (8, 8))
+        assert difference[:56].max() < 8 and difference[:, :36].max() < 8, number
 
 
 def test_frames_without_a_face_are_left_out():
