@@ -130,6 +130,7 @@ def extract_one(cache: pathlib.Path, options, mesh, job: Job) -> dict:
                 "clip_id": record.clip_id,
                 "file": path.name,
                 "bytes": path.stat().st_size,
+                "start": extraction.starts[number],
                 "frames": record.num_frames,
                 "ticks": record.num_ticks,
                 "frames_interpolated": int((~record.face_found).sum()),

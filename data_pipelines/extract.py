@@ -72,6 +72,8 @@ class Extraction:
 
     Attributes:
       clips: Records in order, at least one.
+      starts: Times in the video, or in its interval, at which the records' clocks start, in
+        seconds.
       frames: Number of decoded frames.
       frames_without_face: Number of frames in which no face was found.
       dropped: (reason, seconds) of each part that was left out.
@@ -79,6 +81,7 @@ class Extraction:
     """
 
     clips: list[records.ClipRecord]
+    starts: list[float]
     frames: int
     frames_without_face: int
     dropped: list[tuple[str, float]]
@@ -159,6 +162,7 @@ def extract_video(
         )  # fmt: skip
     return Extraction(
         clips=clips,
+        starts=[_clock_zero(times[part]) for part in parts],
         frames=len(times),
         frames_without_face=int((~found).sum()),
         dropped=dropped,
@@ -265,8 +269,8 @@ def make_record(
       fps: Frame rate of the source.
     """
     landmarks = head_pose.apply_transforms(conventions.select(points), transforms)
-    first_mel = round(times[0] * MELS_PER_SECOND)
-    zero = first_mel / MELS_PER_SECOND
+    zero = _clock_zero(times)
+    first_mel = round(zero * MELS_PER_SECOND)
     last = min(times[-1], audio_end) - zero
     ticks = int(np.floor(last * TICKS_PER_SECOND + 1e-3)) + 1
     stop = first_mel + MELS_PER_TICK * ticks
@@ -289,6 +293,11 @@ def make_record(
             frames=tuple(jpegs),
         )
     )
+
+
+def _clock_zero(times: np.ndarray) -> float:
+    """Returns the time of the mel frame nearest to the first picture, in seconds."""
+    return round(times[0] * MELS_PER_SECOND) / MELS_PER_SECOND
 
 
 def interpolate(values: np.ndarray, times: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from talkjax.errors import UserError
+    from talkjax.personalization.personalize import personalize
     from talkjax.sampling.options import Options
     from talkjax.sampling.sampler import Sampler
     from talkjax.sampling.summary import Summary
 
     __version__: str
 
-__all__ = ["Options", "Sampler", "Summary", "UserError", "__version__"]
+__all__ = ["Options", "Sampler", "Summary", "UserError", "__version__", "personalize"]
 
 _MODULES = {
     "Options": "talkjax.sampling.options",
     "Sampler": "talkjax.sampling.sampler",
     "Summary": "talkjax.sampling.summary",
     "UserError": "talkjax.errors",
+    "personalize": "talkjax.personalization.personalize",
 }
 
 

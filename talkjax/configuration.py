@@ -183,6 +183,9 @@ def default_config() -> ConfigDict:
         (r"/(kernel|index|modality|order|position|heads)$", "fsdp"),
     )
 
+    # -- sampling: what a checkpoint's own default is
+    c.sampling = ConfigDict({"steps": 10})  # of the denoiser; 0 warps the template's frames
+
     # -- logs, checkpoints and evaluations; intervals in steps
     c.log = ConfigDict({"every": 50})
     c.checkpoint = ConfigDict({"every": 1000, "keep_latest": 2, "keep_best": 1})

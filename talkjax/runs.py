@@ -58,8 +58,12 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     return files.read_json_object(path, "give the directory of a training run")
 
 
-def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
-    """Reads the averaged parameters of a run's newest checkpoint.
+def load_run(workdir: str | os.PathLike, step: int | None = None) -> tuple[Params, list[str], int]:
+    """Reads the averaged parameters of one of a run's checkpoints.
+
+    Args:
+      workdir: The run's directory.
+      step: Step of the checkpoint; None for the newest.
 
     Returns:
       Parameters as float32 numpy, the names of the networks that were trained, and the step.
@@ -71,7 +75,8 @@ def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
     steps = [int(p.name) for p in directory.glob("*") if p.name.isdigit()]
     if not steps:
         raise UserError(f"{workdir} has no checkpoint yet; train first")
-    path = directory / str(max(steps)) / "state"
+    step = max(steps) if step is None else step
+    path = directory / str(step) / "state"
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             # Where the metadata is lost this is `dict(None)`, a TypeError.
@@ -90,7 +95,7 @@ def load_run(workdir: str | os.PathLike) -> tuple[Params, list[str], int]:
         raise damaged(path.parent, error) from error
     flat = [traverse_util.flatten_dict(trees[part], sep="/") for part in ("params", "ema")]
     params = traverse_util.unflatten_dict(flat[0] | flat[1], sep="/")
-    return params, sorted(trees["ema"]), max(steps)
+    return params, sorted(trees["ema"]), step
 
 
 def without_paths(config: dict[str, Any]) -> dict[str, Any]:

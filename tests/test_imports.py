@@ -28,7 +28,21 @@ ALLOWED = {
     "talkjax.smoothing": set(),
     "talkjax.head_pose": {"talkjax.conventions", "talkjax.smoothing"},
     "talkjax.pictures": {"talkjax.files"},
-    "talkjax.prepare": set(),
+    "talkjax.pipelines": {"talkjax.errors"},
+    "talkjax.prepare": {"talkjax.errors", "talkjax.pipelines"},
+    "talkjax.personalization": CORE
+    | WEIGHTS
+    | {
+        "talkjax.configuration",
+        "talkjax.data",
+        "talkjax.export",
+        "talkjax.head_pose",
+        "talkjax.media",
+        "talkjax.metrics",
+        "talkjax.pipelines",
+        "talkjax.sampling",
+        "talkjax.training",
+    },
     "talkjax.data": CORE | {"talkjax.head_pose", "talkjax.models"},
     "talkjax.uv_scripts": {"talkjax.errors"},
     "talkjax.torch_files": CORE | {"talkjax.uv_scripts"},
@@ -43,9 +57,15 @@ ALLOWED = {
     "talkjax.training": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
-    # The command draws a contact sheet.
+    # The command draws a contact sheet, and personalizes.
     "talkjax.sampling.command": CORE
-    | {"talkjax.media", "talkjax.sampling", "talkjax.metrics", "talkjax.pictures"},
+    | {
+        "talkjax.media",
+        "talkjax.sampling",
+        "talkjax.metrics",
+        "talkjax.personalization",
+        "talkjax.pictures",
+    },
     "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
     "talkjax.metrics": CORE
     | WEIGHTS

@@ -31,7 +31,7 @@ def test_names():
     from talkjax.sampling.sampler import Sampler
 
     assert talkjax.Sampler is Sampler and talkjax.UserError is UserError
-    assert talkjax.Options().steps >= 1 and talkjax.Summary.__name__ == "Summary"
+    assert talkjax.Options(steps=3).steps == 3 and talkjax.Summary.__name__ == "Summary"
     assert set(talkjax.__all__) <= set(dir(talkjax))
     with pytest.raises(AttributeError, match="no attribute 'sampler_'"):
         _ = talkjax.sampler_

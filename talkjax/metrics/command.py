@@ -68,8 +68,9 @@ def make_parser() -> commands.Parser:
         help="evaluate only some rows, e.g. model,cross_driven (default: all)")  # fmt: skip
 
     add = parser.add_argument_group("sampling").add_argument
-    add("--steps", type=commands.bounded(int, 0), default=10, metavar="N",
-        help="denoising steps (default: %(default)s); 0 warps frames of the template")  # fmt: skip
+    add("--steps", type=commands.bounded(int, 0), metavar="N",
+        help="denoising steps; 0 warps frames of the template (default: the checkpoint's own)",
+        )  # fmt: skip
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
         help="scale of classifier-free guidance by the landmarks; 1 is none (default)")  # fmt: skip
     add("--reference_guidance", type=float, default=1.0, metavar="X",
@@ -137,15 +138,15 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> None:
         "checkpoint": workspace.hash_checkpoint(args.checkpoint), "code": workspace.hash_code()
     }  # fmt: skip
     with _prepare_models(args) as (detector, models, weights):
+        generator = SamplerGenerator(args.checkpoint, pinned, options, detector)
         more = pinned | {
             "split": args.split if args.data else None,
-            "sampling": dataclasses.asdict(options),
+            "sampling": dataclasses.asdict(generator.options),
             "weights": weights,
         }
         settings = evaluator.EvaluationSettings(
             args.seconds, args.crop_size, args.seed, tuple(args.rows), more
         )
-        generator = SamplerGenerator(args.checkpoint, pinned, options, detector)
         result = evaluator.evaluate_model(clips, generator, detector, work, settings, models)
         _write_results(result, clips, out, args.sheets)
 

@@ -42,10 +42,11 @@ class SamplerGenerator:
           UserError: See `talkjax.sampling.checkpoint.load`.
         """
         params, config, networks = checkpoint.load(directory)
-        options.check(networks.schedule.steps)
         self._sampler = Sampler(params, config, networks, devices)
-        self._options, self._detector = options, detector
-        self.identity = identity | {"options": dataclasses.asdict(options)}
+        options.check(networks.schedule.steps)
+        self.options = dataclasses.replace(options, steps=self._sampler.steps_of(options))
+        self._detector = detector
+        self.identity = identity | {"options": dataclasses.asdict(self.options)}
         self.crop_size = networks.crop_size
         self.region = self._sampler.region
 
@@ -58,7 +59,7 @@ class SamplerGenerator:
 
     def generate(self, *, video, audio, out) -> None:  # noqa: D102
         self._sampler.generate(
-            video=video, audio=audio, out=out, options=self._options, detector=self._detector
+            video=video, audio=audio, out=out, options=self.options, detector=self._detector
         )
 
     def autoencode(self, regions: np.ndarray) -> np.ndarray:  # noqa: D102

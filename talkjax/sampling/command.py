@@ -62,12 +62,16 @@ def make_parser() -> commands.Parser:
     add("--checkpoint", metavar="DIR",
         help="folder of exported weights, directory of a training run, or id (owner/name) of a "
         "Hugging Face repository (default: the bundled checkpoint)")
+    add("--personalize", type=commands.bounded(float, 0.1, 600), metavar="MINUTES",
+        help="first adapt the checkpoint to the template's person, as talkjax-personalize does, "
+        "for at most so many minutes; the result is in OUT_person, beside the output, and is used "
+        "again by the next run")
     add("--sheet", metavar="FILE",
         help="write a contact sheet (.png) of the first 20 seconds "
         f"(default without --out: {_SHEET})")
-    add("--steps", type=int, default=10, metavar="N",
-        help="number of denoising steps (default: %(default)s); 0 warps the mouth out of the "
-        "template's own frames, without a denoiser")
+    add("--steps", type=int, metavar="N",
+        help="number of denoising steps; 0 warps the mouth out of the template's own frames, "
+        "without the denoiser (default: the checkpoint's own, 0 for the bundled one)")
     add("--seed", type=int, default=0, metavar="S",
         help="seed of the initial noise (default: %(default)s)")
     add("--face", default="largest", metavar="WHICH",
@@ -151,6 +155,8 @@ def _generate(arguments: argparse.Namespace) -> "Summary":
             sheet_file = _SHEET
     if not arguments.no_compilation_cache:
         compile_cache.enable()
+    if arguments.personalize:
+        checkpoint = _personalize(arguments, checkpoint, out)
     imported = time.monotonic()
     sampler = Sampler.from_pretrained(checkpoint)
     loaded = time.monotonic()
@@ -181,6 +187,20 @@ def _generate(arguments: argparse.Namespace) -> "Summary":
     return summary
 
 
+def _personalize(arguments: argparse.Namespace, checkpoint: str | Path, out: str | Path) -> Path:
+    """Adapts the checkpoint to the person of the template; returns the folder of the result."""
+    from talkjax.personalization.personalize import personalize
+
+    folder = Path(out).with_suffix("")
+    folder = folder.with_name(f"{folder.name}_person")
+    face = arguments.face if re.fullmatch(r"largest|[0-9]+", arguments.face) else "largest"
+    personalize(
+        arguments.video, folder, checkpoint=checkpoint, minutes=arguments.personalize, face=face,
+        quiet=arguments.quiet,
+    )  # fmt: skip
+    return folder
+
+
 @contextlib.contextmanager
 def _flags_in_errors(names: Iterable[str]) -> Iterator[None]:
     """Writes the parameters that a library error names as flags: `steps=0` becomes `--steps=0`."""
@@ -202,6 +222,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} is empty; name a file, or leave the flag out")
     if arguments.video is not None and arguments.image is not None:
         raise UserError("two templates are given; give either --video=FILE or --image=FILE")
+    if arguments.personalize and arguments.image:
+        raise UserError("--personalize needs a video of the person speaking; give --video=FILE")
     if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
         raise UserError(f"{arguments.sheet}: --sheet must end in .png")
     for name in ("summary", "sheet"):

@@ -15,7 +15,7 @@ class Options:
 
     Attributes:
       steps: Number of DDIM steps; with 0 the mouth is warped out of the template's own frames, and
-        no denoiser is used.
+        no denoiser is used. None takes the checkpoint's own default.
       seed: Seed of the clip's initial noise.
       face: "largest"; the number of a face from left to right; a time and a point in pixels
         ("12.5s:640,360"), at which the face is; or "speaking", whose lips move with the template's
@@ -42,7 +42,7 @@ class Options:
       pixel_cache: Bytes of decoded frames that the ping-pong may keep.
     """
 
-    steps: int = 10
+    steps: int | None = None
     seed: int = 0
     face: str | int = "largest"
     landmark_guidance: float = 1.0
@@ -83,6 +83,8 @@ class Options:
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
+            if name == "steps" and value is None:
+                continue
             if not low <= value <= high:
                 raise UserError(f"{name}={value} is out of range; give {low} to {high}")
         if self.audio_codec not in _AUDIO_CODECS:

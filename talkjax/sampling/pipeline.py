@@ -251,7 +251,7 @@ class _Clip:
         if scene not in self._encoded:
             person = self._person(scene)
             with self._summary.phase("reference"):
-                if self._options.steps:
+                if self._sampler.steps_of(self._options):
                     encoded = self._sampler.encode_reference(person.images, person.image_landmarks)
                 else:
                     encoded = regions.Reference(person.image_landmarks[None])

@@ -48,6 +48,7 @@ class Sampler:
       window: Number of ticks in a window of the landmark network.
       references: Number of reference frames of the landmark network.
       image_references: Number of reference images.
+      steps: Number of denoising steps where the options name none.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Sampler:
 
         Args:
           params: Parameters of `networks`.
-          config: Config of the checkpoint, of which `mask` and `data` are used.
+          config: Config of the checkpoint, of which `mask`, `data` and `sampling` are used.
           networks: Networks of that config.
           devices: Devices among which frames are divided; all of this process by default.
         """
@@ -75,6 +76,7 @@ class Sampler:
         self.window: int = config["data"]["window"]
         self.references: int = config["data"]["references"]
         self.image_references: int = config["data"]["image_references"]
+        self.steps: int = config["sampling"]["steps"]
         self.context = regions.context_ticks(networks)
         self._devices = len(devices)
         self._platform: str = devices[0].platform
@@ -160,6 +162,10 @@ class Sampler:
             self, video, image, audio, out, options, detector, progress, callback
         )
 
+    def steps_of(self, options: Options) -> int:
+        """Returns the number of denoising steps: the checkpoint's own where none is given."""
+        return self.steps if options.steps is None else options.steps
+
     def batch_size(self, options: Options) -> int:
         """Returns the number of frames in a batch, a multiple of the number of devices."""
         per_device = _FRAMES_PER_DEVICE.get(self._platform, _FRAMES_PER_ACCELERATOR)
@@ -168,11 +174,13 @@ class Sampler:
 
     def warps_references(self, options: Options) -> bool:
         """Returns whether references are warped to the target's landmarks."""
-        return options.steps == 0 or self.networks.fill == "warp"
+        return self.steps_of(options) == 0 or self.networks.fill == "warp"
 
     def references_for(self, options: Options) -> int:
         """Returns the number of reference images."""
-        return self.image_references if options.steps else max(self.image_references, _WARPED)
+        return (
+            self.image_references if self.steps_of(options) else max(self.image_references, _WARPED)
+        )
 
     def encode_reference(self, images: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
         """Encodes references for `generate_batch`; see `regions.encode_reference`."""
@@ -196,7 +204,7 @@ class Sampler:
           A function for `generate_batch`.
         """
         settings = {
-            "steps": options.steps,
+            "steps": self.steps_of(options),
             "landmark_guidance": float(options.landmark_guidance),
             "reference_guidance": float(options.reference_guidance),
             "eta": float(options.eta),
@@ -209,7 +217,7 @@ class Sampler:
                 self.networks,
                 self._image_params,
                 program.reference_shapes(
-                    self.networks, self._image_params, count, encoded=options.steps > 0
+                    self.networks, self._image_params, count, encoded=settings["steps"] > 0
                 ),
                 size,
                 self._batch_sharding,

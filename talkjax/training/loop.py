@@ -11,7 +11,7 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ def train(
     stage: Stage,
     make_data: input.MakeData,
     load_initial: Callable[[], Params] = dict,
+    should_stop: Callable[[Mapping[int, float]], bool] = lambda _: False,
 ) -> bool:
     """Trains, or resumes training, up to `config.steps`.
 
@@ -41,9 +42,11 @@ def train(
       stage: Stage from `talkjax.training.stages`.
       make_data: See `input.MakeData`.
       load_initial: () -> {network: params} that replace the initialisation of a new run.
+      should_stop: ({step: evaluation loss} so far) -> whether to end early; called after every
+        step. With several processes, it must give the same answer in all of them.
 
     Returns:
-      Whether SIGTERM ended the run early (its last step is then saved).
+      Whether SIGTERM ended the run early. The last step is saved however a run ends.
 
     Raises:
       UserError: Configuration, data or a checkpoint do not allow it, or too many steps in a row
@@ -95,12 +98,14 @@ def train(
         )
         say(f"{trained:,} of {total:,} parameters are trained")
 
+        last = done >= config.steps or should_stop(losses)
+
         def evaluation_is_due() -> bool:
             every = config.eval.every
-            due = bool(every) and (done % every == 0 or done == config.steps)
+            due = bool(every) and (done % every == 0 or last)
             return due and done > 0 and done not in losses
 
-        if done >= config.steps and not evaluation_is_due():
+        if last and not evaluation_is_due():
             say(f"nothing to do: {workdir} is at step {done} of {config.steps}")
             return False
 
@@ -123,7 +128,7 @@ def train(
         shown = stack.enter_context(metrics.Progress(done, config.steps, say, bar))
         asked_to_stop = stack.enter_context(_sigterm(manager))
         stop = False
-        while done < config.steps and not stop:
+        while not (last or stop):
             with clock.waiting():
                 batch = next(iterator, None)
             if batch is None:
@@ -137,7 +142,8 @@ def train(
             limit = config.max_skipped_in_a_row
             _check_skipped(float(in_flight[0]), done + 1 - len(in_flight), limit)
 
-            stop, last = asked_to_stop(done), done == config.steps
+            stop = asked_to_stop(done)
+            last = done == config.steps or should_stop(losses)
             if stop or last or clock.steps == 0 or done % config.log.every == 0:
                 row = {name: float(x) for name, x in jax.device_get(numbers).items()}
                 row = {"step": done, **row, **clock.lap(done), **costs}

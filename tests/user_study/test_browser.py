@@ -172,8 +172,8 @@ def test_a_rater_at_work(made, browser, server, tmp_path, where):
     part = answers.read_answers([download(rater, tmp_path / "downloads", "save")], key)
     assert [vote.replays for vote in part] == [2, 0] and part[0].seconds > 3
 
-    # A second tab goes on where the first one was. The first is closed after it: a browser writes to
-    # disk when it likes, and what only a page that is gone knew can be lost on a busy machine.
+    # A second tab goes on where the first one was. The first is closed after it: a browser writes
+    # to disk when it likes, and what only a page that is gone knew can be lost on a busy machine.
     first_tab = browser.current_window_handle
     browser.switch_to.new_window("tab")
     second_tab = browser.current_window_handle
