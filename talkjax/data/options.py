@@ -43,7 +43,7 @@ class LoaderOptions:
         only.
       reference_silent, reference_wrong, reference_still: Chances that the references come without
         their sound, with other sound of the clip, and as one face again and again, as a photograph
-        gives it.
+        gives it (references of landmarks, and images where there are several).
       drop_all: Chance that a sample drops landmarks and reference together.
       drop_reference: Chance that a sample drops the reference alone. These two are the conditions
         that `talkjax.diffusion.guidance` evaluates besides the full one; the landmarks are never

@@ -304,8 +304,11 @@ class WindowSampler:
         return sample
 
     def _reference_frames(self, record, pool: np.ndarray, rng) -> np.ndarray:
-        count = self.options.image_references
-        return windows.draw_references(rng, pool, record.frame_landmarks[pool], count)
+        count, still = self.options.image_references, self.options.reference_still
+        chosen = windows.draw_references(rng, pool, record.frame_landmarks[pool], count)
+        if count > 1 and rng is not None and rng.random() < still:
+            chosen = np.repeat(rng.choice(chosen, 1), count)
+        return chosen
 
     def image(
         self,

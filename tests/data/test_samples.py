@@ -43,6 +43,20 @@ def test_references_are_sometimes_unheard_wrong_or_one_photograph(shards):
     assert heard[~still].mean() == pytest.approx(0.7, abs=0.08)
 
 
+def test_reference_images_are_sometimes_one_photograph(shards):
+    options = dataclasses.replace(
+        LANDMARK, **PLAIN, stage="diffusion", region=(0.0, 0.0, 1.0, 1.0), image_references=3,
+        batch_size=64, reference_still=0.3,
+    )  # fmt: skip
+    batches = take(iter(loader.train_dataset(shards, options, seed=0)), 4)
+    points = np.concatenate([b["image_reference_landmarks"] for b in batches])
+    images = np.concatenate([b["reference"] for b in batches])
+    still = np.ptp(points, axis=1).max((1, 2)) == 0
+    assert still.mean() == pytest.approx(0.3, abs=0.09)
+    assert (np.ptp(images[still], axis=1) == 0).all()
+    assert (np.ptp(images[~still], axis=1) > 0).any((1, 2, 3)).all()
+
+
 def test_silence_shows_the_mouth_closed_most_tightly(shards):
     options = dataclasses.replace(LANDMARK, **PLAIN, silence=1.0, audio_gain=0.0, audio_noise=0.0)
     sampler = WindowSampler(shards, "train", options)
