@@ -1,10 +1,12 @@
-"""People and avatars, 256 px crops of the mouth: an experiment that nothing was trained with yet.
+"""People and avatars, 256 px crops of the mouth: the autoencoder is measured, the rest is not.
 
     uv run train.py --config=configs/people_256.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
 STAGE is autoencoder, landmark, diffusion or joint. Prepare the shards with `--crop_size=256`. The
 denoiser works on 10 x 14 cells, as in demo_128. Three reference images whose lips and poses differ,
-warped to the target's landmarks, fill in the mask, and the decoder adds to them.
+warped to the target's landmarks, fill in the mask, and the decoder adds to them. Train the
+autoencoder without these pictures first (`--config.autoencoder.drop_guide=1`) and then with them:
+otherwise its latents learn little beside them. docs/results.md has the numbers.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +15,7 @@ from talkjax import configuration
 
 # steps; batch (images, windows of 25 ticks, or windows of 2 images); learning rate; warm-up steps
 BUDGETS = {
-    "autoencoder": (8000, 8, 8e-4, 200),
+    "autoencoder": (2000, 8, 8e-4, 200),  # twice, see above
     "landmark": (9000, 32, 8e-4, 100),
     "diffusion": (10_000, 8, 6e-4, 200),
     "joint": (1000, 8, 2e-4, 50),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from talkjax import runs
 from talkjax.errors import UserError
 from talkjax.training import loop, metrics
 from talkjax.training.checkpoints import load_sources
@@ -48,9 +49,10 @@ def run(workdir, *changes, **environment):
     return process.returncode, out + err
 
 
-def train(workdir, make_data=None, stage=None, **changes):
+def train(workdir, make_data=None, stage=None, should_stop=lambda _: False, **changes):
     c = toy.config(**changes)
-    return loop.train(c, workdir, stage or toy.stage(), make_data or toy.make_data(c))
+    data = make_data or toy.make_data(c)
+    return loop.train(c, workdir, stage or toy.stage(), data, should_stop=should_stop)
 
 
 def poisoned(steps):
@@ -134,6 +136,29 @@ def test_sigterm_saves_the_step_it_is_at(tmp_path):
     saved = [int(p.name) for p in (tmp_path / "run/checkpoints").iterdir()]
     assert max(saved) == last < 1000
     assert "stopped by SIGTERM" in out
+
+
+def test_a_run_ends_when_it_is_told_to(tmp_path, capsys):
+    calls = []
+
+    def after_one_evaluation(losses):
+        calls.append(dict(losses))
+        return len(losses) == 1
+
+    assert train(tmp_path, should_stop=after_one_evaluation) is False
+    rows = rows_of(tmp_path)
+    # The step after the evaluation is the last, and is saved and evaluated as any last step.
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 8))
+    assert [row["step"] for row in rows if "eval_loss" in row] == [6, 7]
+    assert {"6", "7"} <= set(os.listdir(tmp_path / "checkpoints"))
+    assert calls[-1].keys() == {6}
+
+    assert train(tmp_path, should_stop=lambda losses: len(losses) == 2) is False
+    assert rows_of(tmp_path) == rows and "nothing to do" in capsys.readouterr().out
+    assert runs.load_run(tmp_path, 6)[2] == 6 and runs.load_run(tmp_path)[2] == 7
+
+    train(tmp_path)  # and on, to the end
+    assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == list(range(1, 13))
 
 
 def test_a_resumption_on_another_mesh_agrees(tmp_path):
