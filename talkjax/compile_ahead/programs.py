@@ -19,7 +19,7 @@ from talkjax.sampling import program as sampling_program
 from talkjax.sampling import regions
 from talkjax.training import plan, sharding, stages
 
-SAMPLING_STEPS = 10  # the default of sample.py
+SAMPLING_STEPS = 10  # the default of `sampling.steps`
 # The values of latent statistics, which come with data or weights, do not matter here.
 _ANY_STATISTICS = {"autoencoder.latent_mean": (0.0,), "autoencoder.latent_std": (1.0,)}
 

@@ -3,10 +3,10 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs import base_256, demo_64, demo_128, sync
+from talkjax import configuration
 from talkjax.compile_ahead import programs, report, slices
 from talkjax.data import loader
 from talkjax.errors import UserError
-from talkjax.sampling.sampler import Options
 from talkjax.training import input as training_input
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -46,8 +46,8 @@ def test_changed_leaves_the_config_alone():
     assert (other.mesh.fsdp, again.mesh.fsdp) == (7, 5)
 
 
-def test_sampling_steps_are_sample_pys():
-    assert Options().steps == programs.SAMPLING_STEPS
+def test_sampling_steps_are_those_of_checkpoints():
+    assert configuration.default_config().sampling.steps == programs.SAMPLING_STEPS
 
 
 def tiny(stage="diffusion", **changes):
