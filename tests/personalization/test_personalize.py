@@ -9,7 +9,6 @@ import pytest
 
 import talkjax
 from talkjax import commands, pipelines, runs
-from talkjax.errors import UserError
 from talkjax.personalization import command, comparison, landmarks, personalize
 from talkjax.sampling import checkpoint as sampling_checkpoint
 from tests.personalization import footage_files
