@@ -58,11 +58,7 @@ def make_pipeline(count=8, left_out=(), **options):
             record = make_record(f"person/000#{number}", number, **options)
             path = cache / f"{number}.npz"
             records.save_npz(path, record)
-            pieces.append(
-                one_person.Piece(record.clip_id, path, str(videos[0]), 4.0 * number, 4.0)
-            )
+            pieces.append(one_person.Piece(record.clip_id, path, str(videos[0]), 4.0 * number, 4.0))
         return pieces, list(left_out)
 
-    return types.SimpleNamespace(
-        extract_pieces=extract_pieces, pack_pieces=one_person.pack_pieces
-    )
+    return types.SimpleNamespace(extract_pieces=extract_pieces, pack_pieces=one_person.pack_pieces)
