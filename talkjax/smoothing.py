@@ -39,7 +39,7 @@ class StreamingSmoother:
             int(np.sum(self._times + self._reach + _ROUNDING < self._times[-1]))
         )
         if self._next < len(self._times):
-            oldest = self._times[self._next] - self._reach
+            oldest = self._times[self._next] - self._reach - _ROUNDING
             old = int(np.searchsorted(self._times, oldest))
             self._times, self._values = self._times[old:], self._values[old:]
             self._next -= old
@@ -61,7 +61,8 @@ class StreamingSmoother:
         times, values = self._times, self._values
         out = np.empty((max(stop - self._next, 0), values.shape[1]))
         for i, time in enumerate(times[self._next : stop]):
-            lo, hi = np.searchsorted(times, [time - self._reach, time + self._reach + _ROUNDING])
+            reach = self._reach + _ROUNDING
+            lo, hi = np.searchsorted(times, [time - reach, time + reach])
             lo, hi = min(lo, len(times) - 1), max(hi, lo + 1)
             weight = np.exp(-0.5 * ((times[lo:hi] - time) / self._sigma) ** 2) + 1e-12
             out[i] = (values[lo:hi] * weight[:, None]).sum(0) / weight.sum()

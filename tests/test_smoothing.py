@@ -1,7 +1,7 @@
 """Gaussian averages over time."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from talkjax.smoothing import StreamingSmoother, smooth
@@ -26,6 +26,7 @@ def gaussian_average(values, times, sigma):
     sizes=st.lists(st.integers(0, 9), max_size=30),
     sigma=st.floats(0.05, 0.5),
 )
+@example([0.125, *3 * [0.18413296330889803]], [], 0.18413296330889803)  # at three sigma
 @settings(max_examples=60, deadline=None)
 def test_smoother_gives_the_same_averages_for_pieces_of_any_size(steps, sizes, sigma):
     times = np.cumsum(steps)
