@@ -19,7 +19,7 @@ from talkjax.sampling import compile_cache, pretrained
 REPORT = "report.json"
 _WORK = ".work"
 _CORRELATION_LOSS = 0.05  # more than chance on a few seconds
-_FOLLOWS = 0.25  # correlation that other people's speech and lips do not reach
+_FOLLOWS = 0.25  # correlation below which a warning asks whose voice it is
 
 
 def personalize(
@@ -103,11 +103,10 @@ def personalize(
 
 def is_better(after: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Returns whether landmarks are nearer to the truth, and follow the sound as well as before."""
-    error, correlation = (
-        [0.0 if x[name] is None else x[name] for x in (after, before)]
-        for name in ("l1", "opening_correlation")
-    )
-    return error[0] < error[1] and correlation[0] > correlation[1] - _CORRELATION_LOSS
+    if after["l1"] is None or after["l1"] >= before["l1"]:  # None: it is not a number
+        return False
+    follows = [x["opening_correlation"] or 0.0 for x in (after, before)]
+    return follows[0] > follows[1] - _CORRELATION_LOSS
 
 
 def _claim(out: str | os.PathLike, base: Path) -> Path:

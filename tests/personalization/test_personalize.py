@@ -88,7 +88,15 @@ def test_networks_stay_where_they_are_not_better(adapt, base, monkeypatch, capsy
 
 @pytest.mark.parametrize(
     ("l1", "correlation", "better"),
-    [(0.9, 0.5, True), (0.9, 0.47, True), (0.9, 0.4, False), (1.0, 0.9, False), (1.1, 0.9, False)],
+    [
+        (0.9, 0.5, True),
+        (0.9, 0.47, True),
+        (0.9, 0.4, False),
+        (1.0, 0.9, False),
+        (1.1, 0.9, False),
+        (None, 0.9, False),
+        (0.9, None, False),
+    ],
 )
 def test_what_is_better(l1, correlation, better):
     before = {"l1": 1.0, "opening_correlation": 0.5}
