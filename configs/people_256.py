@@ -33,4 +33,9 @@ def get_config(stage: str = "diffusion") -> ConfigDict:
     c.loss.edge_weight = 0.1
     c.denoiser.fill = "warp"
     c.data.image_references = 3
+    c.diffusion.residual_scale = 0.4
+    c.diffusion.last_timestep = 0.7
+    # Guidance would compare a state that is relative to the warp with one that has no warp.
+    c.data.drop_all = 0.0
+    c.data.drop_reference = 0.0
     return c

@@ -108,6 +108,12 @@ def default_config() -> ConfigDict:
 
     # -- method
     c.diffusion = ConfigDict({"schedule": "scaled_linear", "steps": 1000, "prediction": "eps"})
+    # With denoiser.fill=warp: diffuse the difference between the latents of the truth and of the
+    # warp, divided by this (about its deviation), instead of the truth's; 0 is off. A denoiser that
+    # does nothing then returns the warp.
+    c.diffusion.residual_scale = 0.0
+    # Chance that a timestep of training is the last, which is where sampling in one step begins.
+    c.diffusion.last_timestep = 0.0
     c.loss = ConfigDict()
     c.loss.velocity_weight = 0.5
     c.loss.spread_weight = 0.5  # how far the mouth moves in a window, stages landmark and joint

@@ -60,6 +60,8 @@ class Networks:
       hidden: Rows and columns of the region that the mask hides.
       fill: What the denoiser is shown there: "grey", or "warp", the references warped to the
         target's landmarks.
+      residual_scale: 0 if latents are diffused; else their difference from those of the filled-in
+        image is, divided by this.
       mask: (h, w) float32, 1 in the latent cells that the pixel mask touches.
       latent_mean: (c,) float32 mean that the normalisation of latents subtracts, or None if it is
         not known, as before an autoencoder is trained.
@@ -78,6 +80,7 @@ class Networks:
     region: Box
     hidden: tuple[slice, slice]
     fill: str
+    residual_scale: float
     mask: np.ndarray
     latent_mean: np.ndarray | None
     latent_std: np.ndarray | None
@@ -131,6 +134,23 @@ class Networks:
     def warp_field(self, landmarks: jax.Array, references: jax.Array) -> warp.Field:
         """Computes how `fill_in` warps the references; its arguments are the same."""
         return warp.make_field(references, landmarks, self.region, self.image_size, LIPS_SLICE)
+
+    def to_state(self, latents: jax.Array, masked: jax.Array) -> jax.Array:
+        """Converts latents to what is diffused.
+
+        Args:
+          latents: (B, h, w, c) normalised latents of images.
+          masked: (B, h, w, c) those of the same images filled in by `fill_in`.
+
+        Returns:
+          (B, h, w, c): the latents, or their scaled difference from the filled-in image's. A
+          difference of 0 is the warp itself, so that the denoiser only learns to correct it.
+        """
+        return (latents - masked) / self.residual_scale if self.residual_scale else latents
+
+    def to_latents(self, state: jax.Array, masked: jax.Array) -> jax.Array:
+        """Converts what is diffused to latents; the inverse of `to_state`."""
+        return masked + self.residual_scale * state if self.residual_scale else state
 
     def decode(self, params: Any, latents: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Decodes normalised latents.
@@ -252,6 +272,8 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
         raise ValueError(f"unknown denoiser.fill {fill!r}; use one of {', '.join(FILLS)}")
     diffusion = config["diffusion"]
     schedules.prediction_type(diffusion["prediction"])  # checks the name
+    if diffusion["residual_scale"] and fill == "grey":
+        raise ValueError("diffusion.residual_scale requires denoiser.fill='warp'")
     return Networks(
         autoencoder=ae,
         denoiser=_make_denoiser(config["denoiser"], region, channels, dtype),
@@ -262,6 +284,7 @@ def make_networks(config: Mapping[str, Any]) -> Networks:
         region=region,
         hidden=masked_slices(region, mask, size),
         fill=fill,
+        residual_scale=diffusion["residual_scale"],
         mask=cells,
         latent_mean=_statistics(config["autoencoder"]["latent_mean"], channels),
         latent_std=_statistics(config["autoencoder"]["latent_std"], channels),

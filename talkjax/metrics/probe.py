@@ -69,7 +69,7 @@ def probe_denoiser(
 def _probe(nets: Networks, params: Any, batch: Batch, key: jax.Array) -> dict[str, Any]:
     first = {k: v[:, 0] for k, v in batch.items() if k in ("target_latent", "masked_latent")}
     points = batch["frame_landmarks"][:, 0]
-    x0 = first["target_latent"]
+    x0 = nets.to_state(first["target_latent"], first["masked_latent"])
     noise = jax.random.normal(key, x0.shape)
     near = _near_lips(nets, points)
     errors = {}
@@ -81,7 +81,7 @@ def _probe(nets: Networks, params: Any, batch: Batch, key: jax.Array) -> dict[st
             output = _denoise(nets, params, batch, points, first["masked_latent"], z, t, name)
             estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
             error = (jnp.abs(estimate - x0).mean(-1) * near).sum() / near.sum()
-            errors[name] += error / len(TIMESTEPS)
+            errors[name] += (nets.residual_scale or 1.0) * error / len(TIMESTEPS)
     other = {k: jnp.roll(batch[k], 1, 0) for k in ("reference_latent", "image_reference_landmarks")}
     warp = {
         name: _warp(nets, params, references, points, x0, first["masked_latent"])

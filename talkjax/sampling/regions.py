@@ -104,8 +104,14 @@ def generate_regions(
         (`talkjax.diffusion.guidance`).
       reference_guidance: Scale of classifier-free guidance by the reference, as above.
       eta: 0 is deterministic DDIM, 1 is as random as DDPM.
+
+    Raises:
+      ValueError: Guidance of a denoiser that was trained on residuals.
     """
     batch = masked.shape[0]
+    passes = guidance.passes(landmark_guidance, reference_guidance)
+    if networks.residual_scale and len(passes) > 1:
+        raise ValueError("a denoiser of residuals cannot be guided: without reference, no warp")
     field = None
     if steps == 0 or networks.fill == "warp":
         field = networks.warp_field(landmarks, reference.landmarks)
@@ -114,7 +120,6 @@ def generate_regions(
     filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
-    passes = guidance.passes(landmark_guidance, reference_guidance)
     needed = {keep for keep, _, _ in passes}
     # Where the reference is dropped, nothing of it is filled in.
     masked_latents = {
@@ -141,7 +146,7 @@ def generate_regions(
         )
         return denoiser(z, jnp.full((batch,), t, jnp.int32), conditions, method="denoise")
 
-    latents = samplers.ddim(
+    state = samplers.ddim(
         networks.schedule,
         guidance.guide(predict, landmark_guidance, reference_guidance),
         jnp.broadcast_to(noise, (batch, *networks.latent_shape)),
@@ -151,6 +156,7 @@ def generate_regions(
         prediction=networks.prediction,
         noise_shape=noise.shape,
     )
+    latents = networks.to_latents(state, masked_latents[True])
     images = networks.decode(params["autoencoder"], latents, filled)
     shown = None if field is None else _to_pixels(filled)
     return Generated(_to_pixels(images), shown, field)

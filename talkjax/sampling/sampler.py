@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from talkjax import media
 from talkjax.conventions import Box
+from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.models.landmark_completion import References
 from talkjax.networks import Networks
@@ -158,6 +159,12 @@ class Sampler:
 
         options = options or Options()
         options.check(self.networks.schedule.steps)
+        guided = (options.landmark_guidance, options.reference_guidance) != (1, 1)
+        if guided and self.networks.residual_scale:
+            raise UserError(
+                "this checkpoint corrects a warp, which guidance cannot; leave landmark_guidance "
+                "and reference_guidance at 1"
+            )
         return pipeline.generate_video(
             self, video, image, audio, out, options, detector, progress, callback
         )

@@ -102,4 +102,5 @@ def sample_latents(
         times = jnp.full((z.shape[0],), t, jnp.int32)
         return denoise(nets, params, conditions, z, times)
 
-    return samplers.ddim(nets.schedule, predict, noise, steps=steps, prediction=nets.prediction)
+    state = samplers.ddim(nets.schedule, predict, noise, steps=steps, prediction=nets.prediction)
+    return nets.to_latents(state, conditions.masked)

@@ -182,8 +182,13 @@ def _diffusion_terms(
     landmarks: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    x0 = image_batches.flat(batch["target_latent"])
+    masked = image_batches.flat(batch["masked_latent"])
+    x0 = nets.to_state(image_batches.flat(batch["target_latent"]), masked)
     t = jax.random.randint(stream(key, "timestep"), (x0.shape[0],), 0, nets.schedule.steps)
+    last = jax.random.bernoulli(
+        stream(key, "last timestep"), config["diffusion"]["last_timestep"], t.shape
+    )
+    t = jnp.where(last, nets.schedule.steps - 1, t)
     noise = jax.random.normal(stream(key, "noise"), x0.shape)
     z = schedules.add_noise(nets.schedule, x0, noise, t)
     conditions = image_batches.make_conditions(nets, params, batch, landmarks)
@@ -198,7 +203,8 @@ def _diffusion_terms(
     area = area * (mask + config["loss"]["margin_weight"] * (1 - mask))[None]
     loss = losses.mean(weights * losses.diffusion_loss(output, target, area), batch)
     estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
-    errors = (jnp.abs(estimate - x0).mean(-1) * mask[None]).sum((1, 2)) / mask.sum()
+    wrong = nets.to_latents(estimate, masked) - nets.to_latents(x0, masked)
+    errors = (jnp.abs(wrong).mean(-1) * mask[None]).sum((1, 2)) / mask.sum()
     return loss, {"diffusion": loss, "x0_l1": losses.mean(errors, batch)}
 
 

@@ -8,8 +8,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from talkjax import networks
 from talkjax.conventions import FULL, MASK, mask_region
+from talkjax.errors import UserError
 from talkjax.models.landmark_completion import References
 from talkjax.sampling import regions
+from talkjax.sampling.options import Options
+from talkjax.sampling.sampler import Sampler
 from talkjax.training import image_batches, stages
 from tests.sampling import fakes
 
@@ -89,6 +92,19 @@ def test_guidance_does_something(model, inputs):
     plain = generate(model, inputs)
     guided = generate(model, inputs, landmark_guidance=2.0, reference_guidance=3.0)  # 3 passes
     assert (plain != guided).mean() > 0.2
+
+
+def test_a_denoiser_of_residuals_refuses_guidance(inputs, tmp_path):
+    changes = {"denoiser.fill": "warp", "diffusion.residual_scale": 0.5}
+    config = fakes.tiny_config(**changes)
+    model = jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.make_networks(config)
+    with pytest.raises(ValueError, match="cannot be guided"):
+        generate(model, inputs, reference_guidance=2.5)
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **changes))
+    with pytest.raises(UserError, match="which guidance cannot"):
+        sampler.generate(
+            video="v.mp4", audio="a.wav", out="o.mp4", options=Options(landmark_guidance=2)
+        )
 
 
 def test_frames_shard_over_devices(model, inputs):

@@ -143,6 +143,39 @@ def test_warped_references_fill_in_the_mask_unless_they_are_dropped():
     assert np.abs(filled[0][:, hidden] - target[0][:, hidden]).mean() > 0.1
 
 
+def test_a_residual_denoiser_begins_at_the_warp():
+    config, data = warped()
+    config.diffusion.update({"schedule": "cosine", "prediction": "v"})
+    config.diffusion.update({"residual_scale": 0.5, "last_timestep": 1.0})
+    config.loss.landmark_jitter = 0.0
+    stage = stages.make_stage(config)
+    nets = stages.networks.make_networks(config)
+    params = random_for(stage.init, data)
+    params["denoiser"] = stage.init(jax.random.key(0), data)["denoiser"]  # its output is 0
+    noise = jax.random.normal(jax.random.key(1), (4, *nets.latent_shape))
+
+    @jax.jit
+    def sample(batch):
+        made = image_batches.encode_images(nets, params, batch, batch["frame_landmarks"])
+        points = batch["frame_landmarks"]
+        return made, image_batches.sample_latents(nets, params, made, points, noise, 1)
+
+    made, got = sample(data)
+    warp = image_batches.flat(made["masked_latent"])
+    np.testing.assert_allclose(got, warp, atol=1e-3)
+    truth = image_batches.flat(made["target_latent"])
+    state = nets.to_state(truth, warp)
+    np.testing.assert_allclose(state, 2 * (truth - warp), atol=1e-4)
+    np.testing.assert_allclose(nets.to_latents(state, warp), truth, atol=1e-4)
+    # At the last timestep nothing but noise is left, so that every estimate is the warp, too.
+    _, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
+    want = (jnp.abs(truth - warp).mean(-1) * nets.mask[None]).sum((1, 2)) / nets.mask.sum()
+    np.testing.assert_allclose(metrics["x0_l1"], want.mean(), rtol=1e-3)
+    config.denoiser.fill = "grey"
+    with pytest.raises(ValueError, match=r"requires denoiser\.fill='warp'"):
+        stages.make_stage(config)
+
+
 def test_cached_latents_with_pixels_are_filled_in_too():
     config, data = warped()
     stage = stages.make_stage(config)
