@@ -180,7 +180,8 @@ def compare_gradients(study: Study, config: dict[str, Any], params: Any) -> dict
     iterator = iter(loader.train_dataset(study.data, options, seed=1))
     with contextlib.closing(iterator):
         batches = itertools.islice(iterator, _GRADIENT_BATCHES)
-        return agreement.landmark_gradients(config, params, batches)
+        found = agreement.landmark_gradients(config, params, batches)
+        return found | {"pictures": found["pictures"][0]}
 
 
 def evaluate_row(study: Study, row: str, export: Path) -> dict[str, Any]:
@@ -254,9 +255,9 @@ def make_table(out: Path, reports: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append([f"warp, {whose} reference", name, *(
                 _mean_warp(one["warp"][whose], name) for one in probes.values()
             )])  # fmt: skip
-    for part in ("diffusion", "landmark"):
+    for part in ("pictures", "landmark"):
         for name in ("norm", "norm_of_mean", "cosine_of_halves"):
-            lines.append([f"gradient of the {part} loss", name, *(
+            lines.append([f"gradient of the loss, {part}", name, *(
                 _format(one["gradient"][part][name], 3) if "gradient" in one else ""
                 for one in probes.values()
             )])  # fmt: skip

@@ -124,6 +124,13 @@ def default_config() -> ConfigDict:
     c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
     c.joint = ConfigDict()
     c.joint.end_to_end = True  # ablation no_end_to_end
+    # The loss of pictures whose gradient reaches the landmark network: diffusion, as in the paper;
+    # teacher, the denoiser with these landmarks against itself with the true ones; one_step,
+    # pictures sampled in one step; or warp, warped references. The last two need pixels.
+    c.joint.path = "diffusion"
+    c.joint.path_weight = 1.0  # factor of that gradient
+    c.joint.change_weight = 0.0  # paths one_step and warp: weight of what changes between frames
+    c.joint.train_denoiser = True  # else only the landmark network is trained
     c.joint.landmark_weight = 1.0
 
     # -- data: where it is, and the fields of talkjax.data.loader.LoaderOptions

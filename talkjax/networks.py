@@ -124,9 +124,16 @@ class Networks:
         Returns:
           (B, H, W, 3): mid-grey in the mask, or the warped references.
         """
+        if self.fill == "warp":
+            return self.warp_into_mask(target, landmarks, images, references)
         rows, columns = self.hidden
-        if self.fill == "grey":
-            return target.at[:, rows, columns].set(0.0)
+        return target.at[:, rows, columns].set(0.0)
+
+    def warp_into_mask(
+        self, target: jax.Array, landmarks: jax.Array, images: jax.Array, references: jax.Array
+    ) -> jax.Array:
+        """Replaces what the mask hides by the warped references; as `fill_in`, for any `fill`."""
+        rows, columns = self.hidden
         field = self.warp_field(landmarks, references)
         guess = warp.warp_references(images, field, self.region, self.hidden)
         return target.at[:, rows, columns].set(guess)

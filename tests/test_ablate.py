@@ -43,7 +43,7 @@ def runs(monkeypatch):
         found = {"x0_l1": x0, "warp": {"own": warp, "other": warp}}
         if "no_end_to_end" not in str(to):
             part = {"norm": 0.4, "norm_of_mean": 0.1, "cosine_of_halves": -0.05}
-            found["gradient"] = {"diffusion": part, "landmark": part}
+            found["gradient"] = {"pictures": part, "landmark": part}
         to.write_text(json.dumps(found))
 
     monkeypatch.setattr(ablate, "run_command", run_command)
@@ -122,7 +122,7 @@ def test_the_table_marks_certain_differences(made):
     assert found["n"] == 8 and found["mean"] == pytest.approx(-0.4)
     assert content["probe"]["full"]["x0_l1"]["no landmarks"] == 0.3
     assert "| warp, own reference | error | 0.0100 |" in text
-    assert "| gradient of the diffusion loss | cosine_of_halves | -0.050 |  | -0.050 |" in text
+    assert "| gradient of the loss, pictures | cosine_of_halves | -0.050 |  | -0.050 |" in text
 
 
 def _shift():
@@ -160,11 +160,17 @@ def loaded(monkeypatch):
     return made
 
 
+def _count_batches(config, params, batches):
+    return {"batches": len(list(batches)), "pictures": [{}]}
+
+
 def test_the_probe_reads_what_it_needs_and_closes_it(loaded, tmp_path, monkeypatch):
     found = {"x0_l1": {"all": float("nan")}, "warp": {"own": {}, "other": {}}}
     monkeypatch.setattr(ablate.probe, "probe_denoiser", lambda nets, params, batches: dict(found))
     monkeypatch.setattr(
-        ablate.agreement, "landmark_gradients", lambda *a: {"batches": len(list(a[2]))}
+        ablate.agreement,
+        "landmark_gradients",
+        _count_batches,
     )
     ablate.probe_row(study(tmp_path), tmp_path, tmp_path / "probe.json")
     assert [data.read for data in loaded] == [32, 24] and all(data.closed for data in loaded)

@@ -5,12 +5,13 @@ timesteps that happened to be drawn. Signal is what independent batches have in 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from talkjax.training import stages
 from talkjax.training.rng import stream
@@ -40,40 +41,50 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def landmark_gradients(
-    config: Mapping[str, Any], params: Params, batches: Iterable[Batch], seed: int = 0
+    config: Mapping[str, Any],
+    params: Params,
+    batches: Iterable[Batch],
+    seed: int = 0,
+    paths: Sequence[Mapping[str, Any]] = ({},),
 ) -> dict[str, Any]:
-    """Compares the gradients of the two losses of stage `joint` in the landmark network.
+    """Compares the gradients of the losses of stage `joint` in the landmark network.
 
     Args:
       config: Configuration of a joint run.
       params: Parameters of that run.
       batches: Independent training batches.
       seed: Seed of timesteps, noise and dropout.
+      paths: Changes of the flat fields of the configuration, one dict for each variant of the loss
+        of pictures.
 
     Returns:
-      {"diffusion" and "landmark": see `agreement`, "cosine": cosine between the two means,
-      "batches": N}.
+      {"pictures": a list with, for each of `paths`, `agreement` and "cosine", that between its mean
+      and the mean of the landmark loss; "landmark": see `agreement`; "batches": N}.
     """
-    parts = {"diffusion": (0.0, True), "landmark": (config["joint"]["landmark_weight"], False)}
-    functions = {name: _gradient(config, *part) for name, part in parts.items()}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in parts}
+    weight = config["joint"]["landmark_weight"]
+    functions = [_gradient(config, {"joint.landmark_weight": weight, "joint.end_to_end": False})]
+    functions += [_gradient(config, {"joint.landmark_weight": 0.0, **path}) for path in paths]
+    found: list[list[np.ndarray]] = [[] for _ in functions]
     for number, batch in enumerate(batches):
         key = stream(jax.random.key(seed), "agreement", number)
-        for name, gradient in functions.items():
+        for rows, gradient in zip(found, functions, strict=True):
             leaves = jax.tree.leaves(gradient(params["landmark"], params, batch, key))
-            found[name].append(np.concatenate([np.ravel(x) for x in jax.device_get(leaves)]))
-    stacked = {name: np.stack(rows) for name, rows in found.items()}
-    report: dict[str, Any] = {name: agreement(rows) for name, rows in stacked.items()}
-    report["cosine"] = cosine(*(rows.mean(0) for rows in stacked.values()))
-    return report | {"batches": len(stacked["diffusion"])}
+            rows.append(np.concatenate([np.ravel(x) for x in jax.device_get(leaves)]))
+    landmark, *pictures = (np.stack(rows) for rows in found)
+    return {
+        "pictures": [
+            agreement(rows) | {"cosine": cosine(rows.mean(0), landmark.mean(0))}
+            for rows in pictures
+        ],
+        "landmark": agreement(landmark),
+        "batches": len(landmark),
+    }
 
 
-def _gradient(
-    config: Mapping[str, Any], landmark_weight: float, end_to_end: bool
-) -> Callable[..., Params]:
-    """Returns (landmark, params, batch, key) -> gradient of one part of the joint loss."""
-    changed = json.loads(json.dumps(dict(config)))
-    changed["joint"] |= {"landmark_weight": landmark_weight, "end_to_end": end_to_end}
+def _gradient(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Callable[..., Params]:
+    """Returns (landmark, params, batch, key) -> gradient of the joint loss, after changes."""
+    changed = ConfigDict(json.loads(json.dumps(dict(config))))
+    changed.update_from_flattened_dict(dict(changes))
     stage = stages.make_stage(changed)
 
     def loss(landmark: Params, params: Params, batch: Batch, key: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from talkjax.conventions import Box
 from talkjax.data import describe, latents, loader, records
 from talkjax.errors import UserError
 from talkjax.models import whisper
-from talkjax.training import checkpoints
+from talkjax.training import checkpoints, joint_stage
 from talkjax.training.stage import Params
 
 # (split) -> batches of this process: for "train" endless, with get_state and set_state; for
@@ -69,15 +69,21 @@ def loader_options(config: Any, batch_size: int) -> loader.LoaderOptions:
     fields |= {name: fields[name] or None for name in ("latents", "sound_offsets")}
     return loader.LoaderOptions(
         **fields | {"weights": tuple(fields["weights"])},
-        pixels=config.autoencoder.guided
-        if config.stage == "autoencoder"
-        else config.denoiser.fill == "warp",
+        pixels=_needs_pixels(config),
         past=config.landmark.past,
         future=config.landmark.future,
         stage=config.stage,
         region=tuple(config.region),
         batch_size=batch_size,
     )
+
+
+def _needs_pixels(config: Any) -> bool:
+    """Returns whether a batch needs pixels where latents are cached."""
+    if config.stage == "autoencoder":
+        return config.autoencoder.guided
+    warps = config.denoiser.fill == "warp"
+    return warps or (config.stage == "joint" and config.joint.path in joint_stage.NEEDS_PIXELS)
 
 
 def _held_out(config: Any) -> tuple[str, str]:

@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import person_128
-from talkjax.training import image_batches, losses, stages
+from talkjax.training import image_batches, joint_stage, losses, stages
 from tests.parameters import random_for
 
 
@@ -67,6 +69,57 @@ def landmark_gradient(config):
 def test_diffusion_loss_reaches_the_landmark_network_only_end_to_end():
     assert landmark_gradient(tiny_config("joint")) > 0
     assert landmark_gradient(tiny_config("joint", **{"joint.end_to_end": False})) == 0
+
+
+@pytest.mark.parametrize("path", ["teacher", "one_step", "warp"])
+def test_a_path_is_nothing_at_the_truth_and_reaches_the_landmark_network(path):
+    config, data = warped()
+    config.stage = "joint"
+    config.joint.update({"path": path, "landmark_weight": 0.0, "train_denoiser": False})
+    config.joint.change_weight = 0.5
+    stage = stages.make_stage(config)
+    assert stage.trainable == ("landmark",)
+    params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
+    loss = functools.partial(joint_stage.PATHS[path], config, nets)
+
+    @jax.jit
+    def gradient(params, data, landmarks):
+        return jax.value_and_grad(lambda x: loss(params, data, x, jax.random.key(0))[0])(landmarks)
+
+    value, slope = gradient(params, data, data["frame_landmarks"] + 0.02)
+    assert value > 0 and jnp.abs(slope).sum() > 0 and np.isfinite(slope).all()
+    if path == "teacher":
+        assert gradient(params, data, data["frame_landmarks"])[0] < 1e-6 * value
+
+    @jax.jit
+    def whole(params, data):
+        return jax.grad(
+            lambda part: stage.loss_fn({**params, "landmark": part}, data, jax.random.key(0))[0]
+        )(params["landmark"])
+
+    found = jax.tree.leaves(whole(params, data))
+    assert sum(float(jnp.abs(x).sum()) for x in found) > 0
+    assert all(np.isfinite(x).all() for x in found)
+
+
+def test_the_warp_of_the_target_itself_is_without_error():
+    config, data = warped(**{"joint.change_weight": 1.0})
+    config.stage = "joint"
+    nets = stages.networks.make_networks(config)
+    data["target"] = np.repeat(data["target"][:, :1], 2, axis=1)
+    data["frame_landmarks"] = np.repeat(data["frame_landmarks"][:, :1], 2, axis=1)
+    data["reference"] = data["target"]
+    data["image_reference_landmarks"] = data["frame_landmarks"]
+    run = jax.jit(lambda d, x: joint_stage.PATHS["warp"](config, nets, {}, d, x, None))
+    loss, _ = run(data, data["frame_landmarks"])
+    assert loss < 1e-4
+    assert run(data, data["frame_landmarks"] + 0.03)[0] > 0.05
+
+
+def test_unknown_path():
+    config = tiny_config("joint", **{"joint.path": "magic"})
+    with pytest.raises(ValueError, match="one of diffusion, teacher, one_step, warp"):
+        stages.make_stage(config)
 
 
 @pytest.mark.parametrize("stage_name", ["autoencoder", "landmark", "diffusion", "joint"])
@@ -252,7 +305,7 @@ def test_means_count_samples_by_their_weight():
 
 def test_predicted_landmarks_are_read_at_each_frames_own_time():
     ticks = np.broadcast_to(np.arange(5.0, dtype=np.float32)[None, :, None, None], (2, 5, 57, 2))
-    whole = stages.landmarks_at_frames(jnp.asarray(ticks), batch())
+    whole = joint_stage.landmarks_at_frames(jnp.asarray(ticks), batch())
     assert whole.shape == (2, 2, 131, 2)
     np.testing.assert_allclose(whole[:, :, 74, 0], batch()["frame_tick"], atol=1e-6)
     np.testing.assert_array_equal(whole[:, :, :74], batch()["frame_landmarks"][:, :, :74])
