@@ -9,6 +9,8 @@ from jax.sharding import NamedSharding
 from talkjax.networks import NUM_LANDMARKS, Networks
 from talkjax.sampling import regions
 
+_WARPED = 12  # reference images at least, where they are warped
+
 
 def lower(
     networks: Networks,
@@ -51,14 +53,25 @@ def lower(
     )
 
 
+def warps_references(networks: Networks, steps: int) -> bool:
+    """Returns whether references are warped to the target's landmarks."""
+    return steps == 0 or networks.fill == "warp"
+
+
+def reference_count(networks: Networks, attended: int, steps: int) -> int:
+    """Returns the number of reference images, of which the denoiser attends to `attended`."""
+    return max(attended, _WARPED) if warps_references(networks, steps) else attended
+
+
 def reference_shapes(
-    networks: Networks, params: regions.Params, count: int = 1, encoded: bool = True
+    networks: Networks, params: regions.Params, attended: int = 1, steps: int = 1
 ) -> regions.Reference:
-    """Returns the shapes of `count` references."""
-    if not encoded:
+    """Returns the shapes of the references; see `reference_count`."""
+    count = reference_count(networks, attended, steps)
+    if steps == 0:
         return regions.Reference(jax.ShapeDtypeStruct((1, count, NUM_LANDMARKS, 2), np.float32))
     return jax.eval_shape(
-        lambda p, images, points: regions.encode_reference(p, networks, images, points),
+        lambda p, images, points: regions.encode_reference(p, networks, images, points, attended),
         params,
         jax.ShapeDtypeStruct((count, *networks.image_size, 3), np.uint8),
         jax.ShapeDtypeStruct((count, NUM_LANDMARKS, 2), np.float32),

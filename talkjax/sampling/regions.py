@@ -56,7 +56,11 @@ class Generated:
 
 
 def encode_reference(
-    params: Params, networks: Networks, images: jax.Array, landmarks: jax.Array
+    params: Params,
+    networks: Networks,
+    images: jax.Array,
+    landmarks: jax.Array,
+    attended: int | None = None,
 ) -> Reference:
     """Encodes reference images.
 
@@ -65,11 +69,13 @@ def encode_reference(
       networks: Networks of these parameters.
       images: (R, H, W, 3) uint8 unmasked regions.
       landmarks: (R, 131, 2) landmarks of the images, crop coordinates.
+      attended: How many of them the denoiser attends to, from the first on; the others are only
+        warped. None is all.
     """
     images, landmarks = to_float(images)[None], landmarks[None]
-    latents = networks.encode(params["autoencoder"], images)
+    latents = networks.encode(params["autoencoder"], images[:, :attended])
     context = networks.denoiser.apply(
-        {"params": params["denoiser"]}, latents, landmarks, method="reference_context"
+        {"params": params["denoiser"]}, latents, landmarks[:, :attended], method="reference_context"
     )
     return Reference(landmarks, images, context)
 

@@ -36,7 +36,6 @@ FrameCallback = Callable[[float, "Face | None", np.ndarray | None, int], None]
 
 _FRAMES_PER_DEVICE = {"cpu": 8}
 _FRAMES_PER_ACCELERATOR = 32
-_WARPED = 12  # reference images at least, where they are all that there is
 
 
 class Sampler:
@@ -48,7 +47,7 @@ class Sampler:
       mask: The part of the crop that they fill in.
       window: Number of ticks in a window of the landmark network.
       references: Number of reference frames of the landmark network.
-      image_references: Number of reference images.
+      image_references: Number of reference images that the denoiser attends to.
       steps: Number of denoising steps where the options name none.
     """
 
@@ -90,7 +89,9 @@ class Sampler:
         self._image_params = jax.device_put(images, self._replicated)
         self._landmark_params = jax.device_put(others, devices[0])
         self._encode_reference = jax.jit(
-            lambda p, images, points: regions.encode_reference(p, networks, images, points)
+            lambda p, images, points: regions.encode_reference(
+                p, networks, images, points, self.image_references
+            )
         )
         self._complete = jax.jit(lambda p, *inputs: regions.complete_content(p, networks, *inputs))
 
@@ -181,13 +182,11 @@ class Sampler:
 
     def warps_references(self, options: Options) -> bool:
         """Returns whether references are warped to the target's landmarks."""
-        return self.steps_of(options) == 0 or self.networks.fill == "warp"
+        return program.warps_references(self.networks, self.steps_of(options))
 
     def references_for(self, options: Options) -> int:
-        """Returns the number of reference images."""
-        return (
-            self.image_references if self.steps_of(options) else max(self.image_references, _WARPED)
-        )
+        """Returns the number of reference images; the denoiser attends to `image_references`."""
+        return program.reference_count(self.networks, self.image_references, self.steps_of(options))
 
     def encode_reference(self, images: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
         """Encodes references for `generate_batch`; see `regions.encode_reference`."""
@@ -219,12 +218,11 @@ class Sampler:
         size = self.batch_size(options)
         cache_key = (size, *settings.values())
         if cache_key not in self._compiled:
-            count = self.references_for(options)
             self._compiled[cache_key] = program.lower(
                 self.networks,
                 self._image_params,
                 program.reference_shapes(
-                    self.networks, self._image_params, count, encoded=settings["steps"] > 0
+                    self.networks, self._image_params, self.image_references, settings["steps"]
                 ),
                 size,
                 self._batch_sharding,

@@ -94,6 +94,16 @@ def test_guidance_does_something(model, inputs):
     assert (plain != guided).mean() > 0.2
 
 
+def test_the_denoiser_attends_to_the_first_references(model, inputs):
+    params, nets = model
+    images = jnp.concatenate([inputs["images"], 255 - inputs["images"]])
+    points = jnp.concatenate([inputs["points"], inputs["points"] + 0.1])
+    both = regions.encode_reference(params, nets, images, points, 1)
+    first = regions.encode_reference(params, nets, images[:1], points[:1])
+    assert both.images.shape[1] == both.landmarks.shape[1] == 2
+    jax.tree.map(np.testing.assert_array_equal, both.context, first.context)
+
+
 def test_a_denoiser_of_residuals_refuses_guidance(inputs, tmp_path):
     changes = {"denoiser.fill": "warp", "diffusion.residual_scale": 0.5}
     config = fakes.tiny_config(**changes)
