@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from talkjax import commands, files
+from talkjax import commands, configuration, files
 from talkjax.data import loader
 from talkjax.sampling import checkpoint
 from talkjax.training import agreement
@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> None:
     add("--out", metavar="FILE", help="write the numbers as JSON")
     args = parser.parse_args(argv)
     params, saved, _ = checkpoint.load(args.checkpoint)
-    config = ConfigDict(saved)
+    known = configuration.default_config().data  # an earlier version had other fields
+    config = ConfigDict(saved | {"data": {k: v for k, v in saved["data"].items() if k in known}})
     config.stage, config.data.latents = "joint", ""
     config.data.frames = args.frames
     config.joint.train_denoiser = False
