@@ -197,7 +197,9 @@ def default_config() -> ConfigDict:
     )
 
     # -- sampling: what a checkpoint's own default is
-    c.sampling = ConfigDict({"steps": 10})  # of the denoiser; 0 warps the template's frames
+    c.sampling = ConfigDict()
+    c.sampling.steps = 10  # of the denoiser; 0 warps the template's frames
+    c.sampling.image_steps = -1  # the same where the template is a photograph; -1 is `steps`
 
     # -- logs, checkpoints and evaluations; intervals in steps
     c.log = ConfigDict({"every": 50})

@@ -98,8 +98,9 @@ def build_networks(
         for name in ("window", "references", "image_references"):
             if not 1 <= int(config["data"][name]) <= 10_000:
                 raise ValueError(f"data.{name} = {config['data'][name]}")
-        if not 0 <= int(config["sampling"]["steps"]) <= int(config["diffusion"]["steps"]):
-            raise ValueError(f"sampling.steps = {config['sampling']['steps']}")
+        for name, least in (("steps", 0), ("image_steps", -1)):
+            if not least <= int(config["sampling"][name]) <= int(config["diffusion"]["steps"]):
+                raise ValueError(f"sampling.{name} = {config['sampling'][name]}")
         nets = networks.make_networks(config)
         return nets, regions.expected_params(nets)
     except KeyError as error:

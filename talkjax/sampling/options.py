@@ -15,7 +15,8 @@ class Options:
 
     Attributes:
       steps: Number of DDIM steps; with 0 the mouth is warped out of the template's own frames, and
-        no denoiser is used. None takes the checkpoint's own default.
+        no denoiser is used. None takes the checkpoint's own default, which may be another one for
+        photographs.
       seed: Seed of the clip's initial noise.
       face: "largest"; the number of a face from left to right; a time and a point in pixels
         ("12.5s:640,360"), at which the face is; or "speaking", whose lips move with the template's

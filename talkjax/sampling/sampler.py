@@ -9,6 +9,7 @@ writes the files.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class Sampler:
       references: Number of reference frames of the landmark network.
       image_references: Number of reference images that the denoiser attends to.
       steps: Number of denoising steps where the options name none.
+      image_steps: The same where the template is a photograph. Its one mouth can be warped open or
+        shut, but shows no teeth that it hides.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Sampler:
         self.references: int = config["data"]["references"]
         self.image_references: int = config["data"]["image_references"]
         self.steps: int = config["sampling"]["steps"]
+        own: int = config["sampling"]["image_steps"]
+        self.image_steps = self.steps if own < 0 else own
         self.context = regions.context_ticks(networks)
         self._devices = len(devices)
         self._platform: str = devices[0].platform
@@ -166,13 +171,15 @@ class Sampler:
                 "this checkpoint corrects a warp, which guidance cannot; leave landmark_guidance "
                 "and reference_guidance at 1"
             )
+        options = dataclasses.replace(options, steps=self.steps_of(options, image is not None))
         return pipeline.generate_video(
             self, video, image, audio, out, options, detector, progress, callback
         )
 
-    def steps_of(self, options: Options) -> int:
+    def steps_of(self, options: Options, photograph: bool = False) -> int:
         """Returns the number of denoising steps: the checkpoint's own where none is given."""
-        return self.steps if options.steps is None else options.steps
+        own = self.image_steps if photograph else self.steps
+        return own if options.steps is None else options.steps
 
     def batch_size(self, options: Options) -> int:
         """Returns the number of frames in a batch, a multiple of the number of devices."""

@@ -14,7 +14,7 @@ from talkjax.errors import UserError
 from talkjax.media import audio, composite, detection, outline
 from talkjax.media.playback import iterate_pictures
 from talkjax.media.video import VideoReader, probe
-from talkjax.sampling import Sampler, faces
+from talkjax.sampling import Options, Sampler, faces
 from tests.media_files import Sound, cut, make_media, tone, write_wav
 from tests.sampling import fakes
 
@@ -50,6 +50,15 @@ def pasted(shape, face, landmarks, mask):
     ("fps", "seconds", "count"),
     [(25, 1.0, 25), (25, 0.30, 8), (30000 / 1001, 1.0, 30), (60, 0.713, 43), (12.5, 1.01, 26)],
 )
+def test_a_checkpoint_has_defaults_of_its_own_for_videos_and_photographs(tmp_path):
+    own = {"sampling.steps": 0, "sampling.image_steps": 2}
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **own))
+    assert [sampler.steps_of(Options(), photograph=p) for p in (False, True)] == [0, 2]
+    assert sampler.steps_of(Options(steps=5), photograph=True) == 5
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **{"sampling.steps": 3}))
+    assert sampler.steps_of(Options(), photograph=True) == 3
+
+
 def test_output_is_as_long_as_the_speech(sampler, options, tmp_path, fps, seconds, count):
     template = fakes.make_template(tmp_path / "t.mp4", 12, fps=fps)
     speech = fakes.make_speech(tmp_path / "s.wav", seconds)
