@@ -50,15 +50,6 @@ def pasted(shape, face, landmarks, mask):
     ("fps", "seconds", "count"),
     [(25, 1.0, 25), (25, 0.30, 8), (30000 / 1001, 1.0, 30), (60, 0.713, 43), (12.5, 1.01, 26)],
 )
-def test_a_checkpoint_has_defaults_of_its_own_for_videos_and_photographs(tmp_path):
-    own = {"sampling.steps": 0, "sampling.image_steps": 2}
-    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **own))
-    assert [sampler.steps_of(Options(), photograph=p) for p in (False, True)] == [0, 2]
-    assert sampler.steps_of(Options(steps=5), photograph=True) == 5
-    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **{"sampling.steps": 3}))
-    assert sampler.steps_of(Options(), photograph=True) == 3
-
-
 def test_output_is_as_long_as_the_speech(sampler, options, tmp_path, fps, seconds, count):
     template = fakes.make_template(tmp_path / "t.mp4", 12, fps=fps)
     speech = fakes.make_speech(tmp_path / "s.wav", seconds)
@@ -227,6 +218,15 @@ def test_template_that_is_cut_short(sampler, options, tmp_path, speech):
     out, summary = make(sampler, options, tmp_path, video=template, audio=speech)
     assert summary.template_damaged and "truncated or damaged" in summary.text()
     assert len(frames_of(out)) == summary.frames == summary.frames_generated == 25
+
+
+def test_a_checkpoint_has_defaults_of_its_own_for_videos_and_photographs(tmp_path):
+    own = {"sampling.steps": 0, "sampling.image_steps": 2}
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **own))
+    assert [sampler.steps_of(Options(), photograph=p) for p in (False, True)] == [0, 2]
+    assert sampler.steps_of(Options(steps=5), photograph=True) == 5
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **{"sampling.steps": 3}))
+    assert sampler.steps_of(Options(), photograph=True) == 3
 
 
 def test_photograph(sampler, options, tmp_path, speech):
