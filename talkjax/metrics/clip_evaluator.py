@@ -156,6 +156,7 @@ class ClipEvaluator:
         same_size = np.abs(measured.size - truth.size).max() <= 1  # odd sizes are padded by one
         values: dict[str, list[float]] = {k: [] for k in ("psnr", "psnr_crop", "ssim", "ssim_crop")}
         sampled: list[tuple[np.ndarray, np.ndarray]] = []
+        brightness: list[tuple[int, np.ndarray, np.ndarray]] = []
         stream = measure.read_frame_pairs(comparison.truth.path, comparison.path, pairs)
         with contextlib.closing(stream):
             for count, (number, a, b) in enumerate(stream):
@@ -169,9 +170,13 @@ class ClipEvaluator:
                 values["psnr_crop"].append(images.psnr(*crops))
                 values["ssim"].append(float(MASK.cut(similarity).mean()))
                 values["ssim_crop"].append(float(similarity.mean()))
+                brightness.append((number, *map(images.coarse, crops)))
                 if self.models.perceptual and count % STRIDE == 0:
                     sampled.append(crops)
         numbers: Numbers = {name: _mean_or_none(value) for name, value in values.items()}
+        if brightness:
+            frames, original, made = map(np.stack, zip(*brightness, strict=True))
+            numbers["flicker"] = images.flicker_ratio(made, original, frames)
         if sampled:
             for ending, box in REGIONS.items():
                 a, b = (np.stack([box.cut(x) for x in side]) for side in zip(*sampled, strict=True))

@@ -71,6 +71,9 @@ def make_parser() -> commands.Parser:
     add("--steps", type=commands.bounded(int, 0), metavar="N",
         help="denoising steps; 0 warps frames of the template (default: the checkpoint's own)",
         )  # fmt: skip
+    add("--reference_seconds", type=commands.bounded(float, 0, _DAY), default=10.0, metavar="X",
+        help="seconds of a template that references are taken from; 0 takes the first frame alone, "
+        "as if the template were a photograph (default: %(default)s)")  # fmt: skip
     add("--landmark_guidance", type=float, default=1.0, metavar="X",
         help="scale of classifier-free guidance by the landmarks; 1 is none (default)")  # fmt: skip
     add("--reference_guidance", type=float, default=1.0, metavar="X",
@@ -130,6 +133,7 @@ def _evaluate_checkpoint(args: argparse.Namespace) -> None:
     options = Options(
         steps=args.steps, seed=args.seed, landmark_guidance=args.landmark_guidance,
         reference_guidance=args.reference_guidance,
+        first_pass=args.reference_seconds,
         keep_occlusions=False,  # no pixel of the measured mouth may be the template's own
         reference_sound=False,  # in paired rows, the same sound has the same mouth
     )  # fmt: skip

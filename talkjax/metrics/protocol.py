@@ -90,6 +90,9 @@ METRICS = {
         "lower", "mean lip landmark distance, head motion removed, inter-ocular units", 4
     ),
     "jitter": Metric("one", "mean |second difference| of the lips over the truth's"),
+    "flicker": Metric(
+        "one", "mean |second difference| of the brightness of a 16th of the mask over the truth's"
+    ),
     "opening_lag_ms": Metric(
         "zero",
         "delay of the opening after the truth's: the lag of the best correlation within "
@@ -126,7 +129,7 @@ SETS = ("fid", "fid_crop")  # distances of all frames of a row, not means over c
 
 _MOTION = ("opening_correlation", "articulation", "closures", "jitter", "opening_lag_ms")
 _SYNC = ("lse_c", "lse_d", "av_offset_ms")
-_PICTURE = ("psnr", "psnr_crop", "ssim", "ssim_crop", "lpips", "lpips_crop")
+_PICTURE = ("psnr", "psnr_crop", "ssim", "ssim_crop", "lpips", "lpips_crop", "flicker")
 _PAIRED = (*_MOTION, "lmd", *_SYNC, *_PICTURE, *SETS, "csim", "face_found")
 _EXPECTED = {
     "cross_driven": (*_MOTION, *_SYNC, *SETS, "csim", "face_found"),

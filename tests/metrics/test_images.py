@@ -129,3 +129,28 @@ def test_real_embedding_is_of_length_one(shared_data):
     embed = identity.FaceEmbedding(shared_data / "weights" / "mobilefacenet.onnx")
     vector = embed(noise((112, 112, 3)))
     assert vector.ndim == 1 and np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_flicker_is_what_changes_against_the_truth():
+    rng = np.random.default_rng(0)
+    truth = 100 + np.cumsum(rng.normal(0, 0.5, (40, 4, 4)), axis=0)
+    numbers = np.arange(40)
+    assert images.flicker_ratio(truth, truth, numbers) == pytest.approx(1)
+    assert images.flicker_ratio(truth + 20, truth, numbers) == pytest.approx(1)
+    blinking = truth + 3 * (-1.0) ** numbers[:, None, None]
+    assert images.flicker_ratio(blinking, truth, numbers) > 5
+    # Over a missing frame there is no second difference, however large the step.
+    split = np.concatenate([truth[:20], truth[20:] + 100])
+    apart = numbers + (numbers >= 20)
+    assert images.flicker_ratio(split, truth, apart) == pytest.approx(1)
+    assert np.isnan(images.flicker_ratio(truth[:2], truth[:2], numbers[:2]))
+    assert np.isnan(images.flicker_ratio(truth, truth * 0, numbers))
+
+
+def test_brightness_of_the_masks_sixteenths():
+    crop = np.zeros((64, 64, 3), np.uint8)
+    y0, x0, y1, x1 = MASK.pixels(64)
+    crop[y0:y1, x0:x1] = 50
+    np.testing.assert_allclose(images.coarse(crop), np.full((4, 4), 50))
+    crop[y0 : (y0 + y1) // 2] = 90
+    np.testing.assert_allclose(images.coarse(crop)[:, 0], [90, 90, 50, 50])
