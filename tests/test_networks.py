@@ -69,8 +69,8 @@ def test_mask_covers_every_cell_that_a_hidden_pixel_touches():
 
 
 def test_the_config_of_an_earlier_version_makes_its_networks(repository):
-    """The bundled checkpoint's config lacks fields that later versions added."""
-    config = json.loads((repository / "talkjax/assets/demo_128/config.json").read_text())
+    """It lacks fields that later versions added."""
+    config = json.loads((repository / "tests/golden/earlier_config.json").read_text())
     config["denoiser"].pop("skip_after_attention", None)
     config["autoencoder"].pop("remat", None)
     nets = networks.make_networks(with_defaults(config))

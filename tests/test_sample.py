@@ -28,7 +28,7 @@ class Mesh(fakes.ScriptedMesh):
 def assets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
     (folder / "demo").mkdir()
-    fakes.save_checkpoint(folder / "demo_128")
+    fakes.save_checkpoint(folder / "people_256")
     fakes.make_template(folder / "demo" / "template.mp4", 8)
     fakes.make_speech(folder / "demo" / "speech.wav", 0.4)
     return folder
@@ -89,7 +89,7 @@ def test_a_result_without_a_new_mouth_is_no_success(here, monkeypatch, capsys):
 
 def test_given_checkpoint_replaces_the_bundled_one(here, assets, monkeypatch, capsys):
     part = shutil.copytree(assets, here / "part")
-    (part / "demo_128").rename(here / "mine")
+    (part / "people_256").rename(here / "mine")
     monkeypatch.setattr(bundled, "ASSETS", part)
     assert run() == 2
     error = capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_sheet_of_a_photograph_and_of_frames_without_a_face(here, assets):
 
     sheet = run_sheet.RunSheet(seconds=1.5)
     video = fakes.make_template(here / "long.mp4", 50)
-    Sampler.from_pretrained(assets / "demo_128").generate(
+    Sampler.from_pretrained(assets / "people_256").generate(
         video=video, audio=fakes.make_speech(here / "two.wav", 2.0), out=here / "o.mp4",
         options=Options(steps=1, batch=8), detector=fakes.ScriptedMesh(script),
         callback=sheet.add_frame,

@@ -6,7 +6,7 @@ from talkjax import weights
 from talkjax.errors import UserError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-_CHECKPOINT = "demo_128"
+_CHECKPOINT = "people_256"
 
 
 def checkpoint() -> Path:

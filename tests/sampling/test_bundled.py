@@ -5,7 +5,7 @@ import pytest
 from talkjax.errors import UserError
 from talkjax.sampling import bundled
 
-NAMES = ("demo_128/model.safetensors", "demo_128/config.json", "demo/template.mp4")
+NAMES = ("people_256/model.safetensors", "people_256/config.json", "demo/template.mp4")
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def assets(monkeypatch, tmp_path):
 
 
 def test_paths(assets):
-    assert bundled.checkpoint() == assets / "demo_128"
+    assert bundled.checkpoint() == assets / "people_256"
     assert bundled.template() == assets / "demo" / "template.mp4"
     assert bundled.speech() == assets / "demo" / "speech.flac"
     (assets / "demo" / "speech.wav").touch()
