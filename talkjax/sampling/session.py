@@ -19,6 +19,7 @@ TICK = 1 / TICKS_PER_SECOND
 RATES = (8000, 192_000)
 MAX_WAITING_S = 600.0  # of speech that nobody has read
 _LATE_S = 0.5  # a session that falls behind by more goes on from there instead of catching up
+_PATIENCE = 4  # ticks for which an utterance that has begun waits for sound that is late
 _LOUDEST = 4.0  # float samples beyond it are integers that somebody forgot to scale
 
 
@@ -258,7 +259,10 @@ class Session:
         if not self._realtime:
             # What is at rest is made on demand, so that it never lies before new speech.
             return 0.0 if count or not self._queue.items else None
-        ahead = 2 * self._chunk + 1 if count else 1
+        # What is at rest is made late, so that new speech follows at once. Within speech it would
+        # be a gap: a microphone sends its sound hardly before it is due, and sometimes after.
+        begun = self._utterance is not None and self._utterance.tick > 0
+        ahead = 2 * self._chunk + 1 if count else -_PATIENCE if begun else 1
         return self._zero + (self._tick - ahead) * TICK - time.monotonic()
 
     def _make(self, plan: _Plan) -> tuple[list[StreamItem], np.ndarray]:
@@ -302,8 +306,8 @@ class Session:
                 items[-1].end_of_speech = True
                 self._finish(speech)
             late = time.monotonic() - self._zero - plan.tick * TICK
-            if late > _LATE_S:
-                self._zero += late
+            if late > (_LATE_S if speech is None else 0):
+                self._zero += late  # what follows is as late, and evenly so
             for item in items:
                 item.due = self._zero + item.tick * TICK if self._realtime else 0.0
                 self._queue.put(item)

@@ -81,6 +81,28 @@ def test_nothing_is_said(stream, avatar):
     assert painted.any() and not painted.all()
 
 
+def test_frames_at_rest_are_painted_once(stream, avatar, monkeypatch):
+    session = stream()
+    drawn = []
+    plain = session._painter._paint
+    monkeypatch.setattr(
+        session._painter, "_paint", lambda indices, x: drawn.extend(indices) or plain(indices, x)
+    )
+    items = [next(session) for _ in range(60)]
+    assert sorted(drawn) == [*range(1, 12)]  # the first was painted when the session was opened
+    items[0].frame[:] = 0  # whatever a reader does with its frames
+    np.testing.assert_array_equal(items[22].frame, items[44].frame)
+    assert items[44].frame.any()
+
+
+def test_no_more_frames_are_kept_than_allowed(stream):
+    frame = 3 * fakes.WIDTH * fakes.HEIGHT
+    session = stream(options=talkjax.Options(steps=0, pixel_cache=4 * frame + 1))
+    for _ in range(30):
+        next(session)
+    assert len(session._painter._resting) == 4
+
+
 def test_looped(stream, sampler, avatar):
     looped = talkjax.Options(steps=0, sync_mode="loop")
     session = stream(options=looped)
@@ -227,6 +249,27 @@ def test_real_time(stream, spoken):
     assert time.monotonic() - start < 2.0
     rest = sum(item.speaking for item in fakes.until_end(session))
     assert rest == 24 and time.monotonic() - start > 0.8
+
+
+def test_a_microphone(stream, spoken):
+    """Sound that comes as fast as it is said, in uneven pieces, is said without a gap."""
+    session = stream(realtime=True, look_ahead_ms=80, chunk=3)
+    wave, start = spoken[1][:24000], time.monotonic()
+    next(session)
+
+    def speak():
+        for number, end in enumerate(range(320, len(wave) + 320, 320)):
+            time.sleep(max(start + end / 16000 + 0.02 * (number % 3) - time.monotonic(), 0))
+            session.push_audio(wave[end - 320 : end])
+        session.flush()
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    items = fakes.until_end(session)
+    thread.join()
+    first = next(k for k, item in enumerate(items) if item.speaking)
+    assert all(item.speaking for item in items[first:]) and len(items) - first == 38
+    assert time.monotonic() - start < 4
 
 
 def test_a_reader_that_stops_blocks(stream, spoken):
