@@ -102,7 +102,7 @@ class LiveSpeech:
         high = min((first + count) * MELS_PER_TICK + _HALF, self.frames)
         mel = np.zeros((0, NUM_MELS), np.float32)
         if high > low:
-            gains = self._gains.gains(low, high - low)
+            gains = self._gains.gains(low, high - low, self.ended)
             power = self._powers[low - self._first : high - self._first] * gains[:, None]
             mel = np.log(np.maximum(power, math.exp(MEL_FLOOR)))
         # Ticks in frames of `mel`, which need not begin with a tick.

@@ -38,6 +38,9 @@ _MEMORY = 200  # speech that decides the gain, 10 s
 _FORWARD = 18  # of which so much is still to come
 _CAUTION = 16  # how long before a louder passage the gain falls
 _SMOOTH = 8  # to either side; the gain is averaged over these
+# A live speaker is expected to be as loud as the standard, as if so many blocks had been heard,
+# until enough of his speech is known. Breath and noise before the first words would be lifted.
+_EXPECTED, _ENOUGH = 8, 20
 AHEAD_SECONDS = _UNIT * (_BLOCK // 2 + _REACH + _FORWARD + _CAUTION + _SMOOTH + 2) / MELS_PER_SECOND
 
 
@@ -143,8 +146,9 @@ def _windows(items: Iterable[T], before: int, after: int) -> Iterator[tuple[list
 class LiveGains:
     """The gains of sound that is still arriving, as `stream_gains` finds them if it ended now.
 
-    The level of speech is remembered for as long as in a file; of the rest only what is needed for
-    the frames that may still be asked for is kept.
+    In the first second of speech, when hardly anything is known of the level, it is one gain, and a
+    careful one. The level of speech is remembered for as long as in a file; of the rest only what
+    is needed for the frames that may still be asked for is kept.
     """
 
     def __init__(self, speech: Iterable[float] = ()) -> None:
@@ -189,23 +193,30 @@ class LiveGains:
         speech.append(block)
         return _gated_level(np.array(speech))
 
-    def gains(self, first: int, count: int) -> np.ndarray:
+    def gains(self, first: int, count: int, complete: bool = False) -> np.ndarray:
         """Returns (count,) float32 factors of power of the frames from `first` on.
 
-        `first` must not be before that of `forget`.
+        Args:
+          first: First frame, not before that of `forget`.
+          count: Number of frames.
+          complete: Whether the sound has ended.
         """
         units = self._units + ([math.fsum(self._rest) / len(self._rest)] if self._rest else [])
         if not units:
             return np.ones(count, np.float32)
         last = (first + count) // _UNIT + _CAUTION + _SMOOTH + 2 - self._first
         levels = self._levels[:last]
+        speech, level = self.speech.copy(), self._level
         if len(levels) < min(last, len(units)):
-            speech, level = self.speech.copy(), self._level
             for number in range(self._judged, self._first + len(units)):
                 level = self._judge(units, number, speech, level)
                 if number >= _FORWARD:
                     levels.append(level)
             levels += [level] * (len(units) - len(levels))
+        if not complete and len(speech) < _ENOUGH:
+            expected = [10 ** (TARGET_DB / 10)] * _EXPECTED
+            careful_level = _gated_level(np.array([*expected, *speech]))
+            return np.full(count, 10 ** ((TARGET_DB - careful_level) / 10), np.float32)
         decibels = np.array([0.0 if known is None else TARGET_DB - known for known in levels])
         careful = [decibels[k : k + _CAUTION + 1].min() for k in range(len(levels))]
         smooth = [

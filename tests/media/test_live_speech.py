@@ -33,6 +33,25 @@ def test_a_gain_needs_no_later_sound():
     assert np.abs(np.log(ratio)).max() < 0.1
 
 
+def test_breath_before_the_first_words_is_not_lifted():
+    """As faint bursts are all that was heard, they could be taken for a quiet speaker."""
+    powers = np.square(syllables(1.0, level=0.0005)).reshape(-1, 160).mean(1)
+    live = LiveGains()
+    live.push(powers)
+    assert live.gains(0, 100, complete=True).max() > 100  # it is one, if nothing follows
+    assert live.gains(0, 100).max() < 2
+
+
+@pytest.mark.parametrize("level", [0.003, 0.03, 0.3])
+def test_the_gain_follows_the_speaker(level):
+    """After some seconds it is that of a file, whatever is expected in the beginning."""
+    powers = np.square(syllables(4.0, level=level)).reshape(-1, 160).mean(1)
+    live = LiveGains()
+    live.push(powers)
+    ratio = live.gains(300, 100) / live.gains(300, 100, complete=True)
+    np.testing.assert_allclose(ratio, 1)
+
+
 def test_the_next_utterance_knows_the_level():
     first = LiveSpeech(16000)
     first.push(syllables(5.0, level=0.005))
@@ -77,7 +96,7 @@ def test_what_has_not_arrived_is_silent():
     live.push(wave[:16000])
     windows = live.windows(0, 50)
     assert live.frames == (16000 + audio.LEAD - 512) // 160 + 1
-    assert (windows[30:] == conventions.MEL_FLOOR).all() and windows[20].max() > -5
+    assert (windows[30:] == conventions.MEL_FLOOR).all() and windows[20].max() > -8
     assert (live.windows(400, 2) == conventions.MEL_FLOOR).all()
 
 
