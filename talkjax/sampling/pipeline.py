@@ -29,7 +29,7 @@ from talkjax.media import occlusion, outline, playback
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.turned_faces import TurnedFaces
-from talkjax.sampling import face_choice, pasting, regions
+from talkjax.sampling import face_choice, label, pasting, regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
@@ -81,6 +81,7 @@ def generate_video(
                 crf=options.crf,
                 lossless=options.lossless,
                 cut_audio=options.sync_mode == "cut_off",
+                metadata=label.metadata(sampler.fingerprint) if options.metadata else None,
             )
         )
         summary.describe_audio(writer.audio)
