@@ -11,8 +11,9 @@ Prepares the template, opens sessions, and prints one JSON line for each of thes
 - `soak`: so many minutes in real time. A microphone says the speech again and again, with pauses.
   `late_ms` is by how much frames came after they were due, `age_ms` how old their sound was,
   `behind_ms` by how much the session fell behind the clock in all, `drift_ms` what sound and
-  pictures differ by in the end, `gaps` the number of frames without sound within speech, and
-  `mib_over_time` the memory of the process.
+  pictures differ by in the end, `gaps` the number of frames without sound within speech,
+  `repeated` that of frames for which there was no time, and `mib_over_time` the memory of the
+  process.
 """
 
 import argparse
@@ -132,6 +133,7 @@ def soak(open_session, wave: np.ndarray, minutes: float) -> dict:
         "drift_ms": round(1000 * (sound_samples / SAMPLE_RATE - shown / TICKS_PER_SECOND), 3),
         "gaps": gaps,
         "dropped": session.dropped,
+        "repeated": session.repeated,
         "mib_over_time": memory,
     }
 

@@ -52,6 +52,8 @@ class Session:
     Attributes:
       rate: Samples a second of the sound, both ways.
       latency: Seconds from a sound to its frame, without the time of computing.
+      repeated: Number of frames that show what another one shows, because the machine is too slow
+        to paint all of them in real time; their sound is their own.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Session:
         self.rate = rate
         self.latency = None if look_ahead is None else look_ahead + (chunk - 1) * TICK
         self._painter, self._content = painter, content
+        self.repeated = 0
+        self._predict_s = self._paint_s = 0.0  # newest times of a prediction and of one frame
         self._look_ahead, self._chunk, self._realtime = look_ahead, chunk, realtime
         self._on_close = on_close
         self._queue = OutputQueue(queue, drop)
@@ -275,6 +279,7 @@ class Session:
             start, stop = (k * self.rate // TICKS_PER_SECOND for k in (plan.tick, plan.tick + 1))
             sound = (np.zeros(stop - start, np.float32),)
         else:
+            started = time.monotonic()
             speech.speech.push(plan.heard)
             if plan.ended:
                 speech.speech.end()
@@ -284,9 +289,10 @@ class Session:
             )
             if plan.first == 0:  # before it, the mouth is at rest
                 predicted[0] = rest[0]
+            self._predict_s = _mix(self._predict_s, time.monotonic() - started)
         shown = predicted[0] if self._shown is None else self._shown
         contents = ease(predicted, shown)
-        frames = self._painter.paint(ticks, contents)
+        frames = self._paint(ticks, contents)
         items = [
             StreamItem(tick, frame, own, speech is not None, before=before)
             for tick, frame, own, before in zip(
@@ -294,6 +300,19 @@ class Session:
             )
         ]
         return items, contents[-1]
+
+    def _paint(self, ticks: range, contents: np.ndarray) -> list[np.ndarray]:
+        """Paints the frames; only one of them where there is no time for all."""
+        count, started = len(ticks), time.monotonic()
+        painted = slice(0, count)
+        if self._realtime and self._predict_s + count * self._paint_s > count * TICK:
+            painted = slice(count // 2, count // 2 + 1)
+        frames = self._painter.paint(ticks[painted], contents[painted])
+        if count > 1:  # one frame alone is at rest, and may be a copy
+            self._paint_s = _mix(self._paint_s, (time.monotonic() - started) / len(frames))
+        missing = count - len(frames)
+        self.repeated += missing
+        return frames + [frames[0].copy() for _ in range(missing)]
 
     def _commit(self, plan: _Plan, items: list[StreamItem], shown: np.ndarray) -> None:
         with self._changed:
@@ -316,6 +335,10 @@ class Session:
 
     def _finish(self, speech: Utterance) -> None:
         self._level, self._utterance = speech.speech.level, None
+
+
+def _mix(old: float, new: float) -> float:
+    return (old + new) / 2 if old else new
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:

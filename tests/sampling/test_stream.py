@@ -272,6 +272,27 @@ def test_a_microphone(stream, spoken):
     assert time.monotonic() - start < 4
 
 
+def test_a_slow_machine_repeats_frames(stream, spoken, monkeypatch):
+    """Sound goes on in real time, although a frame takes longer to paint than it lasts."""
+    session = stream(realtime=True)
+    plain = session._painter.paint
+
+    def paint(ticks, contents):
+        time.sleep(0.07 * len(ticks))
+        return plain(ticks, contents)
+
+    next(session)
+    monkeypatch.setattr(session._painter, "paint", paint)
+    session.push_audio(spoken[1])  # 57 frames, 4 s if all of them were painted
+    session.flush()
+    start = time.monotonic()
+    items = fakes.until_end(session)
+    assert time.monotonic() - start < 3.5
+    assert 30 <= session.repeated <= 38
+    sound = np.concatenate([item.sound for item in items if item.speaking])
+    np.testing.assert_array_equal(sound[: len(spoken[1])], spoken[1])
+
+
 def test_a_reader_that_stops_blocks(stream, spoken):
     session = stream(realtime=True, queue=5)
     session.push_audio(spoken[1])
