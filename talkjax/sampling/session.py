@@ -234,8 +234,7 @@ class Session:
                 speech = self._utterance
                 if speech is not None and speech.tick == speech.length:
                     # It was flushed after all of it was said.
-                    self._finish(speech)
-                    speech, self._ended = None, True
+                    self._utterance, speech, self._ended = None, None, True
                 count = speech.ready(self._chunk, self._look_ahead) if speech else 0
                 wait = self._wait(count)
                 if wait is None:
@@ -321,9 +320,10 @@ class Session:
             items[0].interrupted, self._cut = self._cut, False
             items[0].end_of_speech, self._ended = self._ended, False
             speech = plan.utterance
-            if speech is not None and speech.tick == speech.length:
-                items[-1].end_of_speech = True
-                self._finish(speech)
+            if speech is not None:
+                self._level = speech.speech.level
+                if speech.tick == speech.length:
+                    items[-1].end_of_speech, self._utterance = True, None
             late = time.monotonic() - self._zero - plan.tick * TICK
             if late > (_LATE_S if speech is None else 0):
                 self._zero += late  # what follows is as late, and evenly so
@@ -332,9 +332,6 @@ class Session:
                 self._queue.put(item)
             self._tick, self._shown = plan.tick + plan.count, shown
             self._queue.notify()
-
-    def _finish(self, speech: Utterance) -> None:
-        self._level, self._utterance = speech.speech.level, None
 
 
 def _mix(old: float, new: float) -> float:
