@@ -11,6 +11,7 @@ import pytest
 import talkjax
 from talkjax.errors import UserError
 from talkjax.media.video import VideoReader
+from talkjax.sampling import session as session_module
 from tests.sampling import fakes
 
 
@@ -233,26 +234,25 @@ def test_a_cancelled_wait_loses_nothing(stream, spoken):
 
 
 def test_real_time(stream, spoken):
-    """25 items a second, and the first speech follows what was pushed by the latency."""
+    """25 items a second, none before its time, and speech that is there is said at once."""
     session = stream(realtime=True, look_ahead_ms=80, chunk=2)
     assert session.latency == pytest.approx(0.12)
-    next(session)
-    start = time.monotonic()
-    for _ in range(10):
-        next(session)
-    assert 0.3 < time.monotonic() - start < 2.0
-    start = time.monotonic()
+    first = next(session)
     session.push_audio(spoken[1][:16000])
     session.flush()
-    while not next(session).speaking:
-        pass
-    assert time.monotonic() - start < 2.0
-    rest = sum(item.speaking for item in fakes.until_end(session))
-    assert rest == 24 and time.monotonic() - start > 0.8
+    items, early = [first], 0
+    while not items[-1].end_of_speech:
+        items.append(next(session))
+        early += time.monotonic() < items[-1].due
+    assert not early and sum(item.speaking for item in items) == 25
+    assert len(items) < 35  # one or two at rest before it
+    steps = np.diff([item.due for item in items])
+    assert steps.min() > 0.0399  # longer where the machine was busy
 
 
-def test_a_microphone(stream, spoken):
+def test_a_microphone(stream, spoken, monkeypatch):
     """Sound that comes as fast as it is said, in uneven pieces, is said without a gap."""
+    monkeypatch.setattr(session_module, "_PATIENCE", 50)  # for machines that are busy
     session = stream(realtime=True, look_ahead_ms=80, chunk=3)
     wave, start = spoken[1][:24000], time.monotonic()
     next(session)
@@ -269,7 +269,6 @@ def test_a_microphone(stream, spoken):
     thread.join()
     first = next(k for k, item in enumerate(items) if item.speaking)
     assert all(item.speaking for item in items[first:]) and len(items) - first == 38
-    assert time.monotonic() - start < 4
 
 
 def test_a_slow_machine_repeats_frames(stream, spoken, monkeypatch):
@@ -285,10 +284,8 @@ def test_a_slow_machine_repeats_frames(stream, spoken, monkeypatch):
     monkeypatch.setattr(session._painter, "paint", paint)
     session.push_audio(spoken[1])  # 57 frames, 4 s if all of them were painted
     session.flush()
-    start = time.monotonic()
     items = fakes.until_end(session)
-    assert time.monotonic() - start < 3.5
-    assert 30 <= session.repeated <= 38
+    assert 30 <= session.repeated <= 38 and session.dropped == 0
     sound = np.concatenate([item.sound for item in items if item.speaking])
     np.testing.assert_array_equal(sound[: len(spoken[1])], spoken[1])
 
@@ -308,7 +305,7 @@ def test_a_reader_that_stops_drops(stream, spoken):
     session.push_audio(spoken[1][:6400])
     session.flush()
     next(session)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while session.dropped < 15 and time.monotonic() < deadline:
         time.sleep(0.05)
     item = next(session)
