@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import talkjax
+import importlib.metadata
 
 SYNTHETIC = "synthetic: lip-synced"
 
@@ -18,8 +18,7 @@ def metadata(fingerprint: str) -> dict[str, str]:
     Returns:
       {"comment": "synthetic: lip-synced; tool: talkjax 0.1.0; checkpoint: 0123456789abcdef"}
     """
-    tool = f"tool: talkjax {talkjax.__version__}"
-    return {"comment": f"{SYNTHETIC}; {tool}; checkpoint: {fingerprint}"}
+    return {"comment": f"{SYNTHETIC}; tool: talkjax {_version()}; checkpoint: {fingerprint}"}
 
 
 def read(comment: str) -> dict[str, str]:
@@ -27,3 +26,10 @@ def read(comment: str) -> dict[str, str]:
     parts = [part.partition(": ") for part in comment.split("; ")]
     fields = {name: value for name, _, value in parts}
     return fields if "synthetic" in fields else {}
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("talkjax")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"
