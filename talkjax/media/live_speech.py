@@ -74,6 +74,8 @@ class LiveSpeech:
 
     def push(self, samples: np.ndarray) -> None:
         """Takes the next (n,) float32 samples in [-1, 1]."""
+        if not len(samples):  # which a resampler that has ended does not take
+            return
         self._pushed += len(samples)
         if self._resampler is not None:
             samples = self._resampler.resample_chunk(np.ascontiguousarray(samples))

@@ -82,6 +82,7 @@ def test_windows_equal_those_of_a_file(rate, size):
     assert live.ticks is None
     live.end()
     live.end()  # harmless
+    live.push(wave[:0])
     assert live.ticks == ticks and live.samples == len(known)
     np.testing.assert_allclose(live.windows(0, ticks), expected, atol=2e-3)
     np.testing.assert_allclose(live.windows(-3, 9)[3:], expected[:6], atol=2e-3)

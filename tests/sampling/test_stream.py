@@ -69,6 +69,25 @@ def test_pieces(stream, spoken, look_ahead_ms):
         assert done.is_set() and [item.speaking for item in items[-len(speech) :]]
 
 
+def test_another_rate(stream, spoken):
+    """48 kHz in 16 bits gives the frames of the same sound at 16 kHz, and its own sound back."""
+    import soxr
+
+    fine = soxr.resample(spoken[1], 16000, 48000)
+    fine = np.rint(np.clip(fine, -1, 1) * 32767).astype(np.int16)
+    made = []
+    for rate, wave in ((16000, spoken[1]), (48000, fine)):
+        session = stream(rate=rate)
+        session.push_audio(wave, rate)
+        session.flush()
+        made.append(fakes.until_end(session))
+        session.close()
+    coarse, other = (np.stack([item.frame for item in items]).astype(int) for items in made)
+    assert np.abs(coarse - other).mean() < 0.05 and np.abs(coarse - other).max() < 20
+    sound = np.concatenate([item.sound for item in made[1]])
+    np.testing.assert_array_equal(sound[: len(fine)] * 32768, fine)
+
+
 def test_nothing_is_said(stream, avatar):
     """The template plays back and forth, with a mouth at rest, and no sound."""
     session = stream(rate=44100)
