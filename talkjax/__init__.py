@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from talkjax.errors import UserError
     from talkjax.personalization.personalize import personalize
+    from talkjax.sampling.avatar_preparation import prepare_avatar
     from talkjax.sampling.options import Options
     from talkjax.sampling.sampler import Sampler
     from talkjax.sampling.summary import Summary
 
     __version__: str
 
-__all__ = ["Options", "Sampler", "Summary", "UserError", "__version__", "personalize"]
+__all__ = [
+    "Options", "Sampler", "Summary", "UserError", "__version__", "personalize", "prepare_avatar",
+]  # fmt: skip
 
 _MODULES = {
     "Options": "talkjax.sampling.options",
@@ -30,6 +33,7 @@ _MODULES = {
     "Summary": "talkjax.sampling.summary",
     "UserError": "talkjax.errors",
     "personalize": "talkjax.personalization.personalize",
+    "prepare_avatar": "talkjax.sampling.avatar_preparation",
 }
 
 

@@ -222,3 +222,10 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
     body += b"data" + struct.pack("<I", len(data)) + data
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     return path
+
+
+def syllables(seconds, rate=16000, level=0.02):
+    """Noise that comes and goes as syllables do."""
+    time = np.arange(round(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    return (level * noise * np.maximum(np.sin(2 * np.pi * 2.5 * time), 0)).astype(np.float32)

@@ -1,8 +1,10 @@
 """README and the documents beside it name commands, flags and fields that exist."""
 
+import contextlib
 import importlib
 import re
 import shlex
+import types
 from pathlib import Path
 
 import pytest
@@ -81,8 +83,31 @@ def test_its_flags_exist(document, module, words):
 def test_python_code_of_the_readme_runs(monkeypatch):
     import talkjax
 
-    made = []
+    made, prepared, shown = [], [], []
+
+    class Session(contextlib.nullcontext):
+        """One item, and what a session is told."""
+
+        def __init__(self, avatar, rate):
+            super().__init__(self)
+            self.told = [avatar, rate]
+
+        def push_audio(self, samples):
+            self.told.append(samples)
+
+        def flush(self):
+            self.told.append("flush")
+
+        def __iter__(self):
+            return iter([types.SimpleNamespace(frame=self.told, sound=None)])
+
     monkeypatch.setattr(talkjax.Sampler, "generate", lambda self, **files: made.append(files))
+    monkeypatch.setattr(talkjax.Sampler, "stream", Session)
+    prepare = lambda *files, sampler: prepared.append(files)  # noqa: E731
+    monkeypatch.setattr(talkjax, "prepare_avatar", prepare, raising=False)
+    names = {"samples": "samples", "show": lambda *item: shown.append(item)}
     for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        exec(compile(code, "README.md", "exec"), {})  # noqa: S102, it is our own
+        exec(compile(code, "README.md", "exec"), dict(names))  # noqa: S102, it is our own
     assert made == [{"video": "template.mp4", "audio": "speech.wav", "out": "out.mp4"}]
+    assert prepared == [("person.mp4", "person.safetensors")]
+    assert shown == [(["person.safetensors", 24000, "samples", "flush"], None)]

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def test_given_checkpoint_replaces_the_bundled_one(here, assets, monkeypatch, ca
     assert not (here / "out").exists()
     assert run("--checkpoint=mine", "--sheet=s.png") == 0
     assert (here / "s.png").exists() and not (here / "out" / "demo.png").exists()
+
+
+def test_the_label_can_be_left_out(here):
+    comments = []
+    for flags in ([], ["--no_metadata"]):
+        assert run("--out=o.mp4", *flags) == 0
+        with av.open(str(here / "o.mp4")) as container:
+            comments.append(container.metadata.get("comment", ""))
+    assert comments[0].startswith("synthetic: lip-synced; tool: talkjax ") and not comments[1]
 
 
 def test_no_folder_for_the_output(here, capsys):

@@ -31,7 +31,9 @@ from talkjax.media import loudness
 from talkjax.media.audio_blocks import aligned_blocks
 from talkjax.media.downmix import Downmix
 
-_N_FFT, _WIN, _HOP = 512, 400, SAMPLE_RATE // MELS_PER_SECOND
+HOP = SAMPLE_RATE // MELS_PER_SECOND  # samples from one mel frame to the next
+_N_FFT, _WIN = 512, 400
+LEAD = _N_FFT // 2  # samples of silence before and after a clip
 _CHUNK = 100  # mel frames computed at a time, always, so that all results are the same to the bit
 _SPEECH_HZ = (200.0, 5500.0)  # the level is measured in this band (ITU-T P.56)
 _MAX_SECONDS = 4 * 3600.0  # 0.9 GB at 16 kHz
@@ -209,23 +211,25 @@ def stream_log_mel(waves: Iterable[np.ndarray], size: int) -> Iterator[np.ndarra
 
 def _stream_powers(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields (n, 81) mel powers and levels of `_CHUNK` frames, fewer at the end."""
-    silence = np.zeros(_N_FFT // 2, np.float32)  # before and after the clip
+    silence = np.zeros(LEAD, np.float32)
     samples = np.zeros(0, np.float32)
-    enough = (_CHUNK - 1) * _HOP + _N_FFT  # samples that `_CHUNK` frames see
+    enough = (_CHUNK - 1) * HOP + _N_FFT  # samples that `_CHUNK` frames see
     for wave in itertools.chain([silence], waves, [silence]):
         samples = np.concatenate([samples, wave])
         start = 0
         while len(samples) - start >= enough:
-            yield _frame_powers(samples[start : start + enough])
-            start += _CHUNK * _HOP
+            yield frame_powers(samples[start : start + enough])
+            start += _CHUNK * HOP
         samples = samples[start:]
     if len(samples) >= _N_FFT:
-        yield _frame_powers(samples)
+        yield frame_powers(samples)
 
 
-def _frame_powers(samples: np.ndarray) -> np.ndarray:
-    """Computes (n, 81) mel powers and levels of samples, without padding."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::_HOP]
+def frame_powers(samples: np.ndarray) -> np.ndarray:
+    """Computes (n, 81) mel powers and levels of samples, without padding; n may be 0."""
+    if len(samples) < _N_FFT:
+        return np.zeros((0, NUM_MELS + 1), np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _N_FFT)[::HOP]
     spectrum = np.fft.rfft(frames * _window(), axis=-1)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
     return power @ _filters().T

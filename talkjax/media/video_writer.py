@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 import av
@@ -78,6 +78,7 @@ class VideoWriter:
         audio_track: int | None = None,
         lossless: bool = False,
         cut_audio: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Opens the output.
 
@@ -96,6 +97,7 @@ class VideoWriter:
           audio_track: Which of its audio streams, see `container.audio_stream`.
           lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
           cut_audio: Whether the sound ends with the pictures, within one packet, if it is longer.
+          metadata: Tags of the container that all formats have, such as "comment".
 
         Raises:
           UserError: The output cannot be created, or the audio cannot be used.
@@ -135,6 +137,7 @@ class VideoWriter:
             self._container = av.open(
                 "file:" + self._temporary, "w", format=output_format, container_options=options
             )
+            self._container.metadata.update(metadata or {})
             settings = {"crf": str(crf), "preset": preset}
             if lossless:
                 settings = {"qp": "0", "preset": "ultrafast"}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import errors as flax_errors
 from flax import traverse_util
 
@@ -112,3 +115,20 @@ def build_networks(
         f"{path} is not a config that talkjax can use ({reason}); "
         "export the weights again with this version"
     )
+
+
+def fingerprint(params: regions.Params, config: Mapping[str, Any]) -> str:
+    """Returns what tells checkpoints apart: 16 hexadecimal digits of a SHA-256.
+
+    Args:
+      params: The parameters, whose names, shapes and values count.
+      config: Their config, in which the paths of machines do not count.
+    """
+    digest = hashlib.sha256(
+        json.dumps(runs.without_paths(dict(config)), sort_keys=True, default=str).encode()
+    )
+    for name, leaf in sorted(traverse_util.flatten_dict(params, sep="/").items()):
+        value = np.ascontiguousarray(leaf)
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(value.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]

@@ -34,6 +34,7 @@ _FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
     "lossless", "audio_codec", "audio_track", "keep_occlusions", "reference_sound", "sync_mode",
+    "metadata",
 )  # fmt: skip
 _EPILOG = """Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 or
 give --no_compilation_cache to turn this off.
@@ -108,6 +109,9 @@ def make_parser() -> commands.Parser:
     add("--no_reference_sound", dest="reference_sound", action="store_false",
         help="do not learn from the template's own sound how the person speaks, for example where "
         "it is not this person's")
+    add("--no_metadata", dest="metadata", action="store_false",
+        help="leave out the comment in the file that says that it is synthetic, and which version "
+        "and checkpoint made it")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")

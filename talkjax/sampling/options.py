@@ -31,6 +31,8 @@ class Options:
         as AAC (FLAC in Matroska), "copy" copies any, "aac" encodes any.
       audio_track: Number of the audio track that speaks, from 0; None for the one that players
         play.
+      metadata: Whether the output's container says that it is synthetic, and what made it; see
+        `label`.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
       reference_sound: Whether the template's own sound tells how the person speaks, where the lips
@@ -53,6 +55,7 @@ class Options:
     crf: float = 18.0
     audio_codec: str = "auto"
     audio_track: int | None = None
+    metadata: bool = True
     lossless: bool = False
     first_pass: float = 10.0
     reference_sound: bool = True

@@ -21,20 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND, mask_region, to_float
+from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
 from talkjax.errors import UserError
 from talkjax.files import PathLike
 from talkjax.media import audio as audio_file
-from talkjax.media import composite, crop, occlusion, outline, playback, reference_warp
-from talkjax.media.appearance import FaceAppearance, Look, share_inside
+from talkjax.media import occlusion, outline, playback
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.turned_faces import TurnedFaces
-from talkjax.sampling import face_choice, regions
+from talkjax.sampling import face_choice, label, pasting, regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
-from talkjax.sampling.faces import Face, FaceTable
+from talkjax.sampling.faces import FaceTable
 from talkjax.sampling.options import Options
 from talkjax.sampling.person import Person, find_person
 from talkjax.sampling.speech import MelStream, TemplateSound
@@ -82,6 +81,7 @@ def generate_video(
                 crf=options.crf,
                 lossless=options.lossless,
                 cut_audio=options.sync_mode == "cut_off",
+                metadata=label.metadata(sampler.fingerprint) if options.metadata else None,
             )
         )
         summary.describe_audio(writer.audio)
@@ -203,7 +203,10 @@ class _Clip:
                 with self._summary.phase("landmarks"):
                     landmarks = np.concatenate([face.pose(person.shape), content.at(at)])
                 if masked is None or look is None:  # not where a picture is repeated
-                    masked, look = self._cut_masked(frame.rgb, face, person.appearance)
+                    region, look = pasting.cut_region(
+                        self._sampler, frame.rgb, face.transform, person.appearance
+                    )
+                    masked = pasting.hide_mouth(self._sampler, region)
                 occluded = occlusion.hides_mouth(look.cover)
                 if look.present and not occluded:
                     inside = outline.inside(landmarks, person.widest)
@@ -303,43 +306,13 @@ class _Clip:
         end = self._speech.seconds - _SLACK_S
         return iter(playback.Clock(self._table.time, 1 / self._template.fps, end, start, mode))
 
-    def _cut_masked(
-        self, rgb: np.ndarray, face: Face, appearance: FaceAppearance
-    ) -> tuple[np.ndarray, Look]:
-        """Cuts a frame's region out, in the reference's light, and hides the mouth.
-
-        Returns:
-          (H, W, 3) float32, and what is special about the frame.
-        """
-        sampler = self._sampler
-        size = sampler.networks.crop_size
-        whole = crop.warp_crop(rgb, face.transform, size)
-        look = appearance.look(whole, share_inside(face.transform, rgb.shape))
-        if look.overlay is not None:
-            whole = look.overlay.erase(whole, face.transform)
-        region = sampler.region.cut(appearance.clear(whole, look))
-        return mask_region(to_float(region), sampler.region, sampler.mask, size), look
-
     def _paste(
         self, rgb: np.ndarray, generated: regions.Generated, inputs: FrameInputs
     ) -> np.ndarray:
-        sampler, region = self._sampler, generated.regions
-        if region is not None:
-            gain, offset = composite.match_colour(
-                rgb, region, inputs.face.transform, sampler.region, sampler.mask, inputs.look
-            )
-            region = region * gain + offset
-        if generated.field is not None:
-            images = self._people[inputs.scene].sharp_images
-            arguments = images, generated.field, sampler.region
-            if region is None:
-                region = reference_warp.warp_references(*arguments)
-            else:
-                region = reference_warp.sharpen(region, generated.filled, *arguments)
-        return composite.paste(
-            rgb, region, inputs.face.transform, sampler.region, sampler.mask,
-            colour=False, look=inputs.look, inside=inputs.inside,
-        )  # fmt: skip
+        sharp = self._people[inputs.scene].sharp_images
+        return pasting.paste(
+            self._sampler, rgb, generated, inputs.face.transform, inputs.look, inputs.inside, sharp
+        )
 
 
 def make_detector(face: str | int) -> TurnedFaces:

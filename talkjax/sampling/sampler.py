@@ -10,6 +10,7 @@ writes the files.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ from talkjax.sampling.summary import Summary
 
 if TYPE_CHECKING:
     from talkjax.media.detection import Detector
+    from talkjax.sampling.avatar import Avatar
     from talkjax.sampling.faces import Face
+    from talkjax.sampling.session import Session
 
 # Called with (seconds, face, (131, 2) target landmarks, number of the template's frame) of each
 # frame of the output. Face and landmarks are None where the frame shows no face.
@@ -50,6 +53,7 @@ class Sampler:
       references: Number of reference frames of the landmark network.
       image_references: Number of reference images that the denoiser attends to.
       steps: Number of denoising steps where the options name none.
+      open_sessions: A token for each session that is open.
       image_steps: The same where the template is a photograph. Its one mouth can be warped open or
         shut, but shows no teeth that it hides.
     """
@@ -83,9 +87,11 @@ class Sampler:
         own: int = config["sampling"]["image_steps"]
         self.image_steps = self.steps if own < 0 else own
         self.context = regions.context_ticks(networks)
+        self._config = config
         self._devices = len(devices)
         self._platform: str = devices[0].platform
         self._compiled: dict[tuple, Any] = {}
+        self.open_sessions: set[object] = set()
         self._batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         names = ("autoencoder", "denoiser")
@@ -127,6 +133,12 @@ class Sampler:
         params, config, networks = checkpoint.load(directory, dtype)
         return cls(params, config, networks, devices)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Tells checkpoints apart: 16 hexadecimal digits, see `checkpoint.fingerprint`."""
+        params = jax.tree.map(np.asarray, {**self._image_params, **self._landmark_params})
+        return checkpoint.fingerprint(params, self._config)
+
     def generate(
         self,
         *,
@@ -165,16 +177,73 @@ class Sampler:
 
         options = options or Options()
         options.check(self.networks.schedule.steps)
+        self.check_guidance(options)
+        options = dataclasses.replace(options, steps=self.steps_of(options, image is not None))
+        return pipeline.generate_video(
+            self, video, image, audio, out, options, detector, progress, callback
+        )
+
+    def stream(
+        self,
+        avatar: PathLike | Avatar,
+        *,
+        rate: int = 16_000,
+        options: Options | None = None,
+        look_ahead_ms: float | None = 200.0,
+        chunk: int = 3,
+        queue: int = 25,
+        when_full: str = "block",
+        realtime: bool = True,
+        sessions: int = 1,
+    ) -> Session:
+        """Opens a live session: sound goes in as it comes, frames with their sound come out.
+
+        A frame is shown `look_ahead_ms` + (`chunk` - 1) * 40 ms + the time of computing after its
+        sound was pushed. Speech that is pushed faster than it is said is heard further ahead, for
+        as far as it is there.
+
+        Args:
+          avatar: A file of `talkjax.prepare_avatar`, or `Avatar.load` of one.
+          rate: Samples a second of the sound, both ways.
+          options: `steps`, `seed`, guidance, `eta` and `sync_mode` are used.
+          look_ahead_ms: Later sound that must be known before a frame is made; None waits for
+            `flush`, and predicts as for a file.
+          chunk: Number of frames that are made together.
+          queue: Largest number of frames that wait to be read.
+          when_full: What happens where they are not read: "block" makes no more frames until
+            there is room, "drop" drops the oldest ones with their sound.
+          realtime: Whether an item can be read no earlier than its time, 25 items a second;
+            otherwise items come as fast as they are made.
+          sessions: How many sessions may be open on this sampler.
+
+        Raises:
+          UserError: The avatar is damaged or belongs to another checkpoint, an argument is out of
+            range, or too many sessions are open.
+        """
+        media.check_packages()
+        from talkjax.sampling import streaming
+
+        return streaming.open_session(
+            self,
+            avatar,
+            rate=rate,
+            options=options,
+            look_ahead_ms=look_ahead_ms,
+            chunk=chunk,
+            queue=queue,
+            when_full=when_full,
+            realtime=realtime,
+            sessions=sessions,
+        )
+
+    def check_guidance(self, options: Options) -> None:
+        """Raises `UserError` where the options ask for guidance that the checkpoint cannot give."""
         guided = (options.landmark_guidance, options.reference_guidance) != (1, 1)
         if guided and self.networks.residual_scale:
             raise UserError(
                 "this checkpoint corrects a warp, which guidance cannot; leave landmark_guidance "
                 "and reference_guidance at 1"
             )
-        options = dataclasses.replace(options, steps=self.steps_of(options, image is not None))
-        return pipeline.generate_video(
-            self, video, image, audio, out, options, detector, progress, callback
-        )
 
     def steps_of(self, options: Options, photograph: bool = False) -> int:
         """Returns the number of denoising steps: the checkpoint's own where none is given."""
@@ -229,7 +298,10 @@ class Sampler:
                 self.networks,
                 self._image_params,
                 program.reference_shapes(
-                    self.networks, self._image_params, self.image_references, settings["steps"]
+                    self.networks,
+                    self._image_params,
+                    self.image_references,
+                    self.steps_of(options),
                 ),
                 size,
                 self._batch_sharding,

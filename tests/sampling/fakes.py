@@ -116,3 +116,19 @@ def make_template(path: Path, frames: int = 12, **options) -> Path:
 
 def make_speech(path: Path, seconds: float, rate: int = 16000) -> Path:
     return make_media(path, sound=Sound(tone(seconds, rate), rate))
+
+
+def opening_mesh() -> ScriptedMesh:
+    """Stands in for FaceMesh on a template whose mouth opens and closes."""
+    return ScriptedMesh(lambda i: [face_at(i, 0.02 * (i % 5))])
+
+
+def until_end(session, most=500):
+    """Reads the items of a session up to the end of what is said."""
+    items = []
+    for item in session:
+        items.append(item)
+        if item.end_of_speech:
+            return items
+        assert len(items) < most
+    return items
