@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from talkjax import files, networks, runs
 from talkjax.conventions import Box
-from talkjax.data import describe, latents, loader, records
+from talkjax.data import describe, latents, loader, storage
 from talkjax.errors import UserError
 from talkjax.models import whisper
 from talkjax.training import checkpoints, joint_stage
@@ -50,7 +50,7 @@ def make_datasets(config: Any) -> MakeData:
             "data.dir is not set; set --config.data.dir to a folder made by data_pipelines.prepare"
         )
     for folder in loader.split_folders(config.data.dir):
-        records.find_dataset(folder)
+        storage.find_dataset(folder)
     share = {"process_index": process, "process_count": count}
 
     def make(split: str) -> Any:
@@ -92,7 +92,7 @@ def _held_out(config: Any) -> tuple[str, str]:
     Choices are made on a validation split where there is one; the test split is for the end.
     """
     folder = config.eval.dir or loader.split_folders(config.data.dir)[-1]
-    return folder, "validation" if "validation" in records.list_splits(folder) else "test"
+    return folder, "validation" if "validation" in storage.list_splits(folder) else "test"
 
 
 # ---- networks to start from ---------------------------------------------------------------------

@@ -9,7 +9,7 @@ from configs import demo_64, demo_128
 from data_pipelines import cache_latents, encoder
 from talkjax import networks, runs, weights
 from talkjax.conventions import MASK, MOUTH_REGION, to_float
-from talkjax.data import latents, loader, records
+from talkjax.data import latents, loader, storage, stored_clips
 from talkjax.errors import UserError
 from talkjax.training import input
 from tests.parameters import random_for
@@ -123,7 +123,7 @@ def test_statistics_are_measured_on_the_first_images(shards, autoencoder, tmp_pa
     c = config(shards, **{"init_from.autoencoder": folder})
     mean, std = map(np.array, statistics(c, tmp_path))
     model = networks.make_autoencoder(c.autoencoder)
-    reader = records.ShardReader(shards, "train")
+    reader = stored_clips.ShardReader(shards, "train")
     images = [
         MOUTH_REGION.cut(loader.windows.decode_jpeg(frame))
         for i in range(len(reader))
@@ -171,8 +171,8 @@ def test_held_out_data_are_the_validation_split_or_else_the_test_split(
     monkeypatch, splits, elsewhere, expected
 ):
     asked = []
-    monkeypatch.setattr(records, "find_dataset", lambda folder: folder)
-    monkeypatch.setattr(records, "list_splits", lambda folder: dict.fromkeys(splits, 9))
+    monkeypatch.setattr(storage, "find_dataset", lambda folder: folder)
+    monkeypatch.setattr(storage, "list_splits", lambda folder: dict.fromkeys(splits, 9))
     monkeypatch.setattr(loader, "train_dataset", lambda folder, *_, **k: asked.append(folder))
     monkeypatch.setattr(
         loader, "eval_dataset", lambda folder, options, split, **k: asked.append((folder, split))
