@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from talkjax.conventions import MASK, MOUTH_REGION, to_float
 from talkjax.data import latents, loader, storage, stored_clips
 from talkjax.errors import UserError
 from talkjax.training import input
+from tests.data_pipelines.synthetic import make_record, write_shards
 from tests.parameters import random_for
 
 
@@ -65,6 +67,24 @@ def test_crops_of_another_size_are_refused(shards):
     wrong = config(shards, crop_size=64)
     refused(lambda: input.check_data(wrong), "crops of 32 px", "crop_size=64", "--crop_size=64")
     input.check_data(config(shards, "landmark", crop_size=64))  # no pictures are used
+
+
+def test_processes_must_read_the_same_data(shards, tmp_path, monkeypatch):
+    """Copies may lie anywhere; another number of clips would give other samples."""
+    names = [f"train{i:02d}" for i in range(2)]
+    other = write_shards(tmp_path, {"train": [make_record(name, ticks=40) for name in names]})
+    seen = []
+
+    def gather(row):  # as if the row before came from process 0
+        seen.append(row)
+        return np.stack([seen[0], row])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(input.multihost_utils, "process_allgather", gather)
+    for folder in (shards, shutil.copytree(shards, tmp_path / "copy")):
+        input.check_data(config(folder, "landmark"))
+    wrong = config(other, "landmark")
+    refused(lambda: input.check_data(wrong), "process 1 has 2 clips, process 0 has 15")
 
 
 @pytest.mark.parametrize(
