@@ -13,7 +13,6 @@ measured. The steady pose is computed here, once.
 import functools
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from etils import epath
 from tqdm import tqdm
 
 from talkjax import commands, files
-from talkjax.data import examples, records, storage, windows
+from talkjax.data import examples, records, remote, storage, windows
 from talkjax.errors import UserError
 
 from . import packing
@@ -87,7 +86,7 @@ def convert(data_dir: str | os.PathLike, out: str | os.PathLike) -> dict[str, in
     """Converts shards. Damaged records are named in the log and left out.
 
     Args:
-      data_dir: Folder with shards of version 1, on a local or mounted disk.
+      data_dir: Folder with shards of version 1, local or in a bucket.
       out: Folder for the new shards, which may be the same.
 
     Returns:
@@ -97,8 +96,6 @@ def convert(data_dir: str | os.PathLike, out: str | os.PathLike) -> dict[str, in
       UserError: There are no shards of version 1, none of a split's records can be read, or `out`
         cannot be written.
     """
-    if files.is_remote(data_dir):
-        raise UserError(f"data={data_dir} is in a bucket; copy it to a local folder")
     old = storage.find_dataset(data_dir, version=1)
     info = files.read_json_object(old / storage.INFO, _REMEDY)
     clips = {
@@ -114,18 +111,19 @@ def convert(data_dir: str | os.PathLike, out: str | os.PathLike) -> dict[str, in
         contents = Packing(clips, _read_old_index(old, clips))
         packing.pack(out, contents, info["name"], lists, source=OldShards(bar))
     for name in _BESIDE:
-        beside = pathlib.Path(data_dir) / name
-        if beside.is_file() and not (out / name).exists():
-            shutil.copy(beside, out / name)
+        beside = files.as_path(data_dir) / name
+        if beside.exists() and not (out / name).exists():
+            files.write_bytes(out / name, beside.read_bytes())
     return storage.list_splits(out)
 
 
 def _list_clips(old: epath.Path, split: str, lengths: Sequence[int]) -> list[str]:
-    paths = sorted(old.glob(f"*-{split}.array_record-*"))
+    paths = storage.list_shards(old, split)
     if len(paths) != len(lengths):
         raise UserError(
             f"{old} has {len(paths)} of the {len(lengths)} shards of split {split!r}; {_REMEDY}"
         )
+    paths = remote.local_copies(paths)
     for path, count in zip(paths, lengths, strict=True):
         try:
             found = len(_open(os.fspath(path)))
@@ -155,8 +153,13 @@ def make_parser() -> commands.Parser:
     """Returns the parser of the command's flags."""
     parser = commands.Parser(__doc__, prog="python -m data_pipelines.convert_shards")
     add = parser.add_argument
-    add("--data", required=True, metavar="OLD", help="local folder with shards of version 1")
-    add("--out", required=True, metavar="NEW", help="folder for the new ones; may be OLD")
+    add(
+        "--data",
+        required=True,
+        metavar="OLD",
+        help="folder with shards of version 1, local or in a bucket",
+    )
+    add("--out", required=True, metavar="NEW", help="local folder for the new ones; may be OLD")
     return parser
 
 

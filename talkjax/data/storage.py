@@ -109,6 +109,13 @@ def shard_lengths(folder: epath.Path) -> dict[str, list[int]]:
     return {s["name"]: [int(length) for length in s["shardLengths"]] for s in info["splits"]}
 
 
+def list_shards(folder: epath.Path, split: str) -> list[epath.Path]:
+    """Returns the shards of a split in a folder, in order."""
+    name = re.compile(rf".*-{re.escape(split)}\.array_record-\d+-of-\d+")
+    with remote.bucket_errors(folder):
+        return sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
+
+
 def read_index(data_dir: files.PathLike) -> dict[str, Any]:
     """Reads `index.json`.
 

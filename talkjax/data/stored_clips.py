@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,9 +22,7 @@ class _Part:
     def __init__(self, folder: epath.Path, split: str, count: int):
         self.folder = folder
         lengths = storage.shard_lengths(folder).get(split, [])
-        name = re.compile(rf".*-{re.escape(split)}\.array_record-\d+-of-\d+")
-        with remote.bucket_errors(folder):
-            self.paths = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
+        self.paths = storage.list_shards(folder, split)
         if not self.paths:
             raise UserError(f"the shards of split {split!r} are missing in {folder}")
         self._files = remote.local_copies(self.paths)

@@ -11,10 +11,11 @@ from etils import epath
 from etils.epath import backend, gpath
 
 import talkjax.data
-from data_pipelines import cache_latents
+from data_pipelines import cache_latents, convert_shards
 from talkjax.conventions import MASK, MOUTH_REGION
 from talkjax.data import latents, loader, remote, storage, stored_clips
 from talkjax.errors import UserError
+from tests.data_pipelines.old_shards import write_old_shards
 from tests.data_pipelines.synthetic import make_record, write_shards
 
 
@@ -152,3 +153,17 @@ def test_descriptions_come_from_the_index(data):
     }  # fmt: skip
     path.write_text(json.dumps(json.loads(path.read_text()) | {"crop_size": 0}))
     assert talkjax.data.describe(data)["crop_size"] is None  # speech without pictures
+
+
+def test_shards_of_version_1_in_a_bucket_are_converted(bucket, tmp_path):
+    clips = [make_record(f"c{i}", ticks=60) for i in range(3)]
+    write_old_shards(bucket.folder / "mine", {"train": clips})
+    (bucket.folder / "mine" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"gs://mine/video_folder/1.0.0 has records of version 1"):
+        storage.find_dataset("gs://mine")
+    assert convert_shards.convert("gs://mine", tmp_path / "new") == {"train": 3}
+    options = loader.LoaderOptions(stage="joint", batch_size=4)
+    batch = next(iter(loader.train_dataset(tmp_path / "new", options, seed=0)))
+    assert batch["target"].any() and (tmp_path / "new" / "summary.json").is_file()
+    with pytest.raises(UserError, match="gs://mine/new is in a bucket"):
+        convert_shards.convert("gs://mine", "gs://mine/new")
