@@ -61,7 +61,6 @@ CONFIG = [
     "--config.checkpoint.every=5",
     "--config.eval.every=10",
     "--config.eval.batches=1",
-    "--config.data.memory_limit=0",  # no caching: fetching a batch takes time
     "--config.data.num_threads=1",
     "--config.data.prefetch=1",
 ]

@@ -21,27 +21,33 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from talkjax import files
+from talkjax.data import records, storage
 from talkjax.errors import UserError
 
 from . import datasets, preparation, shards
 from .datasets import hdtf, video_folder, voxceleb2
 
-_RECORD = "Clips of one talking face each: aligned crops, landmarks on two clocks, log-mels."
+_RECORD = "Clips of one talking face each: landmarks on the landmark clock, log-mels."
+_PARTS = {
+    "frames": "Landmarks and transforms of the clips' frames, one record a clip.",
+    "pictures": f"Aligned crops of the clips' frames, {records.GROUP} a record.",
+}
 
 
 class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
     """Clips of talking faces from existing records.
 
     Args:
-      clips: Paths of `.npz` records by split, in the order that they will have in the shards. Only
-        needed to write the data set.
-      index: The contents of `index.json`, see `preparation.Packing`.
+      clips: Clips of `source` by split, in the order that they will have in the shards. Only needed
+        to write the data set.
+      index: See `preparation.Packing`.
+      source: Where the records come from; by default clips are paths of `.npz` files.
       lists: SHA-256 of the data set's published lists, for its metadata.
       beam_options: Pipeline options. If there are any, Apache Beam writes the shards.
       **kwargs: Arguments of any TFDS builder (`data_dir`, ...).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(f"{records.VERSION}.0.0")
     name = "talkjax_clips"
     # TFDS's own search for this path imports `importlib_resources`, which it does not install.
     code_path = epath.Path(__file__)
@@ -52,10 +58,12 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         *,
         clips: Mapping[str, Sequence[str]] | None = None,
         index: Mapping[str, Any] | None = None,
+        source: shards.Source | None = None,
         lists: Mapping[str, str] | None = None,
         beam_options: Sequence[str] = (),
         **kwargs,
     ):
+        self._source = source or shards.NpzSource()
         self._packing = preparation.Packing(dict(clips or {}), dict(index or {}))
         self._lists, self._beam_options = dict(lists or {}), beam_options
         kwargs.setdefault("file_format", "array_record")
@@ -66,7 +74,7 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{type(self).__doc__.splitlines()[0]}\n\n{_RECORD}",
-            features=shards.features(),
+            features=shards.features("clips"),
             disable_shuffling=True,
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
@@ -91,22 +99,38 @@ class TalkjaxClips(tfds.core.GeneratorBasedBuilder):
     ) -> list[tfds.core.SplitInfo]:
         templates = {name: self._get_filename_template(split_name=name) for name in packing.clips}
         plans = {
-            name: shards.plan(clips, templates[name].sharded_filepath)
+            name: shards.plan(clips, templates[name].sharded_filepath, self._source)
             for name, clips in packing.clips.items()
         }
         _write_shards([shard for plan in plans.values() for shard in plan], beam_options)
-        if packing.index:
-            files.write_json(pathlib.Path(self.data_dir) / "index.json", packing.index)
+        counts = shards.write_index(self.data_dir, plans, packing.index)
         self.info.metadata["lists_sha256"] = dict(lists)
-        return [
-            tfds.core.SplitInfo(
-                name=name,
-                shard_lengths=[len(shard.clips) for shard in plan],
-                num_bytes=sum(os.path.getsize(shard.path) for shard in plan),
-                filename_template=templates[name],
-            )
-            for name, plan in plans.items()
-        ]
+        splits = {}
+        for part in records.PARTS:
+            folder = storage.part_folder(epath.Path(self.data_dir), part)
+            splits[part] = [
+                tfds.core.SplitInfo(
+                    name=name,
+                    shard_lengths=counts[part][name],
+                    num_bytes=sum(os.path.getsize(shard.path_of(part)) for shard in plan),
+                    filename_template=templates[name].replace(data_dir=folder),
+                )
+                for name, plan in plans.items()
+            ]
+            if part != "clips":
+                tfds.folder_dataset.write_metadata(
+                    data_dir=folder,
+                    features=shards.features(part),
+                    split_infos=splits[part],
+                    version=self.VERSION,
+                    filename_template=next(iter(templates.values())).replace(
+                        data_dir=folder, split=None
+                    ),
+                    check_data=False,  # that would take TensorFlow
+                    description=_PARTS[part],
+                    disable_shuffling=True,
+                )
+        return splits["clips"]
 
 
 def _write_shards(plan: Sequence[shards.Shard], beam_options: Sequence[str]) -> None:

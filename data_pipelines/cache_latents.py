@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from talkjax import commands, files
 from talkjax.conventions import MASK, MOUTH_REGION, Box, mask_region, to_float
-from talkjax.data import latents, records, windows
+from talkjax.data import latents, storage, windows
+from talkjax.data.stored_clips import ShardReader
 from talkjax.errors import UserError
 
 from .encoder import Encode, load_encoder
@@ -31,13 +32,13 @@ from .flag_errors import flag_errors
 _CHUNK_BATCHES = 4  # batches between two records of progress
 
 
-def select_frames(record: records.ClipRecord, stride: int) -> np.ndarray:
+def select_frames(face_found: np.ndarray, stride: int) -> np.ndarray:
     """Returns every `stride`-th of the frames with a face, (n,) int32."""
-    return np.flatnonzero(record.face_found)[::stride].astype(np.int32)
+    return np.flatnonzero(face_found)[::stride].astype(np.int32)
 
 
 def cache_split(
-    reader: records.ShardReader,
+    reader: ShardReader,
     encode: Encode,
     encoder_id: str,
     directory: str | os.PathLike,
@@ -67,14 +68,14 @@ def cache_split(
     directory, split = pathlib.Path(directory), reader.split
     kept, clip_ids, digest = [], [], hashlib.sha256()
     for i in range(len(reader)):
-        record = reader.read(i, with_frames=False)
-        kept.append(select_frames(record, stride))
-        clip_ids.append(record.clip_id)
-        digest.update(record.clip_id.encode() + record.transforms.tobytes() + kept[-1].tobytes())
+        clip = reader.read_part("frames", i)
+        kept.append(select_frames(clip["face_found"], stride))
+        clip_ids.append(reader.clip_ids[i])
+        digest.update(clip_ids[-1].encode() + clip["transforms"].tobytes() + kept[-1].tobytes())
     rows = sum(map(len, kept))
     if not rows:
         raise UserError(f"split {split!r} has no frame with a face; leave it out of splits")
-    crop_size = windows.decode_jpeg(reader.read(0).frames[0]).shape[0]
+    crop_size = reader.crop_size
     settings = [encoder_id, list(region), list(mask), crop_size, stride, digest.hexdigest()]
     fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     entry = {
@@ -150,9 +151,8 @@ def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -
         if skip >= len(frames):
             skip -= len(frames)
             continue
-        record = reader.read(position)
-        for frame in frames[skip:]:
-            yield region.cut(windows.decode_jpeg(record.frames[frame]))
+        for picture in reader.clip(position).pictures(frames[skip:]):
+            yield region.cut(windows.decode_jpeg(picture))
         skip = 0
 
 
@@ -226,7 +226,7 @@ def cache_latents(
         raise UserError("splits lacks train, which gives the normalization; add it")
     encoded = 0
     for split in sorted(splits, key=lambda name: name != "train"):
-        with records.ShardReader(data_dir, split) as reader:
+        with ShardReader(data_dir, split, ("frames", "pictures")) as reader:
             entry = cache_split(
                 reader, encode, encoder_id, directory,
                 region=region, mask=mask, stride=stride, batch=batch,
@@ -305,11 +305,11 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     flags = make_parser().parse_args(argv)
     with flag_errors():
-        records.find_dataset(flags.data)  # before loading weights, which takes seconds
+        storage.find_dataset(flags.data)  # before loading weights, which takes seconds
         directory = flags.out or latents.default_directory(flags.data)
         check_local(directory)
         logging.set_verbosity(logging.WARNING)  # JAX would list the accelerators it did not find
-        splits = flags.splits or list(records.list_splits(flags.data))
+        splits = flags.splits or list(storage.list_splits(flags.data))
         encoder = load_encoder(flags.encoder, flags.decoder)
         index = cache_latents(
             flags.data, encoder.encode, encoder.identity, splits, directory,

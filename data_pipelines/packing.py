@@ -2,19 +2,22 @@
 
 import contextlib
 import io
-import json
 import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from absl import logging
 
 from talkjax import files
-from talkjax.data import records
+from talkjax.data import storage
 from talkjax.errors import UserError
 
 from .preparation import Packing
+
+if TYPE_CHECKING:
+    from . import shards
 
 _NAMELESS = "talkjax_clips"  # for clips that belong to no data set
 
@@ -39,6 +42,7 @@ def pack(
     dataset: str = _NAMELESS,
     lists: Mapping[str, str] | None = None,
     beam_options: Sequence[str] = (),
+    source: "shards.Source | None" = None,
 ) -> bool:
     """Writes the shards, unless they hold exactly these clips already; returns whether it did.
 
@@ -48,6 +52,7 @@ def pack(
       dataset: A name of `builder.BUILDERS`.
       lists: SHA-256 of the data set's published lists, for its metadata.
       beam_options: Pipeline options. If there are any, Apache Beam writes the shards.
+      source: Where the records come from, see `shards.Source`.
 
     Raises:
       UserError: `out` holds another data set or is in a bucket, or a record cannot be used.
@@ -55,14 +60,13 @@ def pack(
     claim(out, dataset)
     before = out / (dataset if (out / dataset).is_dir() else _NAMELESS)
     with contextlib.suppress(UserError, OSError, ValueError, KeyError):
-        found = json.loads((records.find_dataset(before) / "index.json").read_text())
-        if found["fingerprint"] == packing.index["fingerprint"]:
+        if storage.read_index(before)["fingerprint"] == packing.index["fingerprint"]:
             return False
     # The shards are built in a staging folder, so that readers find the old ones or the new ones.
     staging, old = out / ".packing", out / ".packed_before"
     for leftover in (staging, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    _build_shards(staging, packing, dataset, lists or {}, beam_options)
+    _build_shards(staging, packing, dataset, lists or {}, beam_options, source)
     if before.is_dir():
         os.rename(before, old)
     os.rename(staging / dataset, out / dataset)
@@ -72,7 +76,7 @@ def pack(
 
 
 def _build_shards(
-    data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_options
+    data_dir: pathlib.Path, packing: Packing, dataset: str, lists, beam_options, source
 ) -> None:
     import tensorflow_datasets as tfds
 
@@ -86,7 +90,7 @@ def _build_shards(
         with contextlib.redirect_stdout(io.StringIO()):
             BUILDERS[dataset](
                 data_dir=os.fspath(data_dir), clips=packing.clips, index=packing.index,
-                lists=lists, beam_options=beam_options,
+                lists=lists, beam_options=beam_options, source=source,
             ).download_and_prepare()  # fmt: skip
     finally:
         logging.set_verbosity(verbosity)

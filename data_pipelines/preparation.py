@@ -60,9 +60,9 @@ class Packing:
     """The contents of shards.
 
     Attributes:
-      clips: Paths of `.npz` records by split, in order.
-      index: The contents of `index.json` beside the shards: ids and ticks by split, the crop size,
-        and a fingerprint of the clips.
+      clips: Clips by split, in order: paths of `.npz` records, or what another `shards.Source`
+        knows.
+      index: `fingerprint` and `crop_size` of the index, see `talkjax.data.storage.read_index`.
     """
 
     clips: dict[str, list[str]]
@@ -238,16 +238,14 @@ def make_packing(
       cache: Folder of the parts' files.
       crop_size: Side of the crops in pixels; 0 if there are no pictures.
     """
-    names, ticks, paths, digest = {}, {}, {}, hashlib.sha256()
+    paths: dict[str, list[str]] = {}
+    digest = hashlib.sha256()
     for outcome in outcomes:
         for part in outcome["parts"]:
             split = splits[outcome["source"]]
-            names.setdefault(split, []).append(part["clip_id"])
-            ticks.setdefault(split, []).append(part["ticks"])
             paths.setdefault(split, []).append(os.fspath(cache / part["file"]))
             digest.update(f"{split}\0{part['clip_id']}\0{part['file']}\n".encode())
-    index = {"fingerprint": digest.hexdigest(), "crop_size": crop_size}
-    return Packing(paths, index | {"clips": names, "ticks": ticks})
+    return Packing(paths, {"fingerprint": digest.hexdigest(), "crop_size": crop_size})
 
 
 def list_counts(counts: dict[str, int]) -> str:

@@ -165,7 +165,6 @@ def default_config() -> ConfigDict:
     c.data.drop_all = 0.1
     c.data.drop_reference = 0.1
     c.data.max_damaged = 0.01  # share of records that may be damaged; one always may be
-    c.data.memory_limit = 4 << 30
     c.data.num_workers = 0
     c.data.num_threads = 2
     c.data.prefetch = 4

@@ -85,7 +85,9 @@ def test_the_landmark_network_is_evaluated_on_shards(tmp_path, commands):
         paths.append(str(tmp_path / f"{number}.npz"))
         records.save_npz(paths[-1], clip)
     shards = tmp_path / "shards"
-    builder.TalkjaxClips(data_dir=str(shards), clips={"test": paths}).download_and_prepare()
+    index = {"fingerprint": "", "crop_size": 32}
+    made = builder.TalkjaxClips(data_dir=str(shards), clips={"test": paths}, index=index)
+    made.download_and_prepare()
     checkpoint = fakes.save_checkpoint(tmp_path / "checkpoint")
     done = commands.run(
         "evaluate.py", "--landmarks_only", f"--checkpoint={checkpoint}", f"--data={shards}",

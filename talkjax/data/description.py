@@ -4,13 +4,13 @@ import os
 from typing import Any
 
 from talkjax.data import latents as latents_lib
-from talkjax.data import records, windows
+from talkjax.data import storage
 
 
 def describe(
     data_dir: str | os.PathLike, latents: str | os.PathLike | None = None
 ) -> dict[str, Any]:
-    """Describes prepared data and reads at most one record of it.
+    """Describes prepared data, of which only the index is read.
 
     Args:
       data_dir: Folder that `data_pipelines.prepare` wrote, local or in a bucket.
@@ -27,22 +27,11 @@ def describe(
     Raises:
       UserError: There are no shards or no latents, or they are damaged.
     """
-    clips = records.list_splits(data_dir)
     return {
-        "crop_size": _crop_size(data_dir, clips),
-        "clips": clips,
+        "crop_size": storage.read_index(data_dir)["crop_size"] or None,
+        "clips": storage.list_splits(data_dir),
         "latents": _describe_latents(latents) if latents else None,
     }
-
-
-def _crop_size(data_dir: str | os.PathLike, clips: dict[str, int]) -> int | None:
-    recorded = records.read_index(data_dir).get("crop_size")
-    if recorded is not None:
-        return recorded or None  # 0 means that there are no pictures
-    split = min(clips, key=lambda name: clips[name])
-    with records.ShardReader(data_dir, split) as reader:
-        picture = reader.first_readable().frames[0]
-    return windows.decode_jpeg(picture).shape[0] if picture else None
 
 
 def _describe_latents(directory: str | os.PathLike) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy as np
 from talkjax.data import records, windows
 from talkjax.data.options import LoaderOptions
 from talkjax.data.samples import WindowSampler
+from talkjax.data.stored_clips import StoredClip
 from talkjax.data.sync_samples import SyncWindowSampler
 from talkjax.errors import UserError
 
@@ -128,50 +129,62 @@ def eval_dataset(
 
 
 def _plan_evaluation(sampler: WindowSampler) -> list[tuple[int, int]]:
-    """Lists (position of the clip, first tick) of every window, mixed; damaged records have none.
+    """Lists (position of the clip, first tick) of every window, mixed; only the index is read.
 
     The windows are sorted by a hash of their clip's id and their start.
     """
-    options, keyed = sampler.options, []
+    options, reader, keyed = sampler.options, sampler.store.reader, []
+    index = reader.frame_index() if options.has_images else None
     for position in map(int, sampler.clips):
-        try:
-            record = sampler.store[position]
-        except records.DamagedRecordError:
-            continue  # the store has reported it
-        if options.stage == "autoencoder":
-            starts = sampler.usable_frames(position, record)[:: options.window]
-        else:
-            starts = windows.covering_starts(int(sampler.store.lengths[position]), options.window)
-            if options.has_images:
-                ticks = record.frame_ticks[sampler.usable_frames(position, record)]
-                inside, outside = windows.count_frames(ticks, starts, options.window, 0)
+        starts = windows.covering_starts(int(reader.ticks[position]), options.window)
+        if index is not None:
+            ticks, usable = index.of(position)
+            frames = sampler.cached_frames(position, usable)
+            if options.stage == "autoencoder":
+                starts = frames[:: options.window]
+            else:
+                inside, outside = windows.count_frames(ticks[frames], starts, options.window, 0)
                 starts = starts[(inside > 0) & (outside > 0)]
         for start in map(int, starts):
-            digest = hashlib.sha256(f"{record.clip_id}\0{start}".encode()).digest()
-            keyed.append((digest, position, start))
+            name = f"{reader.clip_ids[position]}\0{start}"
+            keyed.append((hashlib.sha256(name.encode()).digest(), position, start))
     return [(position, start) for _, position, start in sorted(keyed)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _PlannedWindows:
-    """Makes the sample at a place of the plan, which repeats."""
+    """Makes the sample at a place of the plan, which repeats.
+
+    A window of a damaged clip gives way to the next of another clip, with weight 0.
+    """
 
     sampler: WindowSampler
     plan: list[tuple[int, int]]
 
     def __call__(self, item: int) -> dict[str, np.ndarray]:
-        position, start = self.plan[item % len(self.plan)]
-        record = self.sampler.store[position]
-        usable = self.sampler.usable_frames(position, record)
+        store, damaged = self.sampler.store, set[int]()
+        for place in range(item, item + len(self.plan)):
+            position, start = self.plan[place % len(self.plan)]
+            if position in damaged:
+                continue
+            try:
+                sample = self._sample(store[position], start)
+            except records.DamagedRecordError as error:
+                store.count_damaged(position, error)
+                damaged.add(position)
+                continue
+            return sample | {
+                "clip": np.int32(position),
+                "start": np.int32(start),
+                "weight": np.float32(place == item < len(self.plan)),
+            }
+        raise UserError(f"{store.name}: no window of it can be read; prepare the data again")
+
+    def _sample(self, record: StoredClip, start: int) -> dict[str, np.ndarray]:
+        usable = self.sampler.usable_frames(record)
         if self.sampler.options.stage == "autoencoder":
-            sample = self.sampler.image(record, usable, start, None)
-        else:
-            sample = self.sampler.sample_window(position, record, usable, start, None)
-        return sample | {
-            "clip": np.int32(position),
-            "start": np.int32(start),
-            "weight": np.float32(item < len(self.plan)),
-        }
+            return self.sampler.image(record, usable, start, None)
+        return self.sampler.sample_window(record, usable, start, None)
 
 
 def _to_iter_dataset(dataset: grain.MapDataset, options: LoaderOptions) -> grain.IterDataset:

@@ -50,8 +50,7 @@ class LoaderOptions:
         dropped alone.
       sound_margin: Ticks of sound on either side of a window (stage `sync` only).
       max_damaged: Share of a split's records that may be damaged; one always may.
-      memory_limit: Bytes of decoded clips to keep in memory. Clips beyond it are read each time.
-      num_workers: Worker processes; 0 for threads only, which is enough for data held in memory.
+      num_workers: Worker processes; 0 for threads only.
       num_threads: Reading threads of each process.
       prefetch: Number of batches made ahead of time.
     """
@@ -89,7 +88,6 @@ class LoaderOptions:
     drop_reference: float = 0.1
     sound_margin: int = 0
     max_damaged: float = 0.01
-    memory_limit: int = 4 << 30
     num_workers: int = 0
     num_threads: int = 2
     prefetch: int = 4

@@ -1,35 +1,56 @@
-"""Clip records: what one prepared clip holds, and how it is stored.
+"""Clip records: what one prepared clip holds, and how its parts are stored.
 
-Extraction writes a record as one `.npz` file (without pickle), the TFDS builder packs records into
-ArrayRecord shards, and the loader reads those shards. They may be in a bucket
-(`talkjax.data.remote`).
+Extraction writes a record as one `.npz` file (without pickle), and the TFDS builder packs records
+into ArrayRecord shards, which `talkjax.data.storage` reads. There a clip has three parts, so that a
+sample reads only what it uses:
+
+    clips       one record a clip: what lies on the landmark clock, and the sound
+    frames      one record a clip: what lies on the clock of the images, without the images
+    pictures    one record for each `GROUP` images of a clip: their JPEGs
+
+Extraction keeps the pose points as they were measured. Shards hold the steady ones that networks
+may see (`with_normalized_pose`), and in the part `frames` the measured ones as well, which nothing
+here reads.
 """
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from talkjax import files, head_pose
-from talkjax.conventions import MELS_PER_TICK, NUM_LANDMARKS, NUM_MELS, TICKS_PER_SECOND
-from talkjax.data import examples, remote
+from talkjax.conventions import (
+    MELS_PER_TICK,
+    NUM_LANDMARKS,
+    NUM_MELS,
+    NUM_POSE,
+    TICKS_PER_SECOND,
+)
+from talkjax.data import examples
 from talkjax.errors import UserError
 
+VERSION = 2  # of the records in shards
+GROUP = 25  # images in a record of the part `pictures`, about one second
+
 # Shapes after the leading, clip-dependent axis; `frames` and `clip_id` are bytes.
-_FLOAT_SHAPES = {
+FLOAT_SHAPES = {
     "timestamps": (),
     "frame_landmarks": (NUM_LANDMARKS, 2),
     "transforms": (2, 3),
     "landmarks": (NUM_LANDMARKS, 2),
     "mel": (NUM_MELS,),
 }
+_LEAVE_OUT = "prepare this clip again or leave it out"
 _SPLITS = ("train", "validation", "test")
-ARRAY_KEYS = (*_FLOAT_SHAPES, "face_found")
+ARRAY_KEYS = (*FLOAT_SHAPES, "face_found")
+_PARTS: dict[str, tuple[str, ...]] = {
+    "clips": ("source_fps", "landmarks", "mel"),
+    "frames": ("timestamps", "frame_landmarks", "transforms", "face_found"),
+}
+PARTS = (*_PARTS, "pictures")
 
 
 class DamagedRecordError(UserError):
@@ -94,7 +115,6 @@ def with_normalized_pose(record: ClipRecord) -> ClipRecord:
     """Replaces the measured pose points by those that the networks may see.
 
     Measured pose points move with the mouth, so networks get `talkjax.head_pose.normalize_pose`.
-    Shards keep what was measured.
     """
     pose = head_pose.normalize_pose(record.frame_landmarks, record.timestamps, record.face_found)
     ticks = np.arange(record.num_ticks) / TICKS_PER_SECOND
@@ -119,17 +139,15 @@ def check_record(record: ClipRecord) -> ClipRecord:
     Raises:
       UserError: Its shapes disagree, or a number is NaN or infinite.
     """
-    remedy = "prepare this clip again or leave it out"
 
     def fail(what: str) -> UserError:
-        return UserError(f"clip {record.clip_id!r}: {what}; {remedy}")
+        return UserError(f"clip {record.clip_id!r}: {what}; {_LEAVE_OUT}")
 
-    for key, tail in _FLOAT_SHAPES.items():
+    for key, tail in FLOAT_SHAPES.items():
         value = getattr(record, key)
         if value.shape[1:] != tail or value.dtype != np.float32:
             raise fail(f"{key} is {value.dtype}{value.shape}, not float32(n, *{tail})")
-        if not np.isfinite(value).all():
-            raise fail(f"{key} holds NaN or Inf")
+    _check_numbers({key: getattr(record, key) for key in FLOAT_SHAPES}, record.clip_id)
     lengths = {len(record.timestamps), len(record.frame_landmarks), len(record.transforms)}
     lengths |= {len(record.face_found)}
     if record.frames is not None:
@@ -139,6 +157,12 @@ def check_record(record: ClipRecord) -> ClipRecord:
     if len(record.mel) < MELS_PER_TICK * record.num_ticks:
         raise fail(f"{len(record.mel)} mel frames do not cover {record.num_ticks} ticks")
     return record
+
+
+def _check_numbers(values: Mapping[str, Any], clip_id: str) -> None:
+    for key, value in values.items():
+        if key in FLOAT_SHAPES and not np.isfinite(value).all():
+            raise UserError(f"clip {clip_id!r}: {key} holds NaN or Inf; {_LEAVE_OUT}")
 
 
 def save_npz(path: str | os.PathLike, record: ClipRecord) -> None:
@@ -168,202 +192,94 @@ def load_npz(path: str | os.PathLike) -> ClipRecord:
         )
 
 
-def decode_record(raw: bytes, with_frames: bool) -> ClipRecord:
-    """Parses one shard entry.
+# ---- parts of a record in shards -----------------------------------------------------------------
+
+
+def encode_parts(record: ClipRecord) -> dict[str, list[dict[str, Any]]]:
+    """Divides a record among the parts of the shards.
+
+    Args:
+      record: A record with its frames, as extraction made it.
+
+    Returns:
+      The values of each record, by the name of the part.
 
     Raises:
-      UserError: The entry is damaged, or `check_record` refuses the record.
+      UserError: `check_record` refuses the record, or it has no frames.
     """
-    keys = {"clip_id", "source_fps", *ARRAY_KEYS} | ({"frames"} if with_frames else set())
+    if check_record(record).frames is None:
+        raise ValueError("a record without frames cannot be stored")
+    steady, name = check_record(with_normalized_pose(record)), {"clip_id": record.clip_id}
+    images = list(record.frames or ())
+    parts: dict[str, list[dict[str, Any]]] = {
+        part: [name | {key: getattr(steady, key) for key in keys}] for part, keys in _PARTS.items()
+    }
+    parts["clips"][0]["source_fps"] = np.float32(record.source_fps)
+    parts["frames"][0]["measured_pose"] = record.frame_landmarks[:, :NUM_POSE]
+    starts = range(0, len(images), GROUP)
+    parts["pictures"] = [name | {"frames": images[i : i + GROUP]} for i in starts]
+    return parts
+
+
+def decode_part(part: str, raw: bytes, clip_id: str, length: int) -> dict[str, Any]:
+    """Parses a record of the part `clips` or `frames`.
+
+    Args:
+      part: Name of the part.
+      raw: The record.
+      clip_id: Id of the clip that it must belong to.
+      length: The number of ticks or frames that it must have.
+
+    Returns:
+      The part's fields of `ClipRecord`, by name.
+
+    Raises:
+      UserError: The record is damaged, belongs to another clip, has another length, or holds NaN
+        or Inf.
+    """
+    values = _parse(raw, _PARTS[part], clip_id)
     try:
-        values = examples.parse_example(raw, keys)
-        shaped = {k: values[k].reshape(-1, *tail) for k, tail in _FLOAT_SHAPES.items()}
-        record = ClipRecord(
-            clip_id=values["clip_id"][0].decode(),
-            source_fps=float(values["source_fps"][0]),
-            face_found=values["face_found"],
-            frames=values["frames"] if with_frames else None,
-            **shaped,
-        )
+        out: dict[str, Any] = {}
+        for key in _PARTS[part]:
+            value = values[key]
+            if key in FLOAT_SHAPES:
+                value = value.reshape(-1, *FLOAT_SHAPES[key])
+            out[key] = float(value[0]) if key == "source_fps" else value
     except (ValueError, IndexError, KeyError) as error:
-        raise UserError(f"a shard entry is damaged ({error!r}); prepare the data again") from error
-    return check_record(record)
+        raise _damaged(error) from error
+    _check_numbers(out, clip_id)
+    mel = out.pop("mel", None)
+    lengths = {len(value) for value in out.values() if isinstance(value, np.ndarray)}
+    if lengths != {length} or (mel is not None and len(mel) < MELS_PER_TICK * length):
+        raise _damaged(f"its lengths {sorted(lengths)} are not {length}")
+    return out if mel is None else out | {"mel": mel}
 
 
-# ---- shards -------------------------------------------------------------------------------------
-
-_INFO = "dataset_info.json"
-_REMEDY = "prepare the data again"
-
-
-def find_dataset(data_dir: str | os.PathLike) -> epath.Path:
-    """Finds the shards: in `data_dir` itself, or in its newest `VERSION` or `NAME/VERSION`.
-
-    Raises:
-      UserError: There are no shards, there are several data sets, or the bucket cannot be read.
-    """
-    root = files.as_path(data_dir)
-    with remote.bucket_errors(root):
-        if (root / _INFO).exists():
-            return root
-        found = _find_versions(root)
-        for child in _list_folder(root):
-            found += [] if child.name.startswith(".") else _find_versions(child)
-    if not found:
-        raise UserError(
-            f"{root} holds no prepared data; make it with "
-            f"`python -m data_pipelines.prepare --source=VIDEOS --out={root}`"
-        )
-    names = sorted({folder.parent.name for folder in found})
-    if len(names) > 1:
-        raise UserError(
-            f"{root} holds {', '.join(names)}; give the folder of one of them, such as "
-            f"{root / names[0]}"
-        )
-    return max(found, key=lambda folder: [int(n) for n in folder.name.split(".")])
+def decode_pictures(raw: bytes, clip_id: str, length: int) -> tuple[bytes, ...]:
+    """Parses a record of the part `pictures` into JPEGs; see `decode_part`."""
+    found = tuple(_parse(raw, ("frames",), clip_id).get("frames", ()))
+    if len(found) != length:
+        raise _damaged(f"it has {len(found)} pictures, not {length}")
+    return found
 
 
-def _find_versions(folder: epath.Path) -> list[epath.Path]:
-    return [
-        child
-        for child in _list_folder(folder)
-        if re.fullmatch(r"\d+\.\d+\.\d+", child.name) and (child / _INFO).exists()
-    ]
-
-
-def _list_folder(folder: epath.Path) -> list[epath.Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def list_splits(data_dir: str | os.PathLike) -> dict[str, int]:
-    """Returns the number of clips of each split."""
-    return {name: sum(lengths) for name, lengths in _shard_lengths(data_dir).items()}
-
-
-def _shard_lengths(data_dir: str | os.PathLike) -> dict[str, list[int]]:
-    info = files.read_json_object(find_dataset(data_dir) / _INFO, _REMEDY)
-    return {s["name"]: [int(length) for length in s["shardLengths"]] for s in info["splits"]}
-
-
-def read_index(data_dir: str | os.PathLike) -> dict[str, Any]:
-    """Reads `index.json`, which preparation writes beside shards; {} if there is none.
-
-    It holds `crop_size` in pixels (0 for speech without pictures), and by split the `clips` (ids)
-    and their `ticks`.
-    """
-    path = find_dataset(data_dir) / "index.json"
-    with remote.bucket_errors(path):
-        return files.read_json_object(path, _REMEDY) if path.exists() else {}
-
-
-def _open_shards(paths: list[epath.Path]) -> Any:
-    import grain  # slow to import, and not needed by preparation
-
+def _parse(raw: bytes, keys: Sequence[str], clip_id: str) -> dict[str, Any]:
     try:
-        return grain.sources.ArrayRecordDataSource([os.fspath(path) for path in paths])
-    except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
+        values = examples.parse_example(raw, {"clip_id", *keys})
+        found = values["clip_id"][0].decode()
+    except (ValueError, IndexError, KeyError) as error:
+        raise _damaged(error) from error
+    if found != clip_id:
         raise UserError(
-            f"the shard {paths[0]} cannot be read ({files.one_line(error, 300)}); {_REMEDY}"
-        ) from error
+            f"it belongs to clip {found!r} where the index says {clip_id!r}; prepare the data again"
+        )
+    return values
 
 
-class ShardReader:
-    """Random access to the records of one split.
+def _damaged(why: Exception | str) -> UserError:
+    return UserError(f"a shard entry is damaged ({why!r}); prepare the data again")
 
-    Threads may share a reader, and it can be pickled. Used in a `with` statement, it closes its
-    files at the end; a later `read` opens them again.
-    """
 
-    def __init__(self, data_dir: str | os.PathLike, split: str):
-        self.directory = find_dataset(data_dir)
-        self.split = split
-        splits = _shard_lengths(self.directory)
-        if split not in splits:
-            raise UserError(
-                f"{self.directory} has no split {split!r}; it has {', '.join(sorted(splits))}"
-            )
-        name = re.compile(rf".*-{re.escape(split)}\.array_record-\d+-of-\d+")
-        with remote.bucket_errors(self.directory):
-            listed = self.directory.iterdir()
-            self.paths = sorted(path for path in listed if name.fullmatch(path.name))
-        if not self.paths:
-            raise UserError(f"the shards of split {split!r} are missing in {self.directory}")
-        self._files = remote.local_copies(self.paths)
-        try:
-            self._source = _open_shards(self._files)
-        except UserError:
-            for path in self._files:  # name the one that is damaged
-                _open_shards([path])
-            raise
-        self._ends = np.cumsum(splits[split])
-        if len(self._source) != self._ends[-1]:
-            raise UserError(
-                f"{self.directory} has {len(self._source)} clips of split {split!r} where "
-                f"{_INFO} says {self._ends[-1]}; {_REMEDY}"
-            )
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __enter__(self) -> "ShardReader":
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._source.__exit__(None, None, None)
-
-    def num_bytes(self) -> int:
-        """Returns the size of the shards."""
-        return sum(os.path.getsize(path) for path in self._files)
-
-    def read(self, position: int, with_frames: bool = True) -> ClipRecord:
-        """Reads the record at `position` in [0, len); `with_frames=False` leaves the JPEGs out.
-
-        Raises:
-          DamagedRecordError: The record cannot be used. The message names the file, the place in
-            it, and the clip if its id is known.
-        """
-        try:
-            return decode_record(self._source[position], with_frames)
-        except (RuntimeError, UserError) as error:  # the C++ reader raises bare RuntimeErrors
-            shard = int(np.searchsorted(self._ends, position, "right"))
-            row = position - (self._ends[shard - 1] if shard else 0)
-            raise DamagedRecordError(
-                f"record {row} of {self.paths[shard]}: {files.one_line(error, 300)}"
-            ) from error
-
-    def first_readable(self) -> ClipRecord:
-        """Reads the first record that is not damaged.
-
-        Raises:
-          DamagedRecordError: All records are damaged.
-        """
-        for position in range(len(self)):
-            try:
-                return self.read(position)
-            except DamagedRecordError as error:
-                last = error
-        raise last
-
-    def scan(self) -> Iterator[ClipRecord]:
-        """Reads all records in order, without their frames."""
-        return (self.read(i, with_frames=False) for i in range(len(self)))
-
-    def lengths(self) -> np.ndarray:
-        """Returns the ticks of every record, (len,) int64, from `index.json` or by reading all.
-
-        A damaged record that had to be read has 0.
-        """
-        ticks = read_index(self.directory).get("ticks", {}).get(self.split, [])
-        if len(ticks) == len(self):
-            return np.asarray(ticks, np.int64)
-        return np.array([self._num_ticks(position) for position in range(len(self))], np.int64)
-
-    def _num_ticks(self, position: int) -> int:
-        try:
-            return self.read(position, with_frames=False).num_ticks
-        except DamagedRecordError:
-            return 0
+def count_groups(frames: np.ndarray | int) -> Any:
+    """Returns how many records of the part `pictures` so many frames have, elementwise."""
+    return -(-frames // GROUP)

@@ -5,87 +5,46 @@ import os
 
 import numpy as np
 
-from talkjax.conventions import (
-    MELS_PER_TICK,
-    NUM_LANDMARKS,
-    NUM_MELS,
-    NUM_POSE,
-    Box,
-    mel_windows,
-)
+from talkjax.conventions import NUM_POSE, Box, mel_windows
 from talkjax.data import audio_augmentation, records, sound_offsets, windows
 from talkjax.data import latents as latents_lib
 from talkjax.data.options import LoaderOptions
+from talkjax.data.stored_clips import ShardReader, StoredClip
 from talkjax.errors import UserError
 
-_BYTES_PER_TICK = 4 * (2 * NUM_LANDMARKS * 2 + MELS_PER_TICK * NUM_MELS)
 _log = logging.getLogger(__name__)
 
 
 class ClipStore:
-    """The clips of one split, kept in memory as far as they fit. Threads may share a store.
+    """The clips of one split, as a stage uses them. Threads may share a store.
 
-    A pickled store leaves its contents behind and reads them again (once in every worker process).
+    Nothing but the index is kept in memory: a sample reads its few records from the files.
     """
 
     def __init__(self, data_dir: str | os.PathLike, split: str, options: LoaderOptions):
-        self._reader = records.ShardReader(data_dir, split)
-        self._with_frames, self._limit = options.needs_pixels, options.memory_limit
+        parts = [
+            part
+            for part, used in (
+                ("clips", options.stage not in ("diffusion", "autoencoder")),
+                ("frames", options.has_images),
+                ("pictures", options.needs_pixels),
+            )
+            if used
+        ]
+        self.reader = ShardReader(data_dir, split, parts)
         self._max_damaged = options.max_damaged
         self._damaged: set[int] = set()
         offsets = options.sound_offsets
         self._offsets = sound_offsets.read_offsets(offsets) if offsets else {}
-        self.lengths = self._reader.lengths()
         self.name = f"{data_dir} ({split})"
-        self._fill()
-
-    def _fill(self) -> None:
-        arrays = int(self.lengths.sum()) * _BYTES_PER_TICK
-        whole = self._reader.num_bytes()
-        frames = self._with_frames and whole <= self._limit
-        held = frames or arrays <= self._limit
-        count = len(self._reader) if held else 0
-        self._held = [self._read_or_none(i, frames) for i in range(count)]
-        if not held:
-            for position in map(int, np.flatnonzero(self.lengths == 0)):
-                self._read_or_none(position, False)  # damaged: count it
-        if held and frames == self._with_frames:
-            self._reader.close()  # nothing more is read
-
-    def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k != "_held"}
-
-    def __setstate__(self, state):
-        vars(self).update(state)
-        self._fill()
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self.reader)
 
-    def __getitem__(self, position: int) -> records.ClipRecord:
-        """Returns a record, with its frames only if the batches need pixels.
-
-        Raises:
-          DamagedRecordError: The record is damaged; it has been counted.
-        """
-        record = self._held[position] if self._held else None
-        if record is not None and (record.frames is not None or not self._with_frames):
-            return record
-        return self._read(position, self._with_frames)
-
-    def _read(self, position: int, frames: bool) -> records.ClipRecord:
-        try:
-            record = records.with_normalized_pose(self._reader.read(position, frames))
-            return sound_offsets.remove_offset(record, self._offsets)
-        except records.DamagedRecordError as error:
-            self.count_damaged(position, error)
-            raise
-
-    def _read_or_none(self, position: int, frames: bool) -> records.ClipRecord | None:
-        try:
-            return self._read(position, frames)
-        except records.DamagedRecordError:
-            return None
+    def __getitem__(self, position: int) -> StoredClip:
+        """Returns a clip, of which nothing is read yet."""
+        offset = sound_offsets.offset_of(self.reader.clip_ids[position], self._offsets)
+        return self.reader.clip(position, offset)
 
     def count_damaged(self, position: int, error: records.DamagedRecordError) -> None:
         """Reports a damaged record, once per process.
@@ -135,15 +94,21 @@ class WindowSampler:
                     f"the latents in {options.latents} show region {self.cache.region} where the "
                     f"config has {tuple(options.region)}; cache them again or set region"
                 )
-        ticks = self.store.lengths
+        ticks = self.store.reader.ticks
         least = 0 if options.stage == "autoencoder" else options.window
-        self.clips = np.flatnonzero(ticks > least)  # one tick is left for references
-        if not len(self.clips):
+        long = ticks > least  # one tick is left for references
+        if not long.any():
             raise UserError(
                 f"{self.store.name} has no clip longer than the window of {options.window} ticks; "
                 "prepare longer clips or shorten the window"
             )
-        if short := np.count_nonzero(ticks[ticks > 0] <= least):
+        seen = self.store.reader.usable > 0 if options.has_images else True
+        self.clips = np.flatnonzero(long & seen)
+        if not len(self.clips):
+            raise UserError(
+                f"{self.store.name} has no clip with usable image frames; prepare the data again"
+            )
+        if short := np.count_nonzero(~long):
             _log.warning(
                 "%s: %d of %d clips are too short for windows of %d ticks and are not used",
                 self.store.name, short, len(ticks), options.window,
@@ -181,7 +146,7 @@ class WindowSampler:
 
     def _random_sample(self, position: int, rng: np.random.Generator) -> dict | None:
         options, record = self.options, self.store[position]
-        usable = self.usable_frames(position, record)
+        usable = self.usable_frames(record)
         if options.stage == "autoencoder":
             return self.image(record, usable, rng.choice(usable), rng) if len(usable) else None
         starts = windows.possible_starts(record.num_ticks, options.window)
@@ -191,24 +156,33 @@ class WindowSampler:
             )
             if not len(starts):
                 return None
-        return self.sample_window(position, record, usable, int(rng.choice(starts)), rng)
+        return self.sample_window(record, usable, int(rng.choice(starts)), rng)
 
-    def usable_frames(self, position: int, record: records.ClipRecord) -> np.ndarray:
+    def usable_frames(self, record: StoredClip) -> np.ndarray:
         """Returns the frames with a face, on the landmark clock and in the latent cache, (n,)."""
         if not self.options.has_images:
             return np.zeros(0, np.int64)
-        ticks = record.frame_ticks
-        good = record.face_found & (ticks > -1e-3) & (ticks < record.num_ticks - 1 + 1e-3)
+        return self.cached_frames(record.position, record.usable)
+
+    def cached_frames(self, position: int, usable: np.ndarray) -> np.ndarray:
+        """Returns those of the usable frames that are in the latent cache, if one is used.
+
+        Args:
+          position: Position of the clip.
+          usable: (N,) bool.
+
+        Returns:
+          (n,) int64 numbers of frames.
+        """
         if self.cache is not None:
-            cached = np.zeros(len(good), bool)
-            cached[self.cache.frames(position, record.clip_id)] = True
-            good &= cached
-        return np.flatnonzero(good)
+            cached = np.zeros(len(usable), bool)
+            cached[self.cache.frames(position, self.store.reader.clip_ids[position])] = True
+            usable = usable & cached
+        return np.flatnonzero(usable)
 
     def sample_window(
         self,
-        position: int,
-        record: records.ClipRecord,
+        record: StoredClip,
         usable: np.ndarray,
         start: int,
         rng: np.random.Generator | None,
@@ -218,7 +192,7 @@ class WindowSampler:
         if self.options.has_landmark_part:
             sample |= self._landmark_part(record, start, rng)
         if self.options.has_images:
-            sample |= self._image_part(position, record, usable, start, rng)
+            sample |= self._image_part(record, usable, start, rng)
         return sample
 
     def _landmark_part(self, record, start: int, rng) -> dict[str, np.ndarray]:
@@ -268,7 +242,7 @@ class WindowSampler:
             "reference_heard": np.full(len(faces), heard),
         }
 
-    def _image_part(self, position, record, usable, start: int, rng) -> dict[str, np.ndarray]:
+    def _image_part(self, record, usable, start: int, rng) -> dict[str, np.ndarray]:
         options = self.options
         ticks = record.frame_ticks[usable]
         margin = options.reference_margin
@@ -293,7 +267,8 @@ class WindowSampler:
             }
         if self.cache is None:
             return sample
-        cached = self.cache.frames(position, record.clip_id)
+        position, clip_id = record.position, record.clip_id
+        cached = self.cache.frames(position, clip_id)
         rows = np.searchsorted(cached, frames)
         sample |= {
             "target_latent": self.cache.target(position, rows),
@@ -312,7 +287,7 @@ class WindowSampler:
 
     def image(
         self,
-        record: records.ClipRecord,
+        record: StoredClip,
         usable: np.ndarray,
         frame: int,
         rng: np.random.Generator | None,
@@ -337,15 +312,21 @@ class WindowSampler:
             }
         return sample
 
-    def _regions(self, record: records.ClipRecord, frames: np.ndarray) -> np.ndarray:
-        return np.stack([self._region(record, frame) for frame in frames])
+    def _region(self, record: StoredClip, frame: int) -> np.ndarray:
+        return self._regions(record, np.array([frame]))[0]
 
-    def _region(self, record: records.ClipRecord, frame: int) -> np.ndarray:
-        try:
-            crop = windows.decode_jpeg(record.frames[frame])
-        except (ValueError, OSError) as error:
-            raise records.DamagedRecordError(
-                f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare the "
-                "data again"
-            ) from error
-        return np.ascontiguousarray(Box(*self.options.region).cut(crop))
+    def _regions(self, record: StoredClip, frames: np.ndarray) -> np.ndarray:
+        """Decodes the regions of some frames, (n, H, W, 3) uint8."""
+        found = {}
+        for frame, picture in zip(frames, record.pictures(frames), strict=True):
+            if frame in found:
+                continue
+            try:
+                crop = windows.decode_jpeg(picture)
+            except (ValueError, OSError) as error:
+                raise records.DamagedRecordError(
+                    f"clip {record.clip_id!r}: frame {frame} cannot be decoded ({error}); prepare "
+                    "the data again"
+                ) from error
+            found[frame] = Box(*self.options.region).cut(crop)
+        return np.stack([found[frame] for frame in frames])

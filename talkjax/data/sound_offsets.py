@@ -6,14 +6,11 @@ person's clips. A network that learns from such clips learns the average offset,
 table of offsets.
 """
 
-import dataclasses
 import os
 
-import numpy as np
-
 from talkjax import files
-from talkjax.conventions import MEL_FLOOR, MELS_PER_SECOND
-from talkjax.data.records import ClipRecord, person_of
+from talkjax.conventions import MELS_PER_SECOND
+from talkjax.data import records
 from talkjax.errors import UserError
 
 _CERTAIN_MS = 60.0  # widest 95% interval of an offset that is removed
@@ -47,20 +44,11 @@ def read_offsets(path: str | os.PathLike) -> dict[str, float]:
         raise UserError(f"{path} is not a report of landmarks by person; {remedy}") from None
 
 
-def remove_offset(record: ClipRecord, offsets: dict[str, float]) -> ClipRecord:
-    """Moves a clip's sound by its person's offset, to whole mel frames of 10 ms.
+def offset_of(clip_id: str, offsets: dict[str, float]) -> int:
+    """Returns how much later a clip's sound is than its picture, in whole mel frames of 10 ms.
 
     Args:
-      record: A clip.
-      offsets: Output of `read_offsets`; other people's clips stay as they are.
+      clip_id: Id of the clip.
+      offsets: Output of `read_offsets`; 0 for people who are not in it.
     """
-    offset = offsets.get(person_of(record.clip_id), 0.0)
-    frames = round(offset * MELS_PER_SECOND / 1000)
-    if not frames:
-        return record
-    mel = np.full_like(record.mel, MEL_FLOOR)
-    if frames > 0:
-        mel[:-frames] = record.mel[frames:]
-    else:
-        mel[-frames:] = record.mel[:frames]
-    return dataclasses.replace(record, mel=mel)
+    return round(offsets.get(records.person_of(clip_id), 0.0) * MELS_PER_SECOND / 1000)

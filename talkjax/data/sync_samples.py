@@ -8,9 +8,13 @@ on either side.
 import numpy as np
 
 from talkjax.conventions import LIPS_SLICE, MEL_FLOOR, MELS_PER_TICK, NUM_MELS
-from talkjax.data import audio_augmentation, records, windows
+from talkjax.data import audio_augmentation, windows
+from talkjax.data.records import ClipRecord
 from talkjax.data.samples import WindowSampler
+from talkjax.data.stored_clips import StoredClip
 from talkjax.models.sync_expert import FIRST_STEP, FRAMES, STEPS, STEPS_PER_FRAME
+
+AnyClip = ClipRecord | StoredClip
 
 _NEAR = 0.6  # the picture shown at a tick is at most so many ticks away
 _SPEECH = 0.5  # runs that are quieter than this share of the clip's loudest one are not used
@@ -23,16 +27,15 @@ class SyncWindowSampler(WindowSampler):
         self, position: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray] | None:
         record = self.store[position]
-        usable = self.usable_frames(position, record)
+        usable = self.usable_frames(record)
         starts = speaking_starts(record, usable, self.options.window)
         if not len(starts):
             return None
-        return self.sample_window(position, record, usable, int(rng.choice(starts)), rng)
+        return self.sample_window(record, usable, int(rng.choice(starts)), rng)
 
     def sample_window(
         self,
-        position: int,
-        record: records.ClipRecord,
+        record: StoredClip,
         usable: np.ndarray,
         start: int,
         rng: np.random.Generator | None,
@@ -43,17 +46,16 @@ class SyncWindowSampler(WindowSampler):
         """
         options = self.options
         near, _ = nearest_frames(record.frame_ticks[usable], start + np.arange(options.window))
-        pictures = {frame: self._region(record, frame) for frame in np.unique(usable[near])}
         mel = sync_span(record.mel, start, options.window - FRAMES + 1, options.sound_margin)
         if rng is not None:
             amounts = options.audio_amounts
             mel = audio_augmentation.draw_channel(rng, amounts).apply(mel)
             mel = np.ascontiguousarray(audio_augmentation.mask_moments(rng, mel, amounts.masks))
-        lips = np.stack([pictures[frame] for frame in usable[near]])
+        lips = self._regions(record, usable[near])
         return {"lips": lips, "mel": mel, "shape": lip_shapes(record, start, options.window)}
 
 
-def lip_shapes(record: records.ClipRecord, start: int, length: int) -> np.ndarray:
+def lip_shapes(record: AnyClip, start: int, length: int) -> np.ndarray:
     """Returns the lip landmarks in the middle of each window, in units of their spread in the clip.
 
     They are relative to the clip's mean, so that only the motion of speech remains, not the face
@@ -77,7 +79,7 @@ def nearest_frames(frame_ticks: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarr
     return np.where(off[0] <= off[1], left, right), off.min(0)
 
 
-def speaking_starts(record: records.ClipRecord, usable: np.ndarray, length: int) -> np.ndarray:
+def speaking_starts(record: AnyClip, usable: np.ndarray, length: int) -> np.ndarray:
     """Returns first ticks of the runs with a face throughout and with speech, (S,) int64.
 
     In silence, lips and sound agree at every lag. So a run's loudness, the mean of its log-mel

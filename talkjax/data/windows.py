@@ -23,6 +23,33 @@ _REFERENCE_POOL = 24  # frames among which reference images are chosen in traini
 _SLACK = 1e-3  # ticks; timestamps are float32
 
 
+def usable_frames(frame_ticks: np.ndarray, face_found: np.ndarray, num_ticks: int) -> np.ndarray:
+    """Returns which frames have a face and lie on the landmark clock, (N,) bool.
+
+    Args:
+      frame_ticks: (N,) frame times in ticks.
+      face_found: (N,) bool.
+      num_ticks: Length of the clip.
+    """
+    return face_found & (frame_ticks > -_SLACK) & (frame_ticks < num_ticks - 1 + _SLACK)
+
+
+def half_ticks(frame_ticks: np.ndarray) -> np.ndarray:
+    """Rounds frame times so that every window holds the same frames as before.
+
+    Windows begin and end with a tick. So it is enough to know of a frame which tick it is at, or
+    which two ticks it is between.
+
+    Args:
+      frame_ticks: (N,) frame times in ticks.
+
+    Returns:
+      (N,) int64 times in halves of a tick.
+    """
+    ends = np.ceil(frame_ticks - _SLACK) + np.floor(frame_ticks + _SLACK)
+    return ends.astype(np.int64)
+
+
 def possible_starts(num_ticks: int, window: int) -> np.ndarray:
     """Returns all first ticks of windows that leave at least one tick outside, (S,) int64."""
     return np.arange(max(0, num_ticks - window + 1 if num_ticks > window else 0))
@@ -154,6 +181,18 @@ def mel_span(
     out = np.full((hi - lo, NUM_MELS), MEL_FLOOR, np.float32)
     a, b = max(lo, 0), max(min(hi, len(mel)), max(lo, 0))
     out[a - lo : b - lo] = mel[a:b]
+    return out
+
+
+def move_mel(mel: np.ndarray, frames: int) -> np.ndarray:
+    """Moves (M, 80) log-mel by a number of its frames, positive for later; silence moves in."""
+    if not frames:
+        return mel
+    out = np.full_like(mel, MEL_FLOOR)
+    if frames > 0:
+        out[frames:] = mel[:-frames]
+    else:
+        out[:frames] = mel[-frames:]
     return out
 
 

@@ -187,17 +187,17 @@ def _evaluate_landmarks(args: argparse.Namespace) -> None:
         raise UserError("--data=SHARDS is required with --landmarks_only")
     packages.require(*packages.EVAL_MODULES)
 
-    from talkjax.data import records
+    from talkjax.data import records, stored_clips
     from talkjax.metrics import clips, landmarks, report, workspace
 
-    reader = records.ShardReader(args.data, args.split)
+    reader = stored_clips.ShardReader(args.data, args.split, ("clips", "frames"))
     chosen = clips.take_evenly(range(len(reader)), args.clips)
     shown: dict[str, dict[str, np.ndarray]] = {}
     predict, config = landmarks.load_predictor(args.checkpoint)
     landmark = config["landmark"]
     result = landmarks.evaluate_landmarks(
         predict,
-        (records.with_normalized_pose(reader.read(i, with_frames=False)) for i in chosen),
+        (reader.read(i, with_frames=False) for i in chosen),
         window=config["data"]["window"],
         references=config["data"]["references"],
         context=(landmark["past"], landmark["future"]),

@@ -10,6 +10,7 @@ import numpy as np
 from talkjax import head_pose
 from talkjax.conventions import SAMPLE_RATE
 from talkjax.data import records
+from talkjax.data.stored_clips import ShardReader
 from talkjax.media import audio, video, video_writer
 from talkjax.media.facemesh import FaceMesh
 from talkjax.media.turned_faces import TurnedFaces
@@ -41,10 +42,8 @@ def compare_landmarks(
     Returns:
       {name of the checkpoint: {metric of `talkjax.metrics.landmarks`: mean over clips}}.
     """
-    reader, out = records.ShardReader(shards, "test"), {}
-    held_out = [
-        records.with_normalized_pose(reader.read(i, with_frames=False)) for i in range(len(reader))
-    ]
+    reader, out = ShardReader(shards, "test", ("clips", "frames")), {}
+    held_out = list(reader.scan())
     for name, folder in checkpoints.items():
         predict, config = landmarks.load_predictor(folder)
         result = landmarks.evaluate_landmarks(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from talkjax import conventions, pipelines
-from talkjax.data import records, sound_offsets
+from talkjax.data import records, windows
 from talkjax.errors import UserError
 from talkjax.metrics import clips, landmarks, signals
 
@@ -169,6 +169,7 @@ def _without_offset(piece: Any, offset: float) -> tuple[str, Path, int]:
         path = path.with_name(f"{path.stem}.{offset:+.0f}ms.npz")
         if not path.exists():
             record = records.load_npz(piece.record)
-            moved = sound_offsets.remove_offset(record, {records.person_of(record.clip_id): offset})
-            records.save_npz(path, moved)
+            later = round(offset * conventions.MELS_PER_SECOND / 1000)
+            moved = windows.move_mel(record.mel, -later)
+            records.save_npz(path, dataclasses.replace(record, mel=moved))
     return piece.clip_id, path, ticks

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkjax import export, files
-from talkjax.data import records
+from talkjax.data import storage
 from talkjax.errors import UserError
 from talkjax.media.container import check_local_file
 from talkjax.metrics import packages, workspace
@@ -127,7 +127,7 @@ def _claim(out: str | os.PathLike, base: Path) -> Path:
 
 def _identity(base: Path, shards: Path) -> str:
     """Returns what tells a training run from one of other footage or another checkpoint."""
-    parts = workspace.hash_checkpoint(base), records.read_index(shards)["fingerprint"]
+    parts = workspace.hash_checkpoint(base), storage.read_index(shards)["fingerprint"]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 

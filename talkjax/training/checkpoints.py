@@ -37,8 +37,8 @@ MAY_CHANGE = (
     "mesh", "log", "checkpoint", "eval", "max_skipped_in_a_row", "init_from",
     "autoencoder.weights", "autoencoder.remat", "landmark.whisper_weights", "denoiser.remat",
     "denoiser.talkformer.implementation", "data.dir", "data.latents",
-    "data.drop_landmarks",  # of earlier versions
-    "data.max_damaged", "data.memory_limit", "data.num_threads", "data.prefetch",
+    "data.drop_landmarks", "data.memory_limit",  # of earlier versions
+    "data.max_damaged", "data.num_threads", "data.prefetch",
 )  # fmt: skip
 
 

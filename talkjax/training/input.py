@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict
 
 from talkjax import files, networks, runs
 from talkjax.conventions import Box
-from talkjax.data import describe, latents, loader, records
+from talkjax.data import describe, latents, loader, storage
 from talkjax.errors import UserError
 from talkjax.models import whisper
 from talkjax.training import checkpoints, joint_stage
@@ -50,7 +52,7 @@ def make_datasets(config: Any) -> MakeData:
             "data.dir is not set; set --config.data.dir to a folder made by data_pipelines.prepare"
         )
     for folder in loader.split_folders(config.data.dir):
-        records.find_dataset(folder)
+        storage.find_dataset(folder)
     share = {"process_index": process, "process_count": count}
 
     def make(split: str) -> Any:
@@ -92,7 +94,7 @@ def _held_out(config: Any) -> tuple[str, str]:
     Choices are made on a validation split where there is one; the test split is for the end.
     """
     folder = config.eval.dir or loader.split_folders(config.data.dir)[-1]
-    return folder, "validation" if "validation" in records.list_splits(folder) else "test"
+    return folder, "validation" if "validation" in storage.list_splits(folder) else "test"
 
 
 # ---- networks to start from ---------------------------------------------------------------------
@@ -233,16 +235,17 @@ def check_data(config: Any) -> None:
     Raises:
       UserError: One line that names both sides and the remedy.
     """
+    folders = loader.split_folders(config.data.dir)
+    if config.eval.every and config.eval.dir:
+        folders.append(config.eval.dir)
+    _check_hosts(folders)
     if config.stage == "landmark":
         return  # points in crop coordinates: neither pixels nor latents count
-    folders = set(loader.split_folders(config.data.dir))
-    if config.eval.every and config.eval.dir:
-        folders.add(config.eval.dir)
     if config.data.latents and config.stage in ("diffusion", "joint"):
         _check_latents(config)
         if config.denoiser.fill == "grey":
             return
-    for folder in sorted(folders):
+    for folder in sorted(set(folders)):
         size = describe(folder)["crop_size"]
         if size is None:
             raise UserError(
@@ -254,6 +257,26 @@ def check_data(config: Any) -> None:
                 f"{config.crop_size}; prepare the data with --crop_size={config.crop_size} or set "
                 f"--config.crop_size={size}"
             )
+
+
+def _check_hosts(folders: Sequence[str]) -> None:
+    """Checks that all processes read the same clips, from copies of their own or not."""
+    if jax.process_count() == 1:
+        return
+    indices = [storage.read_index(folder) for folder in folders]
+    lists = [[index[name] for name in ("clips", "ticks", "frames", "usable")] for index in indices]
+    digest = hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).digest()
+    count = sum(len(clips) for index in indices for clips in index["clips"].values())
+    here = np.array([count, *np.frombuffer(digest[:8], np.uint32)], np.uint32)
+    found = np.asarray(multihost_utils.process_allgather(here)).reshape(-1, len(here))
+    differ = np.flatnonzero((found != found[0]).any(1))
+    if len(differ):
+        other = int(differ[0])
+        raise UserError(
+            f"the processes read different data: process {other} has {found[other, 0]} clips, "
+            f"process 0 has {found[0, 0]}, and they are not the same; give all hosts the same "
+            "shards in data.dir and eval.dir"
+        )
 
 
 def _check_latents(config: Any) -> None:

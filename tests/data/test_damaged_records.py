@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import logging
+import re
+import shutil
 
 import numpy as np
 import pytest
 
-from talkjax.data import examples, loader, records, samples
+from talkjax.data import examples, loader, records, storage, stored_clips
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
 LANDMARK = loader.LoaderOptions(stage="landmark", batch_size=4)
 JOINT = loader.LoaderOptions(stage="joint", batch_size=4, frames=3)
+AUTOENCODER = loader.LoaderOptions(stage="autoencoder", batch_size=4)
+LISTS = ("clips", "ticks", "frames", "usable")
 COUNT = 8
 BAD = 3  # the record that is damaged
 
@@ -25,11 +29,7 @@ def clips():
 @pytest.fixture
 def data(tmp_path, clips):
     """Shards of `clips`, alike for train and test; their files may be damaged."""
-    made = write_shards(tmp_path, {"train": clips, "test": clips})
-    ticks = [clip.num_ticks for clip in clips]
-    index = records.find_dataset(made) / "index.json"
-    index.write_text(json.dumps({"ticks": {"train": ticks, "test": ticks}}))
-    return made
+    return write_shards(tmp_path, {"train": clips, "test": clips})
 
 
 def replace(path, content):
@@ -39,16 +39,27 @@ def replace(path, content):
     new.replace(path)
 
 
-def flip(data, split="train", which=BAD):
-    """Changes a byte in the midst of a record."""
-    (shard,) = records.find_dataset(data).glob(f"*-{split}.array_record*")
+def shard_of(data, split="train", part="clips"):
+    folder = storage.part_folder(storage.find_dataset(data), part)
+    (shard,) = folder.glob(f"*-{split}.array_record*")
+    return shard
+
+
+def flip(data, split="train", which=BAD, part="clips"):
+    """Changes a byte in the midst of a clip's record, or of its first group of pictures."""
+    shard = shard_of(data, split, part)
     whole = shard.read_bytes()
     for place in np.arange(which, which + 1, 0.2) / COUNT:  # they are about equally long
         content = bytearray(whole)
         content[int(len(content) * place)] ^= 0xFF
         replace(shard, content)
+        reader = stored_clips.ShardReader(data, split, (part,))
         try:
-            records.ShardReader(data, split).read(which)
+            if part == "pictures":
+                for group in range(3):
+                    reader.read_pictures(which, group)
+            else:
+                reader.read_part(part, which)
         except UserError as error:
             assert "hash mismatch" in str(error)
             return shard
@@ -67,17 +78,21 @@ def assert_equal(first, second):
             np.testing.assert_array_equal(a[key], b[key], strict=True, err_msg=key)
 
 
-@pytest.mark.parametrize("limit", [4 << 30, 0], ids=["in memory", "from disk"])
-@pytest.mark.parametrize("options", [LANDMARK, JOINT], ids=["landmark", "joint"])
-def test_a_damaged_record_gives_way_to_the_next(data, options, limit, caplog):
-    options = dataclasses.replace(options, memory_limit=limit)
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [(LANDMARK, "clips"), (JOINT, "clips"), (JOINT, "frames"), (JOINT, "pictures")],
+    ids=["landmark", "joint", "frames", "pictures"],
+)
+def test_a_damaged_record_gives_way_to_the_next(data, options, part, caplog):
     whole = batches(data, options)
-    shard = flip(data)
+    shard = flip(data, part=part)
     with caplog.at_level(logging.WARNING):
         left = batches(data, options)
-    (line,) = {record.getMessage() for record in caplog.records}
-    assert f"record {BAD} of {shard}: " in line and "left out (1 of at most 1)" in line
-    assert "\n" not in line
+    lines = {record.getMessage() for record in caplog.records}
+    assert lines and all(f"of {shard}: " in line and "\n" not in line for line in lines)
+    assert all("left out (1 of at most 1)" in line for line in lines)
+    if part != "pictures":
+        assert len(lines) == 1 and f"record {BAD} of" in caplog.text
     same = [
         np.array_equal(a["pose"][row], b["pose"][row])
         for a, b in zip(whole, left, strict=True)
@@ -107,33 +122,35 @@ def test_resumption_and_processes_agree_on_what_replaces_it(data):
 def test_too_many_are_an_error(data):
     flip(data)
     flip(data, which=BAD - 2)
-    for limit in (4 << 30, 0):
-        options = dataclasses.replace(LANDMARK, memory_limit=limit)
-        with pytest.raises(UserError, match=r"2 of 8 records are damaged, where max_damaged=0.01"):
-            batches(data, options)
-        assert len(batches(data, dataclasses.replace(options, max_damaged=0.25))) == 12
+    with pytest.raises(UserError, match=r"2 of 8 records are damaged, where max_damaged=0.01"):
+        batches(data, LANDMARK)
+    assert len(batches(data, dataclasses.replace(LANDMARK, max_damaged=0.25))) == 12
 
 
-def test_evaluation_leaves_it_out(data, caplog):
-    def positions(options):
-        return {int(p) for batch in loader.eval_dataset(data, options) for p in batch["clip"]}
-
-    assert positions(LANDMARK) == set(range(COUNT))
-    flip(data, "test")
-    for options in (LANDMARK, JOINT, dataclasses.replace(LANDMARK, memory_limit=0)):
-        assert positions(options) == set(range(COUNT)) - {BAD}
-    assert f"record {BAD} of" in caplog.text
-
-
-def test_lengths_are_counted_without_an_index(data, caplog):
-    (records.find_dataset(data) / "index.json").unlink()
-    flip(data)
-    for limit in (4 << 30, 0):
-        caplog.clear()
-        options = dataclasses.replace(LANDMARK, memory_limit=limit)
-        sampler = samples.WindowSampler(data, "train", options)
-        assert BAD not in sampler.clips and len(sampler.clips) == COUNT - 1
-        assert f"record {BAD} of" in caplog.text
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [(LANDMARK, "clips"), (JOINT, "pictures"), (AUTOENCODER, "frames")],
+    ids=["landmark", "joint", "autoencoder"],
+)
+def test_evaluation_leaves_it_out(data, caplog, options, part):
+    whole = list(loader.eval_dataset(data, options))
+    assert {int(p) for batch in whole for p in batch["clip"]} == set(range(COUNT))
+    flip(data, "test", part=part)
+    left = list(loader.eval_dataset(data, options))
+    assert len(left) == len(whole)  # all processes have as many batches as before
+    for before, after in zip(whole, left, strict=True):
+        for row in range(4):
+            damaged = before["clip"][row] == BAD and part != "pictures"
+            if after["clip"][row] != before["clip"][row] or damaged:
+                assert before["clip"][row] == BAD != after["clip"][row]
+                assert after["weight"][row] == 0
+            else:
+                assert after["weight"][row] == before["weight"][row]
+                np.testing.assert_array_equal(
+                    before["frame_landmarks" if options is AUTOENCODER else "pose"][row],
+                    after["frame_landmarks" if options is AUTOENCODER else "pose"][row],
+                )
+    assert f"of {shard_of(data, 'test', part)}: " in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -172,9 +189,66 @@ def test_a_message_that_does_not_parse_is_damage(data, monkeypatch, caplog):
     assert f"record {BAD} of" in caplog.text and "is damaged" in caplog.text
 
 
-def test_a_shard_that_was_cut_off_is_an_error_that_names_it(data):
-    (shard,) = records.find_dataset(data).glob("*-train.array_record*")
+@pytest.mark.parametrize("part", records.PARTS)
+def test_a_shard_that_was_cut_off_is_an_error_that_names_it(data, part):
+    shard = shard_of(data, part=part)
     content = shard.read_bytes()
     replace(shard, content[: len(content) // 2])
     with pytest.raises(UserError, match=f"the shard {shard} cannot be read"):
+        loader.train_dataset(data, JOINT, seed=0)
+
+
+def test_a_group_of_pictures_that_is_missing_is_an_error(data, tmp_path, clips):
+    """The shard and its own metadata agree; the index knows better."""
+    fewer = write_shards(tmp_path / "fewer", {"train": clips[:-1], "test": clips})
+    folders = [storage.part_folder(storage.find_dataset(d), "pictures") for d in (fewer, data)]
+    for path in folders[0].iterdir():
+        shutil.copy(path, folders[1] / path.name)
+    message = r"pictures has 21 records of split 'train' where index.json says 24"
+    with pytest.raises(UserError, match=message):
+        loader.train_dataset(data, JOINT, seed=0)
+    loader.train_dataset(data, LANDMARK, seed=0)  # it reads none
+
+
+def test_a_group_of_another_clip_is_damage(data, tmp_path, clips, caplog):
+    order = [*clips[:BAD], clips[BAD + 1], clips[BAD], *clips[BAD + 2 :]]
+    other = write_shards(tmp_path / "other", {"train": order, "test": clips})
+    shutil.copy(shard_of(other, part="pictures"), shard_of(data, part="pictures"))
+    with pytest.raises(UserError, match="2 of 8 records are damaged"):
+        batches(data, JOINT)
+    assert re.search("it belongs to clip 'clip[34]' where the index says 'clip[43]'", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda index: index | {"version": 3},
+            "index.json has records of version 3, not 2; update",
+        ),
+        (lambda index: index | {"group": 50}, "index.json has groups of 50 pictures"),
+        (lambda index: index | {"ticks": {"train": [1]}}, "its lists do not agree"),
+        (lambda index: {k: index[k] for k in index if k != "usable"}, "lacks usable; prepare"),
+        (
+            lambda index: index | {k: {"train": index[k]["train"][1:]} for k in LISTS},
+            "says 7; prep",
+        ),
+    ],
+)
+def test_an_index_that_does_not_fit_is_an_error(data, change, message):
+    path = storage.find_dataset(data) / storage.INDEX
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=message):
         loader.train_dataset(data, LANDMARK, seed=0)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short", "half"])
+def test_the_frames_index_is_needed_for_a_plan(data, content):
+    path = storage.find_dataset(data) / "test.frames.npz"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(UserError, match=r"test.frames.npz cannot be read .*; prepare the data"):
+        loader.eval_dataset(data, JOINT)
+    loader.eval_dataset(data, LANDMARK)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from talkjax.conventions import MEL_FLOOR
-from talkjax.data import loader, records
+from talkjax.data import loader, records, stored_clips
 from talkjax.diffusion import guidance
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
@@ -194,13 +194,18 @@ def test_seeds_matter(shards):
     assert not np.array_equal(a["pose"], b["pose"])
 
 
-def test_what_does_not_fit_into_memory_is_read_with_the_same_result(shards):
-    poor = dataclasses.replace(JOINT, memory_limit=0)
-    for options in (poor, dataclasses.replace(JOINT, memory_limit=2_000_000)):
-        assert_equal(
-            next(iter(loader.train_dataset(shards, options, seed=0))),
-            next(iter(loader.train_dataset(shards, JOINT, seed=0))),
-        )
+def test_nothing_is_read_before_the_first_sample(shards, monkeypatch):
+    """Not even for the plan of an evaluation: the index tells all."""
+
+    def refuse(*unused):
+        raise AssertionError("a record was read")
+
+    monkeypatch.setattr(stored_clips.ShardReader, "_read", refuse)
+    for options in (LANDMARK, JOINT, dataclasses.replace(JOINT, stage="autoencoder")):
+        loader.train_dataset(shards, options, seed=0)
+        loader.eval_dataset(shards, options)
+    with pytest.raises(AssertionError, match="a record was read"):
+        next(iter(loader.train_dataset(shards, LANDMARK, seed=0)))
 
 
 @pytest.mark.slow
@@ -277,7 +282,7 @@ def test_evaluation_covers_clips_once_and_pads(shards):
             if weight:
                 assert (clip, start) not in seen
                 seen[int(clip), int(start)] = True
-    lengths = records.ShardReader(shards, "test").lengths()
+    lengths = stored_clips.ShardReader(shards, "test").ticks
     for clip, ticks in enumerate(lengths):
         covered = {t for c, s in seen if c == clip for t in range(s, s + 25)}
         assert covered == set(range(ticks))
@@ -329,25 +334,29 @@ def test_evaluation_is_divided_between_processes(shards):
 
 def test_nan_in_a_record_names_the_clip(tmp_path, monkeypatch):
     record = make_record("poisoned")
-    record.landmarks[3, 5, 0] = np.nan
+    record.landmarks[3, 90, 0] = np.nan
     monkeypatch.setattr(records, "check_record", lambda r: r)
     data = write_shards(tmp_path, {"train": [record]})
     monkeypatch.undo()
-    for limit in (0, 4 << 30):
-        options = dataclasses.replace(LANDMARK, memory_limit=limit)
-        with pytest.raises(UserError, match="clip 'poisoned': landmarks holds NaN or Inf"):
-            next(iter(loader.train_dataset(data, options, seed=0)))
+    with pytest.raises(UserError, match="clip 'poisoned': landmarks holds NaN or Inf"):
+        next(iter(loader.train_dataset(data, LANDMARK, seed=0)))
 
 
 def test_clips_without_usable_frames_are_passed_over(tmp_path):
-    blind = make_record("blind")
+    blind, glimpse = make_record("blind"), make_record("glimpse")
     blind.face_found[:] = False
-    data = write_shards(tmp_path, {"train": [blind, make_record("seeing")], "test": [blind]})
+    glimpse.face_found[:] = False
+    glimpse.face_found[30] = True  # and none is left for the reference
+    train = [blind, glimpse, make_record("seeing")]
+    data = write_shards(tmp_path, {"train": train, "validation": [glimpse], "test": [blind]})
     options = dataclasses.replace(JOINT, batch_size=8)
     batch = next(iter(loader.train_dataset(data, options, seed=0)))
     assert batch["target"].shape[0] == 8
     with pytest.raises(UserError, match="no window with usable image frames"):
+        loader.eval_dataset(data, options, "validation")
+    with pytest.raises(UserError, match="no clip with usable image frames"):
         loader.eval_dataset(data, options)
+    assert len(next(iter(loader.eval_dataset(data, LANDMARK)))["pose"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -375,13 +384,12 @@ def test_training_imports_stay_light(shards):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_measured_pose_never_reaches_a_batch(shards):
+def test_measured_pose_never_reaches_a_batch(tmp_path):
     """It betrays the mouth (`talkjax.head_pose`); batches hold the steady pose."""
-    batch = next(iter(loader.eval_dataset(shards, LANDMARK)))
-    reader = records.ShardReader(shards, "test")
-    for pose, clip, start in zip(batch["pose"], batch["clip"], batch["start"], strict=True):
-        record = reader.read(int(clip), with_frames=False)
+    original = make_record("clip", ticks=90)
+    steady = records.with_normalized_pose(original)
+    batch = next(iter(loader.eval_dataset(write_shards(tmp_path, {"test": [original]}), LANDMARK)))
+    for pose, start in zip(batch["pose"], batch["start"], strict=True):
         window = slice(int(start), int(start) + 25)
-        steady = records.with_normalized_pose(record).landmarks[window, :74]
-        np.testing.assert_array_equal(pose, steady)
-        assert np.abs(pose - record.landmarks[window, :74]).max() > 1e-3
+        np.testing.assert_array_equal(pose, steady.landmarks[window, :74])
+        assert np.abs(pose - original.landmarks[window, :74]).max() > 1e-3

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -10,10 +11,11 @@ from etils import epath
 from etils.epath import backend, gpath
 
 import talkjax.data
-from data_pipelines import cache_latents
+from data_pipelines import cache_latents, convert_shards
 from talkjax.conventions import MASK, MOUTH_REGION
-from talkjax.data import latents, loader, records, remote
+from talkjax.data import latents, loader, remote, storage, stored_clips
 from talkjax.errors import UserError
+from tests.data_pipelines.old_shards import write_old_shards
 from tests.data_pipelines.synthetic import make_record, write_shards
 
 
@@ -84,11 +86,12 @@ def test_shards_and_latents_in_a_bucket_give_the_same_batches(data, bucket):
         first_batch(data, str(latents.default_directory(data))),
     )
     fetched = [name for name in bucket.opened if not name.endswith(".json")]
-    assert len(fetched) == len(set(fetched)) == 4  # a shard and three arrays, once each
-    assert records.list_splits("gs://mine/shards") == {"train": 3, "test": 1}
+    shards = sum("array_record" in name for name in fetched)
+    assert (shards, len(fetched)) == (3, 6)  # a shard for each part and three arrays, once each
+    assert storage.list_splits("gs://mine/shards") == {"train": 3, "test": 1}
     described = talkjax.data.describe("gs://mine/shards", "gs://mine/shards/latents")
     assert described == talkjax.data.describe(data, latents.default_directory(data))
-    reader = records.ShardReader("gs://mine/shards", "train")
+    reader = stored_clips.ShardReader("gs://mine/shards", "train")
     again = copy.deepcopy(reader)  # by the same methods as pickling for a worker process
     assert again.read(1).clip_id == reader.read(1).clip_id
 
@@ -124,20 +127,43 @@ def test_local_paths_are_used_as_they_are(data):
 
 def test_mistakes_are_one_line(data, bucket, monkeypatch):
     with pytest.raises(UserError, match="gs://mine/nothing holds no prepared data"):
-        records.find_dataset("gs://mine/nothing")
+        storage.find_dataset("gs://mine/nothing")
     with pytest.raises(UserError, match="gs://mine/shards holds no cached latents"):
         latents.read_index("gs://mine/shards")
     monkeypatch.setattr(bucket, "exists", lambda path: (_ for _ in ()).throw(ImportError("gcsfs")))
     with pytest.raises(UserError, match=r"cannot be read \(ImportError: gcsfs\); check"):
-        records.find_dataset("gs://mine/shards")
+        storage.find_dataset("gs://mine/shards")
 
 
-def test_descriptions_come_from_the_index_or_from_a_picture(data, tmp_path):
-    index = records.find_dataset(data) / "index.json"
+def test_a_stage_fetches_what_it_reads(data, bucket):
+    options = loader.LoaderOptions(stage="landmark", batch_size=2)
+    here = next(iter(loader.eval_dataset(data, options)))
+    there = next(iter(loader.eval_dataset("gs://mine/shards", options)))
+    assert_equal(there, here)
+    assert sum("array_record" in name for name in bucket.opened) == 1
+    joint = dataclasses.replace(options, stage="joint")
+    there = next(iter(loader.eval_dataset("gs://mine/shards", joint)))
+    assert_equal(there, next(iter(loader.eval_dataset(data, joint))))
+
+
+def test_descriptions_come_from_the_index(data):
+    path = storage.find_dataset(data) / "index.json"
     assert talkjax.data.describe(data) == {
         "crop_size": 32, "clips": {"train": 3, "test": 1}, "latents": None,
     }  # fmt: skip
-    index.write_text(json.dumps({"crop_size": 48}))
-    assert talkjax.data.describe(data)["crop_size"] == 48
-    index.write_text(json.dumps({"crop_size": 0}))  # of `synthesize_speech`
-    assert talkjax.data.describe(data)["crop_size"] is None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"crop_size": 0}))
+    assert talkjax.data.describe(data)["crop_size"] is None  # speech without pictures
+
+
+def test_shards_of_version_1_in_a_bucket_are_converted(bucket, tmp_path):
+    clips = [make_record(f"c{i}", ticks=60) for i in range(3)]
+    write_old_shards(bucket.folder / "mine", {"train": clips})
+    (bucket.folder / "mine" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"gs://mine/video_folder/1.0.0 has records of version 1"):
+        storage.find_dataset("gs://mine")
+    assert convert_shards.convert("gs://mine", tmp_path / "new") == {"train": 3}
+    options = loader.LoaderOptions(stage="joint", batch_size=4)
+    batch = next(iter(loader.train_dataset(tmp_path / "new", options, seed=0)))
+    assert batch["target"].any() and (tmp_path / "new" / "summary.json").is_file()
+    with pytest.raises(UserError, match="gs://mine/new is in a bucket"):
+        convert_shards.convert("gs://mine", "gs://mine/new")

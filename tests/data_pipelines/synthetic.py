@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines import clip_cache
 from talkjax import conventions, head_pose
-from talkjax.data import records
+from talkjax.data import records, windows
 from tests.media_files import Sound, make_media, tone
 
 
@@ -59,7 +59,10 @@ def write_shards(directory, splits):
             records.save_npz(path, record)
             clips[split].append(str(path))
     out = directory / "shards"
-    builder.TalkjaxClips(data_dir=str(out), clips=clips).download_and_prepare()
+    picture = next(record.frames[0] for items in splits.values() for record in items)
+    size = windows.decode_jpeg(picture).shape[0] if picture else 0
+    index = {"fingerprint": "synthetic", "crop_size": size}
+    builder.TalkjaxClips(data_dir=str(out), clips=clips, index=index).download_and_prepare()
     return out
 
 

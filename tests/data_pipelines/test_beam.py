@@ -11,7 +11,7 @@ import time
 import pytest
 
 from data_pipelines import clip_cache, datasets, extract, preparation, prepare, shards
-from talkjax.data import records
+from talkjax.data import records, storage
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import begun, make_fake_work, make_video
 
@@ -31,7 +31,11 @@ def run(source, out, log=None, **kwargs):
 
 
 def shard_bytes(out):
-    return {p.name: p.read_bytes() for p in records.find_dataset(out).glob("*array_record*")}
+    return {
+        (part, path.name): path.read_bytes()
+        for part in records.PARTS
+        for path in storage.part_folder(storage.find_dataset(out), part).glob("*array_record*")
+    }
 
 
 def manifest(out):
@@ -62,8 +66,8 @@ def test_shards_and_manifest_do_not_depend_on_the_runner(videos, tmp_path, monke
     for out in (tmp_path / "one", tmp_path / "two"):
         assert shard_bytes(out) == plain
         assert manifest(out) == manifest(tmp_path / "plain")
-        assert json.loads((records.find_dataset(out) / "index.json").read_text()) == json.loads(
-            (records.find_dataset(tmp_path / "plain") / "index.json").read_text()
+        assert json.loads((storage.find_dataset(out) / "index.json").read_text()) == json.loads(
+            (storage.find_dataset(tmp_path / "plain") / "index.json").read_text()
         )
     again = run(videos, tmp_path / "one", log, beam_options=DIRECT)
     assert again["videos_extracted_now"] == 0 and not again["packed_again"]
@@ -117,4 +121,4 @@ def test_a_killed_pipeline_goes_on(videos, tmp_path):
     before = len(begun(log))
     run(videos, out, log, beam_options=DIRECT)
     assert sorted(finished + begun(log)[before:]) == sorted(job.clip_id for job in jobs)
-    assert records.list_splits(out) == {"train": 5, "test": 1}
+    assert storage.list_splits(out) == {"train": 5, "test": 1}

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import builder, extract, preparation, prepare
 from talkjax.conventions import SAMPLE_RATE
-from talkjax.data import loader, records
+from talkjax.data import loader, records, storage, stored_clips
 from talkjax.errors import UserError
 from talkjax.media import audio
 from tests.data_pipelines import layouts
@@ -64,7 +64,11 @@ def with_tfds(name, source, data_dir, how):
 
 
 def shard_bytes(folder):
-    found = {p.name: p.read_bytes() for p in records.find_dataset(folder).glob("*array_record*")}
+    found = {
+        (part, path.name): path.read_bytes()
+        for part in records.PARTS
+        for path in storage.part_folder(storage.find_dataset(folder), part).glob("*array_record*")
+    }
     assert found
     return found
 
@@ -107,7 +111,7 @@ def test_a_data_set_becomes_shards(name, prepared):
     lines = map(json.loads, (out / "manifest.jsonl").read_text().splitlines())
     left_out = {line["source"]: line["reason"] for line in lines if not line["parts"]}
     assert left_out == LEFT_OUT[name]
-    assert records.list_splits(out) == SPLITS[name]
+    assert storage.list_splits(out) == SPLITS[name]
     check_batches(out)
 
 
@@ -123,19 +127,19 @@ def test_tfds_makes_the_same_shards(name, prepared, tmp_path):
     assert len(summary["lists_sha256"]) == {"hdtf": 12, "voxceleb2": 1}.get(name, 0)
     assert bool(again.info.citation) == (name != "video_folder")
     source = again.as_data_source(split="train")
-    reader = records.ShardReader(data, "train")
+    reader = stored_clips.ShardReader(data, "train")
     ids = [source[i]["clip_id"].decode() for i in range(len(source))]
     assert ids == [clip.clip_id for clip in reader.scan()]
-    index = json.loads((data / name / "1.0.0" / "index.json").read_text())
+    index = json.loads((data / name / "2.0.0" / "index.json").read_text())
     assert index["clips"]["train"] == ids
     for file in ("manifest.jsonl", "summary.json"):
-        assert (data / name / "1.0.0" / file).is_file()
-    assert str(made.data_dir) == str(records.find_dataset(data))
+        assert (data / name / "2.0.0" / file).is_file()
+    assert str(made.data_dir) == str(storage.find_dataset(data))
 
 
 def test_a_listed_piece_of_a_video_is_cut_out_of_picture_and_sound(prepared):
     folder = prepared("hdtf")
-    clips = {c.clip_id: c for c in records.ShardReader(folder / "out", "train").scan()}
+    clips = {c.clip_id: c for c in stored_clips.ShardReader(folder / "out", "train").scan()}
     cut = clips["WDA_AdamSchiff_000.mp4"]
     assert cut.num_frames == 50 and cut.face_found.all()
     np.testing.assert_allclose(cut.timestamps, np.arange(50) / 25, atol=1e-3)
@@ -151,7 +155,7 @@ def test_sound_of_voxceleb2_comes_from_the_m4a(prepared, tmp_path):
     source, log = prepared("voxceleb2") / "in", tmp_path / "log"
     data = with_cache(source.parent, tmp_path / "out")
     path = source / "dev/aac/id00012/2DLq_Kkc1r8/00001.m4a"
-    before = records.ShardReader(source.parent / "out", "train").read(0)
+    before = stored_clips.ShardReader(source.parent / "out", "train").read(0)
     mel = audio.log_mel(audio.load_audio(path))
     np.testing.assert_array_equal(before.mel[:200], mel[:200])
     stat = path.stat()
@@ -167,7 +171,7 @@ def test_a_tfds_run_that_failed_goes_on(prepared, tmp_path):
     with pytest.raises(UserError, match="holdout=3 leaves nothing to train on"):
         with_tfds("video_folder", folder / "in", data, settings(log, holdout=3))
     with_tfds("video_folder", folder / "in", data, settings(log, holdout=1))
-    assert not log.exists() and records.list_splits(data) == {"train": 2, "test": 1}
+    assert not log.exists() and storage.list_splits(data) == {"train": 2, "test": 1}
 
 
 def test_what_users_get_wrong(prepared, tmp_path):
@@ -186,8 +190,8 @@ def test_what_users_get_wrong(prepared, tmp_path):
     with pytest.raises(
         UserError, match="both holds video_folder, voxceleb2; give the folder of one of them"
     ):
-        records.find_dataset(both)
-    assert records.list_splits(both / "voxceleb2") == SPLITS["voxceleb2"]
+        storage.find_dataset(both)
+    assert storage.list_splits(both / "voxceleb2") == SPLITS["voxceleb2"]
 
 
 @pytest.mark.slow
@@ -199,9 +203,9 @@ def test_real_footage(name, shared_data, tmp_path):
     command += [f"--source={source}", f"--out={tmp_path / 'out'}"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
-    assert sum(records.list_splits(tmp_path / "out").values()) == 3
-    for split in records.list_splits(tmp_path / "out"):
-        for clip in records.ShardReader(tmp_path / "out", split).scan():
+    assert sum(storage.list_splits(tmp_path / "out").values()) == 3
+    for split in storage.list_splits(tmp_path / "out"):
+        for clip in stored_clips.ShardReader(tmp_path / "out", split).scan():
             assert clip.face_found.mean() > 0.95
             assert clip.num_frames == (50 if "Schiff" in clip.clip_id else 75)
     check_batches(tmp_path / "out")

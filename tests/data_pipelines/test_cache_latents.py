@@ -11,7 +11,7 @@ from configs import demo_64
 from data_pipelines import cache_latents, encoder
 from talkjax import conventions, networks, runs, weights
 from talkjax.conventions import MOUTH_REGION, Box, mask_region
-from talkjax.data import latents, loader, records, windows
+from talkjax.data import latents, loader, stored_clips, windows
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import make_record, write_shards
 
@@ -52,7 +52,7 @@ def test_latents_are_those_of_the_frames(data):
     index = run(data, Encoder())
     cache = latents.LatentCache(latents.default_directory(data), "train")
     assert cache.shape == (5, 7, 3) and index["latent_shape"] == [5, 7, 3]
-    reader = records.ShardReader(data, "train")
+    reader = stored_clips.ShardReader(data, "train")
     rows = []
     for position in range(3):
         record = reader.read(position)
@@ -134,7 +134,7 @@ def test_latents_belong_to_their_frames(data):
     options = loader.LoaderOptions(
         stage="diffusion", batch_size=8, latents=str(latents.default_directory(data))
     )
-    reader = records.ShardReader(data, "train")
+    reader = stored_clips.ShardReader(data, "train")
     cache = latents.LatentCache(options.latents, "train")
     batch = next(iter(loader.train_dataset(data, options, seed=0)))
     found = 0

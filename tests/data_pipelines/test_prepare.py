@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import clip_cache, datasets, extract, preparation, prepare
-from talkjax.data import records
+from talkjax.data import storage, stored_clips
 from talkjax.errors import UserError
 from tests.data_pipelines.synthetic import begun, make_fake_work, make_video
 
@@ -54,10 +54,10 @@ def test_a_folder_becomes_shards_and_a_manifest(videos, tmp_path):
     }  # fmt: skip
     assert [n for n, line in lines.items() if line["split"] == "test"] == ["sub/d.mkv"]
     assert lines["a.mkv"]["frames"] == 30 and lines["a.mkv"]["seconds"] == pytest.approx(1.2)
-    assert records.list_splits(tmp_path / "out") == {"train": 3, "test": 1}
-    reader = records.ShardReader(tmp_path / "out", "train")
+    assert storage.list_splits(tmp_path / "out") == {"train": 3, "test": 1}
+    reader = stored_clips.ShardReader(tmp_path / "out", "train")
     assert [reader.read(i).clip_id for i in range(3)] == ["a.mkv", "b.mkv", "sub/c.mkv"]
-    assert reader.lengths().tolist() == [30, 30, 30]
+    assert reader.ticks.tolist() == [30, 30, 30]
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
 
 
@@ -72,7 +72,7 @@ def test_a_second_run_does_nothing_and_a_new_video_only_itself(videos, tmp_path)
     os.link(videos / "sub/c.mkv", source / "c.mkv")
     assert run(source, out, log)["videos_extracted_now"] == 1
     assert sorted(begun(log)) == ["a.mkv", "b.mkv", "c.mkv"]
-    assert records.list_splits(out) == {"train": 2, "test": 1}
+    assert storage.list_splits(out) == {"train": 2, "test": 1}
     other = run(source, out, log, options=extract.ExtractOptions(crop_size=48))
     assert other["videos_extracted_now"] == 3 and other["packed_again"]
 
@@ -118,7 +118,7 @@ def test_after_sigkill_nothing_finished_is_done_again(tmp_path):
     subprocess.run([sys.executable, script], env=environment, check=True, capture_output=True)
     second = begun(log)[len(first) :]
     assert sorted(finished + second) == names
-    assert records.list_splits(out) == {"train": 5, "test": 1}
+    assert storage.list_splits(out) == {"train": 5, "test": 1}
 
 
 def test_interrupt_ends_with_130_and_leaves_no_process(videos, tmp_path):
@@ -260,5 +260,5 @@ def test_real_footage(shared_data, tmp_path):
         os.symlink(path, source / path.name)
     done = command(f"--source={source}", f"--out={tmp_path / 'out'}", "--holdout=1")
     assert done.returncode == 0, done.stderr
-    clip = records.ShardReader(tmp_path / "out", "test").read(0)
+    clip = stored_clips.ShardReader(tmp_path / "out", "test").read(0)
     assert clip.num_frames == 75 and np.isfinite(clip.landmarks).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from talkjax import pipelines
-from talkjax.data import records
+from talkjax.data import storage, stored_clips
 from talkjax.errors import UserError
 from talkjax.metrics import landmarks
 from talkjax.personalization import footage
@@ -30,13 +30,13 @@ def prepare(monkeypatch, tmp_path):
 
 
 def mels(shards, split):
-    reader = records.ShardReader(shards, split)
+    reader = stored_clips.ShardReader(shards, split)
     return [reader.read(i, with_frames=False).mel for i in range(len(reader))]
 
 
 def test_the_end_is_held_out(prepare):
     found = prepare(count=10)
-    assert records.list_splits(found.shards) == {"train": 8, "test": 2}
+    assert storage.list_splits(found.shards) == {"train": 8, "test": 2}
     assert [piece.clip_id for piece in found.held_out] == ["person/000#8", "person/000#9"]
     assert (found.train_seconds, found.held_out_seconds) == (32, 8)
     assert found.agreement > 0.9

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,9 +10,10 @@ from configs import demo_64, demo_128
 from data_pipelines import cache_latents, encoder
 from talkjax import networks, runs, weights
 from talkjax.conventions import MASK, MOUTH_REGION, to_float
-from talkjax.data import latents, loader, records
+from talkjax.data import latents, loader, storage, stored_clips
 from talkjax.errors import UserError
 from talkjax.training import input
+from tests.data_pipelines.synthetic import make_record, write_shards
 from tests.parameters import random_for
 
 
@@ -65,6 +67,24 @@ def test_crops_of_another_size_are_refused(shards):
     wrong = config(shards, crop_size=64)
     refused(lambda: input.check_data(wrong), "crops of 32 px", "crop_size=64", "--crop_size=64")
     input.check_data(config(shards, "landmark", crop_size=64))  # no pictures are used
+
+
+def test_processes_must_read_the_same_data(shards, tmp_path, monkeypatch):
+    """Copies may lie anywhere; another number of clips would give other samples."""
+    names = [f"train{i:02d}" for i in range(2)]
+    other = write_shards(tmp_path, {"train": [make_record(name, ticks=40) for name in names]})
+    seen = []
+
+    def gather(row):  # as if the row before came from process 0
+        seen.append(row)
+        return np.stack([seen[0], row])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(input.multihost_utils, "process_allgather", gather)
+    for folder in (shards, shutil.copytree(shards, tmp_path / "copy")):
+        input.check_data(config(folder, "landmark"))
+    wrong = config(other, "landmark")
+    refused(lambda: input.check_data(wrong), "process 1 has 2 clips, process 0 has 15")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +143,7 @@ def test_statistics_are_measured_on_the_first_images(shards, autoencoder, tmp_pa
     c = config(shards, **{"init_from.autoencoder": folder})
     mean, std = map(np.array, statistics(c, tmp_path))
     model = networks.make_autoencoder(c.autoencoder)
-    reader = records.ShardReader(shards, "train")
+    reader = stored_clips.ShardReader(shards, "train")
     images = [
         MOUTH_REGION.cut(loader.windows.decode_jpeg(frame))
         for i in range(len(reader))
@@ -171,8 +191,8 @@ def test_held_out_data_are_the_validation_split_or_else_the_test_split(
     monkeypatch, splits, elsewhere, expected
 ):
     asked = []
-    monkeypatch.setattr(records, "find_dataset", lambda folder: folder)
-    monkeypatch.setattr(records, "list_splits", lambda folder: dict.fromkeys(splits, 9))
+    monkeypatch.setattr(storage, "find_dataset", lambda folder: folder)
+    monkeypatch.setattr(storage, "list_splits", lambda folder: dict.fromkeys(splits, 9))
     monkeypatch.setattr(loader, "train_dataset", lambda folder, *_, **k: asked.append(folder))
     monkeypatch.setattr(
         loader, "eval_dataset", lambda folder, options, split, **k: asked.append((folder, split))
