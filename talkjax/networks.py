@@ -140,7 +140,7 @@ class Networks:
 
     def warp_field(self, landmarks: jax.Array, references: jax.Array) -> warp.Field:
         """Computes how `fill_in` warps the references; its arguments are the same."""
-        return warp.make_field(references, landmarks, self.region, LIPS_SLICE)
+        return warp.make_field(references, landmarks, self.region, self.image_size, LIPS_SLICE)
 
     def to_state(self, latents: jax.Array, masked: jax.Array) -> jax.Array:
         """Converts latents to what is diffused.

@@ -21,7 +21,7 @@ from talkjax.models import positions
 SIGMA, REACH = 0.025, 0.1
 # Mean distance of lips, in crop units, at which a reference counts 1/e of one without any.
 LIKENESS = 0.004
-_CELL = 1 / 16  # crop units between the places at which displacements are computed
+_STEP = 8  # px between the places at which displacements are computed
 
 
 def displacement(points: jax.Array, landmarks: jax.Array, reference: jax.Array) -> jax.Array:
@@ -104,6 +104,7 @@ def make_field(
     references: jax.Array,
     landmarks: jax.Array,
     region: tuple[float, ...],
+    shape: tuple[int, int],
     lips: slice,
 ) -> Field:
     """Computes the warp of reference images to the target's landmarks.
@@ -112,13 +113,13 @@ def make_field(
       references: (B or 1, R, K, 2) landmarks of the references, in crop coordinates.
       landmarks: (B, K, 2) landmarks of the target.
       region: What the images show, (y0, x0, y1, x1) in crop coordinates.
+      shape: Height and width of the images; the grid has a cell for 8 x 8 px.
       lips: See `likeness`.
     """
     batch, points = landmarks.shape[:2]
     references = jnp.broadcast_to(references, (batch, *references.shape[1:]))
     count = references.shape[1]
-    y0, x0, y1, x1 = region
-    coarse = max(round((y1 - y0) / _CELL), 1), max(round((x1 - x0) / _CELL), 1)
+    coarse = max(shape[0] // _STEP, 1), max(shape[1] // _STEP, 1)
     grid = positions.grid_positions(*coarse, region)[None]
     moved = displacement(
         jnp.broadcast_to(grid, (batch * count, *grid.shape[1:])),

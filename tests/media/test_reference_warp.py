@@ -24,7 +24,9 @@ def field():
     rng = np.random.default_rng(1)
     target = rng.uniform(0.2, 0.8, (1, 131, 2)).astype(np.float32)
     references = target[:, None] + rng.normal(0, 0.01, (1, 2, 131, 2)).astype(np.float32)
-    return warp.make_field(jnp.asarray(references), jnp.asarray(target), REGION, LIPS_SLICE)
+    return warp.make_field(
+        jnp.asarray(references), jnp.asarray(target), REGION, (80, 112), LIPS_SLICE
+    )
 
 
 def test_is_the_networks_warp(field):

@@ -34,7 +34,7 @@ def landmarks(*points):
 
 
 def warped(images, references, target, lips=slice(None), part=(slice(None), slice(None))):
-    field = warp.make_field(references, target, REGION, lips)
+    field = warp.make_field(references, target, REGION, images.shape[2:4], lips)
     return warp.warp_references(images, field, REGION, part)
 
 
