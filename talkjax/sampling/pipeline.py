@@ -10,6 +10,7 @@ are detected.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import os
@@ -64,9 +65,12 @@ def generate_video(
     """Generates one video; see `Sampler.generate`, which checks the options."""
     start = time.monotonic()
     template = open_template(video, image, options.pixel_cache, options.sync_mode)
+    options = dataclasses.replace(options, steps=sampler.steps_of(options, template.endless))
     for path in (video, image, audio):
         if path is not None and os.path.exists(out) and os.path.samefile(path, out):
             raise UserError(f"out={os.fsdecode(out)} is an input as well; give another output")
+    if template.endless:
+        video = None  # a photograph, which has no sound
     speech = MelStream(audio, options.audio_track)
     fps = playback.filled_rate(template.fps)
     summary = Summary(os.fsdecode(out), *template.size, fps)

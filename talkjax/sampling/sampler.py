@@ -9,7 +9,6 @@ writes the files.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -178,7 +177,6 @@ class Sampler:
         options = options or Options()
         options.check(self.networks.schedule.steps)
         self.check_guidance(options)
-        options = dataclasses.replace(options, steps=self.steps_of(options, image is not None))
         return pipeline.generate_video(
             self, video, image, audio, out, options, detector, progress, callback
         )

@@ -229,6 +229,19 @@ def test_a_checkpoint_has_defaults_of_its_own_for_videos_and_photographs(tmp_pat
     assert sampler.steps_of(Options(), photograph=True) == 3
 
 
+@pytest.mark.parametrize(("kind", "steps"), [("image", 2), ("video", 2), (None, 0)])
+def test_a_photograph_takes_its_own_number_of_steps(kind, steps, tmp_path, speech, monkeypatch):
+    own = {"sampling.steps": 0, "sampling.image_steps": 2}
+    sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **own))
+    compiled, compile_batch = [], sampler.compile
+    monkeypatch.setattr(sampler, "compile", lambda o: compiled.append(o.steps) or compile_batch(o))
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), fakes.picture(0)[..., ::-1])
+    template = {kind: path} if kind else {"video": fakes.make_template(tmp_path / "t.mp4", 5)}
+    make(sampler, Options(batch=8), tmp_path, audio=speech, **template)
+    assert compiled == [steps]
+
+
 def test_photograph(sampler, options, tmp_path, speech):
     path = tmp_path / "p.png"
     cv2.imwrite(str(path), fakes.picture(0)[..., ::-1])
