@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkjax.sampling import completion
-from talkjax.training import stages
+from talkjax.training import joint_stage
 
 
 def fake_windows(first, count):
@@ -114,7 +114,7 @@ def test_interpolation_is_that_of_training():
         "frame_tick": jnp.asarray(times[None] * 25, jnp.float32),
         "frame_landmarks": jnp.zeros((1, 5, 131, 2)),
     }
-    want = stages.landmarks_at_frames(jnp.asarray(predicted[None]), batch)[0, :, 74:]
+    want = joint_stage.landmarks_at_frames(jnp.asarray(predicted[None]), batch)[0, :, 74:]
     np.testing.assert_allclose([track.at(t) for t in times], want, atol=1e-5)
 
 
