@@ -72,7 +72,8 @@ def make_parser() -> commands.Parser:
         f"(default without --out: {_SHEET})")
     add("--steps", type=int, metavar="N",
         help="number of denoising steps; 0 warps the mouth out of the template's own frames, "
-        "without the denoiser (default: the checkpoint's own, 0 for the bundled one)")
+        "without the denoiser (default: the checkpoint's own; that of the bundled one is 0 for "
+        "videos and 1 for photographs)")
     add("--seed", type=int, default=0, metavar="S",
         help="seed of the initial noise (default: %(default)s)")
     add("--face", default="largest", metavar="WHICH",
