@@ -116,7 +116,7 @@ def generate_regions(
     """
     batch = masked.shape[0]
     passes = guidance.passes(landmark_guidance, reference_guidance)
-    if networks.residual_scale and len(passes) > 1:
+    if networks.residual_scale and passes != [(True, True, 1.0)]:
         raise ValueError("a denoiser of residuals cannot be guided: without reference, no warp")
     field = None
     if steps == 0 or networks.fill == "warp":
@@ -162,7 +162,7 @@ def generate_regions(
         prediction=networks.prediction,
         noise_shape=noise.shape,
     )
-    latents = networks.to_latents(state, masked_latents[True])
+    latents = networks.to_latents(state, masked_latents[max(masked_latents)])
     images = networks.decode(params["autoencoder"], latents, filled)
     shown = None if field is None else _to_pixels(filled)
     return Generated(_to_pixels(images), shown, field)

@@ -1,8 +1,8 @@
 """Stage `joint`: both networks, optimised end to end (arXiv 2408.05416, section 3.3).
 
 The landmark network learns from its own loss, and through the pictures that are made of its
-landmarks. The paper's loss of the pictures is that of diffusion. Its gradient is nearly all noise:
-the noise of the target and the errors of the denoiser outweigh what the landmarks did wrong. The
+landmarks. The paper's loss of the pictures is that of diffusion. Its gradient is mostly noise: that
+of the target and the errors of the denoiser outweigh what the landmarks did wrong. The
 other losses of `PATHS` compare what the landmarks can change with as little noise as possible.
 """
 

@@ -92,6 +92,8 @@ def test_guidance_does_something(model, inputs):
     plain = generate(model, inputs)
     guided = generate(model, inputs, landmark_guidance=2.0, reference_guidance=3.0)  # 3 passes
     assert (plain != guided).mean() > 0.2
+    alone = generate(model, inputs, reference_guidance=0.0)  # one pass, without the reference
+    assert (plain != alone).mean() > 0.2
 
 
 def test_the_denoiser_attends_to_the_first_references(model, inputs):
@@ -108,8 +110,9 @@ def test_a_denoiser_of_residuals_refuses_guidance(inputs, tmp_path):
     changes = {"denoiser.fill": "warp", "diffusion.residual_scale": 0.5}
     config = fakes.tiny_config(**changes)
     model = jax.tree.map(jnp.asarray, fakes.random_params(config)), networks.make_networks(config)
-    with pytest.raises(ValueError, match="cannot be guided"):
-        generate(model, inputs, reference_guidance=2.5)
+    for scale in (2.5, 0.0):
+        with pytest.raises(ValueError, match="cannot be guided"):
+            generate(model, inputs, reference_guidance=scale, steps=3)  # not compiled yet
     sampler = Sampler.from_pretrained(fakes.save_checkpoint(tmp_path, **changes))
     with pytest.raises(UserError, match="which guidance cannot"):
         sampler.generate(
