@@ -313,16 +313,18 @@ _TAKEN = {
 }
 
 
-# Fields of `denoiser` that change what its parameters mean but not their names and shapes.
-_MEANING = ("groups", "skip_after_attention")
+# Fields that change what a denoiser's parameters mean but not their names and shapes.
+_MEANING = (
+    ("denoiser", "groups"), ("denoiser", "skip_after_attention"), ("diffusion", "residual_scale"),
+)  # fmt: skip
 
 
-def load_sources(sources: Mapping[str, str], denoiser: Mapping[str, Any] | None = None) -> Params:
+def load_sources(sources: Mapping[str, str], own: Mapping[str, Any] | None = None) -> Params:
     """Loads the networks that a run starts from.
 
     Args:
       sources: `config.init_from`: {field: directory of a run or of an export, or ""}.
-      denoiser: `config.denoiser`, with which that of a source must be compatible, or None.
+      own: Configuration of the run, which the denoiser of a source must fit, or None.
 
     Returns:
       {network: params}, numpy.
@@ -341,11 +343,12 @@ def load_sources(sources: Mapping[str, str], denoiser: Mapping[str, Any] | None 
                 f"init_from.{field}={path} has no network {taken[0]!r} (it has "
                 f"{', '.join(sorted(found))}); use the field init_from.NAME of a network it has"
             )
-        for name in _MEANING if denoiser is not None and "denoiser" in taken else ():
-            if config["denoiser"][name] != denoiser[name]:
+        for part, name in _MEANING if own is not None and "denoiser" in taken else ():
+            theirs, ours = config[part][name], own[part][name]
+            if theirs != ours:
                 raise UserError(
-                    f"init_from.{field}={path} has denoiser.{name}={config['denoiser'][name]}, and "
-                    f"this run {denoiser[name]}; set --config.denoiser.{name} to the same value"
+                    f"init_from.{field}={path} has {part}.{name}={theirs}, and this run {ours}; "
+                    f"set --config.{part}.{name} to the same value"
                 )
         networks |= {name: found[name] for name in taken if name in found}
     return networks

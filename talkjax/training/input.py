@@ -114,7 +114,7 @@ def load_initial_networks(config: Any) -> Params:
     hears = config.stage in ("landmark", "joint") and config.landmark.audio == "whisper"
     if hears and config.landmark.whisper_weights:
         initial |= {"speech": _published_speech(config.landmark)}
-    initial |= checkpoints.load_sources(config.init_from, config.denoiser)
+    initial |= checkpoints.load_sources(config.init_from, config)
     if hears and "speech" not in initial:
         raise UserError(
             "landmark.audio='whisper' has no speech encoder; set --config.landmark.whisper_weights="

@@ -204,15 +204,22 @@ def test_nothing_to_export(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("field", "value"), [("skip_after_attention", False), ("groups", 1)])
-def test_a_denoiser_whose_parameters_mean_something_else_is_refused(tmp_path, field, value):
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("denoiser", "skip_after_attention", False),
+        ("denoiser", "groups", 1),
+        ("diffusion", "residual_scale", 0.5),
+    ],
+)
+def test_a_denoiser_whose_parameters_mean_something_else_is_refused(tmp_path, part, field, value):
     """Such parameters have the same names and shapes, so nothing else would notice."""
     save_run(tmp_path)
     config = runs.read_config(tmp_path)
-    mine = with_defaults(config)["denoiser"]
+    mine = with_defaults(config)
     assert checkpoints.load_sources({"diffusion": str(tmp_path)}, mine)
-    runs.write_config(tmp_path, {**config, "denoiser": {**mine, field: value}})
-    with pytest.raises(UserError, match=rf"denoiser\.{field}={value}, and .*set --config"):
+    runs.write_config(tmp_path, {**config, part: {**mine[part], field: value}})
+    with pytest.raises(UserError, match=rf"{part}\.{field}={value}, and .*set --config"):
         checkpoints.load_sources({"diffusion": str(tmp_path)}, mine)
 
 
