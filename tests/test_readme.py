@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
-    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/weights.md",
-    "talkjax/assets/sync_demo/README.md",
+    "README.md", "docs/data.md", "docs/evaluation.md", "docs/multi_host.md", "docs/quick_start.md",
+    "docs/scaling.md", "docs/training.md", "docs/weights.md", "talkjax/assets/sync_demo/README.md",
 )  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
 SCRIPTS = {
@@ -32,13 +32,17 @@ def commands():
             words = words[2:] if words[:1] == ["--extra"] else words
             words = words[1:] if words[:1] == ["python"] else words
             if words[0] == "-m":
-                module = words[1]
-                if (ROOT / module.replace(".", "/")).is_dir():
-                    package = ROOT / module.replace(".", "/")
-                    module += ".command" if (package / "command.py").exists() else ".__main__"
-                yield name, module, words[2:]
+                yield name, command_module(words[1]), words[2:]
             elif words[0] in SCRIPTS:
                 yield name, SCRIPTS[words[0]], words[1:]
+
+
+def command_module(module):
+    """The module with the parser of `python -m MODULE`."""
+    package = ROOT / module.replace(".", "/")
+    if not package.is_dir():
+        return module
+    return module + (".command" if (package / "command.py").exists() else ".__main__")
 
 
 COMMANDS = list(commands())
@@ -56,6 +60,11 @@ def test_the_documents_hold_commands():
     ("document", "module", "words"), COMMANDS, ids=[f"{d}-{m}" for d, m, _ in COMMANDS]
 )
 def test_its_flags_exist(document, module, words):
+    check_flags(document, module, words)
+
+
+def check_flags(document, module, words):
+    """Checks that a command has the flags, and its configuration the fields, that words give."""
     command = importlib.import_module(module)
     if not hasattr(command, "make_parser"):
         pytest.skip(f"{module} has no flags of its own")
