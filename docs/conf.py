@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 project = "talkjax"
 author = "The talkjax authors"
-copyright = f"2025, {author}"
+copyright = author
 version = release = importlib.metadata.version("talkjax")
 
 extensions = [

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-HEADING = "## Train from nothing"
+HEADING = "## Train from scratch"
 
 
 def commands(readme):

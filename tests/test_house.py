@@ -186,7 +186,7 @@ def test_every_package_we_need_is_pinned():
     requirements = [
         *project["dependencies"],
         *(r for group in project["optional-dependencies"].values() for r in group),
-        *PROJECT["dependency-groups"]["dev"],
+        *(r for group in PROJECT["dependency-groups"].values() for r in group),
     ]
     todo = [(Requirement(text), "") for text in requirements]
     seen, missing, pinned, ours = set(), set(), pins(), project["name"]

@@ -134,7 +134,7 @@ class Sampler:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells checkpoints apart: 16 hexadecimal digits, see `checkpoint.fingerprint`."""
+        """What tells checkpoints apart, 16 hexadecimal digits; see `checkpoint.fingerprint`."""
         params = jax.tree.map(np.asarray, {**self._image_params, **self._landmark_params})
         return checkpoint.fingerprint(params, self._config)
 
