@@ -25,7 +25,7 @@ extensions = [
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "sphinx_book_theme"
 html_title = "talkjax"
-html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2}
+html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2, "navbar_persistent": []}
 
 # Pages are Markdown that GitHub shows as well, and link to headings as GitHub names them.
 myst_enable_extensions = ["dollarmath"]

@@ -149,7 +149,7 @@ def show(axis: Axes, image: np.ndarray, box: Box, title: str) -> None:
     axis.set_title(title, fontsize="small")
 
 
-def draw_points(axis: Axes, landmarks: np.ndarray, size: float = 5) -> None:
+def draw_points(axis: Axes, landmarks: np.ndarray, size: float = 3) -> None:
     """Draws (131, 2) landmarks by their part of the face."""
     parts = (slice(NUM_POSE), slice(NUM_POSE, LIPS_SLICE.start), LIPS_SLICE)
     for (name, color), part in zip(COLORS.items(), parts, strict=True):
@@ -165,12 +165,12 @@ def draw_box(axis: Axes, box: Box, color: str, label: str, to_axis: np.ndarray) 
 
 def landmarks_figure(networks: Networks, example: Example, mask: Box) -> Figure:
     """Draws crop, landmarks, region and mask."""
-    figure = Figure((11, 2.9), dpi=110, layout="constrained")
+    figure = Figure((8, 2.2), dpi=150, layout="constrained")
     axes = figure.subplots(1, 4)
     to_frame = head_pose.invert(example.transform)
     axes[0].imshow(example.rgb)
     axes[0].set(xticks=[], yticks=[])
-    axes[0].set_title("frame, crop, region and mask", fontsize="small")
+    axes[0].set_title("frame", fontsize="small")
     for box, color, name in (
         (FULL, "white", "crop"), (networks.region, "gold", "region"), (mask, "red", "mask"),
     ):  # fmt: skip
@@ -178,7 +178,7 @@ def landmarks_figure(networks: Networks, example: Example, mask: Box) -> Figure:
     axes[0].set(xlim=(0, example.rgb.shape[1]), ylim=(example.rgb.shape[0], 0))
     axes[0].legend(fontsize="x-small", loc="lower left")
     whole = crop.warp_crop(example.rgb, example.transform, networks.crop_size)
-    show(axes[1], whole, FULL, "crop: pose measured, jaw and lips predicted")
+    show(axes[1], whole, FULL, "crop, landmarks")
     draw_points(axes[1], example.landmarks)
     axes[1].legend(fontsize="x-small", loc="lower left")
     region = jnp.asarray(shown_region(networks, example))
@@ -187,13 +187,13 @@ def landmarks_figure(networks: Networks, example: Example, mask: Box) -> Figure:
     images = conventions.to_float(example.person.images)[None]
     references = example.person.image_landmarks[None]
     warped = networks.warp_into_mask(region, example.landmarks[None], images, references)
-    show(axes[3], np.asarray(warped)[0], networks.region, "region, mask filled with the warp")
+    show(axes[3], np.asarray(warped)[0], networks.region, "region, filled with the warp")
     return figure
 
 
 def warp_figure(networks: Networks, example: Example) -> Figure:
     """Draws references, the displacement of the one that counts most, and the results."""
-    figure = Figure((11, 4.3), dpi=110, layout="constrained")
+    figure = Figure((8, 3.3), dpi=150, layout="constrained")
     axes, box = figure.subplots(2, 4), networks.region
     person, target = example.person, example.landmarks[None]
     field = networks.warp_field(target, person.image_landmarks[None])
@@ -203,9 +203,9 @@ def warp_figure(networks: Networks, example: Example) -> Figure:
         show(axis, person.images[number], box, f"reference, weight {weights[number]:.2f}")
         draw_points(axis, person.image_landmarks[number])
     whole = crop.warp_crop(example.rgb, example.transform, networks.crop_size)
-    show(axes[1, 0], box.cut(whole), box, "target frame and target landmarks")
+    show(axes[1, 0], box.cut(whole), box, "target landmarks")
     draw_points(axes[1, 0], example.landmarks)
-    show(axes[1, 1], person.images[order[0]], box, "displacement in the first, doubled")
+    show(axes[1, 1], person.images[order[0]], box, "displacement, doubled")
     rows, columns = moved.shape[1:3]
     grid = np.asarray(positions.grid_positions(rows, columns, box)).reshape(rows, columns, 2)
     places, steps = (x[::2, ::2].reshape(-1, 2).T for x in (grid, moved[order[0]]))
@@ -215,9 +215,9 @@ def warp_figure(networks: Networks, example: Example) -> Figure:
     region = jnp.asarray(shown_region(networks, example))
     images = conventions.to_float(person.images)[None]
     warped = networks.warp_into_mask(region, target, images, person.image_landmarks[None])
-    show(axes[1, 2], np.asarray(warped)[0], box, "warped and mixed (0 steps)")
+    show(axes[1, 2], np.asarray(warped)[0], box, "warped and mixed")
     result = crop.warp_crop(example.result, example.transform, networks.crop_size)
-    show(axes[1, 3], box.cut(result), box, f"the output's frame ({STEPS} step)")
+    show(axes[1, 3], box.cut(result), box, f"output ({STEPS} step)")
     return figure
 
 
@@ -227,7 +227,7 @@ def attention_figure(params: Any, networks: Networks, example: Example) -> Figur
     rows, columns = networks.latent_shape[:2]
     box = networks.region
     grid = np.asarray(positions.grid_positions(rows, columns, box)).reshape(rows, columns, 2)
-    figure = Figure((11, 5.6), dpi=110, layout="constrained")
+    figure = Figure((8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots(len(QUERIES), 1 + SHOWN, squeeze=False)
     whole = crop.warp_crop(example.result, example.transform, networks.crop_size)
     high, wide = (box.y1 - box.y0) / rows, (box.x1 - box.x0) / columns
@@ -235,9 +235,9 @@ def attention_figure(params: Any, networks: Networks, example: Example) -> Figur
         point = example.landmarks[conventions.positions((index,))[0]]
         distance = np.linalg.norm(grid - point, axis=-1)
         cell = np.unravel_index(distance.argmin(), distance.shape)
-        show(line[0], box.cut(whole), box, f"landmarks, from the {name}")
+        show(line[0], box.cut(whole), box, f"from the {name}")
         weights = motion[cell]
-        line[0].scatter(*example.landmarks.T, s=900 * weights, color="gold", alpha=0.7)
+        line[0].scatter(*example.landmarks.T, s=500 * weights, color="gold", alpha=0.7)
         corner = grid[cell] - (wide / 2, high / 2)
         line[0].add_patch(Rectangle(corner, wide, high, fill=False, color="red", linewidth=1.5))
         maps = reference[cell]
@@ -246,7 +246,7 @@ def attention_figure(params: Any, networks: Networks, example: Example) -> Figur
             image = example.person.images[number].astype(np.float32)
             heat = cv2.resize(maps[number] / maps.max(), image.shape[1::-1])[..., None]
             mixed = 0.35 * image * (1 - heat) + heat * np.array([255, 215, 0]) + 0.25 * image * heat
-            title = f"reference {number + 1}: {share:.0%} of the attention"
+            title = f"reference {number + 1}: {share:.0%}"
             show(axis, np.clip(mixed, 0, 255).astype(np.uint8), box, title)
     return figure
 
