@@ -87,6 +87,8 @@ def default_config() -> ConfigDict:
     # Whether skip connections leave after the attention. After 2,000 steps of stage diffusion the
     # held-out loss was 0.2552 with True and 0.2607 with False (one seed).
     c.denoiser.skip_after_attention = True
+    # Whether it is shown pictures of the lips' outline and opening besides attending to landmarks.
+    c.denoiser.lip_shape = False
     c.denoiser.remat = "products"  # rematerialisation: none, products or full
     c.denoiser.talkformer = ConfigDict()
     c.denoiser.talkformer.heads = 8
@@ -121,6 +123,11 @@ def default_config() -> ConfigDict:
     c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
     c.loss.edge_weight = 0.5  # of differences between neighbouring pixels, stage autoencoder
     c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
+    # Stages diffusion and joint, from pixels: weight of the error of pictures that are decoded from
+    # the estimates at the last timestep (L1 and edges, see edge_weight; one a window), and of the
+    # loss of a patch discriminator, for the end of the training.
+    c.loss.picture_weight = 0.0
+    c.loss.adversarial_weight = 0.0
     c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
     c.joint = ConfigDict()
     c.joint.end_to_end = True  # ablation no_end_to_end

@@ -229,6 +229,45 @@ def test_a_residual_denoiser_begins_at_the_warp():
         stages.make_stage(config)
 
 
+def test_losses_of_pictures_train_the_denoiser_and_its_discriminator():
+    config, data = warped()
+    config.diffusion.last_timestep = 1.0
+    plain = stages.make_stage(config.copy_and_resolve_references())
+    assert plain.trainable == ("denoiser",)
+    config.loss.update({"picture_weight": 1.0, "adversarial_weight": 0.5})
+    stage = stages.make_stage(config)
+    assert stage.trainable == ("denoiser", "discriminator")
+    params = random_for(stage.init, data)
+    key, data = jax.random.key(0), jax.tree.map(jnp.asarray, data)
+    grad = jax.jit(jax.value_and_grad(lambda p: stage.loss_fn(p, data, key), has_aux=True))
+    (loss, metrics), gradient = grad(params)
+    without, _ = jax.jit(plain.loss_fn)(params, data, key)
+    terms = metrics["adversarial"] + metrics["discriminator"]
+    np.testing.assert_allclose(loss, without + metrics["picture"] + 0.5 * terms, rtol=1e-4)
+    # The discriminator learns from its own loss alone: it would otherwise help the denoiser.
+    config.loss.update({"picture_weight": 0.0, "adversarial_weight": 1.0})
+    stage = stages.make_stage(config)
+
+    def own(judge):
+        return stage.loss_fn({**params, "discriminator": judge}, data, key)[1]["discriminator"]
+
+    want = jax.jit(jax.grad(own))(params["discriminator"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, 0.5 * b, atol=1e-5),
+        gradient["discriminator"],
+        want,
+    )
+
+
+def test_pictures_count_only_at_the_last_timestep():
+    config, data = warped()
+    config.loss.picture_weight = 1.0
+    config.diffusion.last_timestep = 0.0
+    stage = stages.make_stage(config)
+    _, metrics = jax.jit(stage.loss_fn)(random_for(stage.init, data), data, jax.random.key(0))
+    assert metrics["picture"] == 0
+
+
 def test_cached_latents_with_pixels_are_filled_in_too():
     config, data = warped()
     stage = stages.make_stage(config)
