@@ -137,7 +137,10 @@ def default_config() -> ConfigDict:
     c.joint.path = "diffusion"
     c.joint.path_weight = 1.0  # factor of that gradient
     c.joint.change_weight = 0.0  # paths one_step and warp: weight of what changes between frames
-    c.joint.train_denoiser = True  # else only the landmark network is trained
+    # What is trained. If the landmark network is not, the denoiser learns to live with its
+    # predictions (ablation exposure_only).
+    c.joint.train_denoiser = True
+    c.joint.train_landmark = True
     c.joint.landmark_weight = 1.0
 
     # -- data: where it is, and the fields of talkjax.data.loader.LoaderOptions

@@ -71,6 +71,16 @@ def test_diffusion_loss_reaches_the_landmark_network_only_end_to_end():
     assert landmark_gradient(tiny_config("joint", **{"joint.end_to_end": False})) == 0
 
 
+def test_stage_joint_trains_what_it_is_told_to():
+    only = {"train_denoiser": ("landmark",), "train_landmark": ("denoiser",)}
+    for field, trained in only.items():
+        config = tiny_config("joint", **{f"joint.{field}": False})
+        assert stages.make_stage(config).trainable == trained
+    config.joint.train_denoiser = False
+    with pytest.raises(ValueError, match="must not both be False"):
+        stages.make_stage(config)
+
+
 @pytest.mark.parametrize("path", ["teacher", "one_step", "warp"])
 def test_a_path_is_nothing_at_the_truth_and_reaches_the_landmark_network(path):
     config, data = warped()
