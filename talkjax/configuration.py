@@ -179,6 +179,10 @@ def default_config() -> ConfigDict:
     c.data.num_threads = 2
     c.data.prefetch = 4
 
+    # -- augmentation of pixels, stages autoencoder and diffusion: the chance of a mirrored sample,
+    # and the strength of changes of colour and brightness (1 is strong, yet still a face)
+    c.augmentation = ConfigDict({"mirror": 0.0, "colour": 0.0})
+
     # -- optimiser
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 1e-4

@@ -278,6 +278,23 @@ def test_pictures_count_only_at_the_last_timestep():
     assert metrics["picture"] == 0
 
 
+@pytest.mark.parametrize("name", ["diffusion", "autoencoder"])
+def test_augmentation_is_for_training_alone(name):
+    config, data = warped()
+    config.stage = name
+    if name == "autoencoder":
+        data |= {k: data[k][:, 0] for k in ("target", "frame_landmarks")}
+    plain = stages.make_stage(config.copy_and_resolve_references())
+    config.augmentation.update({"mirror": 1.0, "colour": 1.0})
+    stage = stages.make_stage(config)
+    params = random_for(stage.init, data)
+    losses = [
+        float(jax.jit(f)(params, data, jax.random.key(0))[0])
+        for f in (plain.loss_fn, stage.eval_fn, stage.loss_fn)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_cached_latents_with_pixels_are_filled_in_too():
     config, data = warped()
     stage = stages.make_stage(config)
