@@ -1,6 +1,8 @@
 """The notebooks are valid, hold no outputs, and use only what exists; slow: they run.
 
 uv run --group docs pytest -m slow tests/test_notebooks.py
+
+With TALKJAX_NOTEBOOKS_OUT=DIR the notebooks are written there as they ran.
 """
 
 import ast
@@ -10,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -133,14 +134,14 @@ def test_it_runs(path, tmp_path, monkeypatch):
     pytest.importorskip("ipykernel", reason=reason)
     monkeypatch.setenv("TALKJAX_SMALL", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), *sys.path])))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     (tmp_path / "configs").symlink_to(ROOT / "configs")  # an installed package brings its own
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    if folder := os.environ.get("TALKJAX_NOTEBOOKS_OUT"):  # to look at what they show
+    if folder := os.environ.get("TALKJAX_NOTEBOOKS_OUT"):
         nbformat.write(notebook, Path(folder, path.name))
     shown = [x for cell in notebook.cells for x in cell.get("outputs", ()) if "data" in x]
     kinds = {kind for output in shown for kind in output["data"]}
