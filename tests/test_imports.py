@@ -66,7 +66,10 @@ ALLOWED = {
         "talkjax.personalization",
         "talkjax.pictures",
     },
-    "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
+    "talkjax.provenance": CORE,
+    "talkjax.sampling": CORE
+    | WEIGHTS
+    | {"talkjax.head_pose", "talkjax.media", "talkjax.provenance"},
     "talkjax.metrics": CORE
     | WEIGHTS
     | {
@@ -97,6 +100,7 @@ FORBIDDEN = {
     "talkjax.files": ACCELERATOR,
     "talkjax.pictures": ACCELERATOR,
     "talkjax.media": ACCELERATOR,
+    "talkjax.provenance": ACCELERATOR,
     "talkjax.models": ("ml_collections", "os", "pathlib", "io", "json", "safetensors"),
     "talkjax.diffusion": ("ml_collections", "os", "pathlib", "io", "json", "flax", "safetensors"),
 }
