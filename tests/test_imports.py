@@ -53,7 +53,8 @@ ALLOWED = {
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
-    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.hub": CORE | {"talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.hub", "talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
@@ -67,9 +68,10 @@ ALLOWED = {
         "talkjax.pictures",
     },
     "talkjax.provenance": CORE,
+    "talkjax.livekit": CORE | {"talkjax.sampling"},
     "talkjax.sampling": CORE
     | WEIGHTS
-    | {"talkjax.head_pose", "talkjax.media", "talkjax.provenance"},
+    | {"talkjax.head_pose", "talkjax.hub", "talkjax.media", "talkjax.provenance"},
     "talkjax.metrics": CORE
     | WEIGHTS
     | {

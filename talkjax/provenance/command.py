@@ -8,6 +8,7 @@ file. The second writes certificate.pem, key.pem and anchor.pem to DIR; sign wit
 `sample.py --c2pa_certificate=DIR/certificate.pem --c2pa_key=DIR/key.pem`.
 """
 
+import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -43,6 +44,11 @@ def make_parser() -> commands.Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs the command line `argv`, without the program's name; returns the exit code."""
     given = make_parser().parse_args(argv)
+    with commands.flags_in_errors(vars(given)):
+        return _work(given)
+
+
+def _work(given: argparse.Namespace) -> int:
     if bool(given.file) == bool(given.trial_certificate):
         raise UserError("give either --file=FILE or --trial_certificate=DIR")
     provenance.check_packages()

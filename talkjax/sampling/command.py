@@ -11,13 +11,12 @@ avatars. Without --out, the result is out/demo.mp4, with a contact sheet beside 
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -138,7 +137,7 @@ def make_parser() -> commands.Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; `argv` does not include the program's name."""
     arguments = make_parser().parse_args(argv)
-    with _flags_in_errors(vars(arguments)):
+    with commands.flags_in_errors(vars(arguments)):
         summary = _generate(arguments)
     if summary.frames_generated:
         return 0
@@ -221,16 +220,6 @@ def _personalize(arguments: argparse.Namespace, checkpoint: str | Path, out: str
         quiet=arguments.quiet,
     )  # fmt: skip
     return folder
-
-
-@contextlib.contextmanager
-def _flags_in_errors(names: Iterable[str]) -> Iterator[None]:
-    """Writes the parameters that a library error names as flags: `steps=0` becomes `--steps=0`."""
-    try:
-        yield
-    except UserError as error:
-        parameter = re.compile(rf"(?<![^\s(])({'|'.join(names)})=")
-        raise UserError(parameter.sub(r"--\1=", str(error))) from error
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -29,6 +29,9 @@ class AvatarPainter:
 
     Frames at rest are kept up to `Options.pixel_cache` bytes, so that a session in which nothing is
     said costs next to nothing.
+
+    Attributes:
+      size: (width, height) of the frames in pixels.
     """
 
     def __init__(self, sampler: Sampler, avatar: Avatar, options: Options, chunk: int) -> None:
@@ -40,7 +43,7 @@ class AvatarPainter:
           options: Options with a number of steps.
           chunk: Number of frames that are computed together.
         """
-        self._sampler, self._avatar = sampler, avatar
+        self._sampler, self._avatar, self.size = sampler, avatar, avatar.size
         self._key = sampler.make_key(options.seed)
         self._bounces = options.sync_mode == "bounce"
         tensors = avatar.tensors
