@@ -8,7 +8,8 @@ Prepares the template, opens sessions, and prints one JSON line for each of thes
 - `start`: seconds to prepare the template, and to open the first and the second session.
 - `first_frame`: milliseconds from the first sound to the first frame that speaks, for sound that
   comes as fast as it is said (a microphone) and for sound that is there at once (a synthesiser).
-- `speed`: frames a second where nothing waits for its time.
+- `speed`: frames a second where nothing waits for its time, and the processor time of a frame,
+  which depends less on what else the machine does.
 - `soak`: so many minutes in real time. A microphone says the speech again and again, with pauses.
   `late_ms` is by how much frames came after they were due, `age_ms` how old their sound was,
   `behind_ms` by how much the session fell behind the clock in all, `drift_ms` what sound and
@@ -16,8 +17,8 @@ Prepares the template, opens sessions, and prints one JSON line for each of thes
   `repeated` that of frames for which there was no time, and `mib_over_time` the memory of the
   process.
 - `media_soak`: so many minutes of output, as fast as they are made. `seconds` is how long it took,
-  `mib_over_time` the memory of the process, 40 times, and `mib_growth` the difference between the
-  medians of its last and its second quarter.
+  `mib_over_time` the memory of the process, 40 times (also in lines `memory` while it runs), and
+  `mib_growth` the difference between the medians of its last and its second quarter.
 """
 
 import argparse
@@ -75,11 +76,11 @@ def first_frame(open_session, wave: np.ndarray, microphone: bool) -> float:
 
 
 def speed(open_session, wave: np.ndarray) -> dict[str, float]:
-    """Measures frames a second of speech and at rest."""
+    """Measures frames a second and processor time a frame, of speech and at rest."""
     with open_session(realtime=False) as session:
         counts = {}
         for name in ("speaking", "resting"):
-            count, start = 0, time.monotonic()
+            count, start, used = 0, time.monotonic(), time.process_time()
             while time.monotonic() - start < 5:
                 if name == "speaking":
                     session.push_audio(wave)
@@ -90,6 +91,7 @@ def speed(open_session, wave: np.ndarray) -> dict[str, float]:
                 if name == "resting":
                     next(session)
             counts[name] = round(count / (time.monotonic() - start), 1)
+            counts[f"{name}_cpu_ms"] = round(1000 * (time.process_time() - used) / count, 1)
     return counts
 
 
@@ -158,6 +160,7 @@ def media_soak(open_session, wave: np.ndarray, minutes: float) -> dict:
                 rest -= not item.speaking
                 if shown * MEMORY_SAMPLES // frames > len(memory):
                     memory.append(round(memory_mib(os.getpid()), 1))
+                    report("memory", minutes=round(shown / frames * minutes, 2), mib=memory[-1])
     quarters = np.array_split(np.array(memory), 4)
     return {
         "minutes": minutes,
@@ -190,6 +193,7 @@ def main() -> None:
     assets = Path(__file__).resolve().parents[1] / "talkjax" / "assets" / "demo"
     parser.add_argument("--checkpoint", help="default: the bundled one")
     parser.add_argument("--template", default=assets / "template.mp4", help="default: the bundled")
+    parser.add_argument("--avatar", help="a prepared template, instead of preparing one")
     parser.add_argument("--audio", default=assets / "speech.flac", help="default: the bundled one")
     parser.add_argument("--minutes", type=float, default=1.0, help="of the soak; 0 for none")
     parser.add_argument(
@@ -210,7 +214,7 @@ def main() -> None:
     wave = load_audio(arguments.audio)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        avatar = talkjax.prepare_avatar(
+        avatar = arguments.avatar or talkjax.prepare_avatar(
             arguments.template, f"{folder}/avatar.safetensors", sampler=sampler
         )
         prepared = time.monotonic() - begun

@@ -51,7 +51,8 @@ class FakeHub:
         if self.fail == "403":
             self.reply(request, {"error": "You don't have the rights"}, 403)
         elif path == "/api/repos/create":
-            self.private = json.loads(body).get("private")
+            given = json.loads(body)
+            self.private = given.get("visibility", given.get("private")) in ("private", True)
             self.reply(request, {"url": f"{self.url}/owner/name"})
         elif path == "/api/validate-yaml":
             self.reply(request, {"errors": [], "warnings": []})

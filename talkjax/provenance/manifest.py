@@ -11,8 +11,8 @@ import c2pa
 
 from talkjax import files
 from talkjax.errors import UserError
+from talkjax.provenance import settings
 
-_SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 _STATES = {
     "Trusted": "valid, and the certificate is trusted",
     "Valid": "the file is as it was signed, but nobody whom you trust vouches for the certificate",
@@ -79,12 +79,10 @@ def read(path: files.PathLike, trust_anchors: files.PathLike | None = None) -> M
       UserError: A file cannot be read, or C2PA does not know its format.
     """
     name = os.fsdecode(path)
-    settings = dict(_SETTINGS)
-    if trust_anchors is not None:
-        settings["trust"] = {"user_anchors": _read_text(trust_anchors)}
+    given = settings.make(None if trust_anchors is None else _read_text(trust_anchors))
     suffix = os.path.splitext(name)[1].lower()[1:]
     try:
-        with open(path, "rb") as file, c2pa.Context.from_dict(settings) as context:
+        with open(path, "rb") as file, c2pa.Context.from_dict(given) as context:
             reader = c2pa.Reader.try_create(suffix, file, context=context)
             if reader is None:
                 return None

@@ -12,17 +12,13 @@ import c2pa
 
 from talkjax import files
 from talkjax.errors import UserError
+from talkjax.provenance import settings
 from talkjax.provenance.credentials import Credentials
 
 # Suffix of an output -> what C2PA's library calls its format.
 FORMATS = {".mp4": "video/mp4", ".m4v": "video/x-m4v", ".mov": "video/quicktime"}
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 DESCRIPTION = "The mouth was generated to follow another speech track."
-# Nothing is fetched: the address of a remote manifest is the choice of whoever made the template.
-SETTINGS = {
-    "verify": {"verify_after_sign": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
-    "builder": {"thumbnail": {"enabled": False}},
-}
 _OPAQUE = "application/octet-stream"  # is recorded by its name alone
 _PIXEL = bytes.fromhex(  # a PNG
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -102,7 +98,7 @@ class Signature:
             "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],
         }
         with (
-            c2pa.Context.from_dict(SETTINGS) as context,
+            c2pa.Context.from_dict(settings.make()) as context,
             c2pa.Signer.from_info(info) as signer,
             c2pa.Builder(manifest, context) as builder,
         ):

@@ -14,6 +14,7 @@ from talkjax.errors import UserError
 
 CERTIFICATE, KEY, ANCHOR = "certificate.pem", "key.pem", "anchor.pem"
 _ORGANIZATION = "talkjax trial, not to be trusted"
+_PURPOSE = x509.ExtendedKeyUsageOID.EMAIL_PROTECTION  # which all versions of C2PA's tools accept
 _USES = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
     "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
@@ -53,9 +54,7 @@ def make(folder: files.PathLike, days: int = 365) -> None:
         _begin(_name("talkjax trial certificate"), issuer, key.public_key(), first, last)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage("digital_signature"), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage([_PURPOSE]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
             critical=False,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from talkjax.errors import UserError
+
+if TYPE_CHECKING:
+    from talkjax.files import PathLike
 
 _AUDIO_CODECS = ("auto", "copy", "aac")
 
@@ -63,8 +67,8 @@ class Options:
     audio_codec: str = "auto"
     audio_track: int | None = None
     metadata: bool = True
-    c2pa_certificate: str | None = None
-    c2pa_key: str | None = None
+    c2pa_certificate: PathLike | None = None
+    c2pa_key: PathLike | None = None
     c2pa_timestamp_url: str | None = None
     mark: str = ""
     lossless: bool = False
