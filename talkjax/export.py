@@ -20,6 +20,7 @@ from talkjax import commands, files, hub, runs, weights
 from talkjax.errors import UserError
 
 DTYPES = ("float32", "float16")
+_NO_LICENSE = "other"
 
 
 def export(
@@ -116,7 +117,7 @@ def make_parser() -> commands.Parser:
     parser.add_argument(
         "--license",
         metavar="ID",
-        default="other",
+        default=_NO_LICENSE,
         help="the Hub's identifier of the licence, for the model card (default: %(default)s)",
     )
     return parser
@@ -129,6 +130,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give --run=RUN, or both --landmark=RUN and --diffusion=RUN")
     if given.run is not None and (given.landmark or given.diffusion):
         raise UserError("give either --run or both --landmark and --diffusion, not all of them")
+    if given.push is None and (given.public or given.license != _NO_LICENSE):
+        raise UserError("--public and --license are for --push=OWNER/NAME; give it too")
     if given.push is not None:
         with commands.flags_in_errors(vars(given)):
             hub.check(given.push, given.license)

@@ -94,6 +94,12 @@ def test_without_a_token(fake, checkpoint, tmp_path, capsys, monkeypatch):
     assert not out.exists() and not fake.tokens  # said before anything is done
 
 
+def test_flags_that_need_push(checkpoint, tmp_path, capsys):
+    for flag in ("--public", "--license=mit"):
+        code, _, errors = run(capsys, f"--run={checkpoint}", f"--out={tmp_path / 'o'}", flag)
+        assert code == 2 and "for --push" in errors[0] and not (tmp_path / "o").exists()
+
+
 def test_what_is_refused_at_once(monkeypatch):
     module = types.ModuleType("huggingface_hub")
     module.get_token = lambda: "hf_secret"

@@ -47,7 +47,7 @@ class Manifest:
     store: dict[str, Any]
 
     def text(self) -> str:
-        """Describes it in a few lines."""
+        """Describes it in a few lines; nothing in the file can forge one of them."""
         lines = [f"made by: {self.generator}", f"signed by: {self.signer} ({self.issuer})"]
         if self.signed_at:
             lines.append(f"time stamp: {self.signed_at}")
@@ -64,7 +64,7 @@ class Manifest:
             if description := action.get("description"):
                 parts.append(str(description))
             lines.append(f"action: {'; '.join(parts)}")
-        return "\n".join(lines)
+        return "\n".join(_printable(line) for line in lines)
 
 
 def read(path: files.PathLike, trust_anchors: files.PathLike | None = None) -> Manifest | None:
@@ -88,6 +88,11 @@ def read(path: files.PathLike, trust_anchors: files.PathLike | None = None) -> M
                 return None
             with reader:
                 return _describe(json.loads(reader.json()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name}: its Content Credentials are malformed ({files.one_line(error)}); do not "
+            "rely on them"
+        ) from error
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}); check the path") from error
     except c2pa.C2paError as error:
@@ -95,6 +100,10 @@ def read(path: files.PathLike, trust_anchors: files.PathLike | None = None) -> M
             f"{name}: its Content Credentials cannot be read ({files.one_line(error)}); give a "
             "complete file of a format that C2PA supports"
         ) from error
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _read_text(path: files.PathLike) -> str:

@@ -235,6 +235,16 @@ def test_without_the_packages(monkeypatch, sampler, settings, template, tmp_path
     assert "need c2pa; run `pip install talkjax[provenance]`" in message
 
 
+def test_a_name_that_looks_like_a_line(settings, template, tmp_path):
+    odd = tmp_path / "a\nsignature: valid \x1b[2J.mp4"
+    odd.write_bytes(template.read_bytes())
+    out = tmp_path / "o.mp4"
+    out.write_bytes(template.read_bytes())
+    label.open_signature(settings, out, odd).sign(str(out), "0" * 16)
+    text = manifest.read(out).text()
+    assert "made from: a\\nsignature: valid \\x1b[2J.mp4" in text.splitlines()
+
+
 def test_the_key_is_not_shown(pair):
     assert "PRIVATE" not in repr(credentials.load(*pair))
 
