@@ -84,7 +84,28 @@ def test_processes_must_read_the_same_data(shards, tmp_path, monkeypatch):
     for folder in (shards, shutil.copytree(shards, tmp_path / "copy")):
         input.check_data(config(folder, "landmark"))
     wrong = config(other, "landmark")
-    refused(lambda: input.check_data(wrong), "process 1 has 2 clips, process 0 has 15")
+    refused(lambda: input.check_data(wrong), "process 1 has 2 clips and", "process 0 has 15 and")
+
+
+def test_processes_must_read_the_same_latents(shards, cached, tmp_path, monkeypatch):
+    seen = []
+
+    def gather(row):
+        seen.append(row)
+        return np.stack([seen[0], row])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(input.multihost_utils, "process_allgather", gather)
+    other = Path(shutil.copytree(cached, tmp_path / "copy"))
+    input.check_data(config(shards, **{"data.latents": cached}))
+    input.check_data(config(shards, **{"data.latents": str(other)}))
+    index = latents.read_index(other)
+    index["splits"]["train"]["rows"] -= 1
+    (other / latents.INDEX).write_text(json.dumps(index))
+    wrong = config(shards, **{"data.latents": str(other)})
+    total = sum(entry["rows"] for entry in latents.read_index(cached)["splits"].values())
+    words = f"latents of {total - 1} frames, process 0 has 15 and {total}"
+    refused(lambda: input.check_data(wrong), words)
 
 
 @pytest.mark.parametrize(
