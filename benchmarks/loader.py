@@ -130,6 +130,10 @@ def make_parser() -> commands.Parser:
         help="numbers of worker processes, separated by commas (default: 0,1,2,4)",
     )  # fmt: skip
     add(
+        "--states", type=commands.comma_separated, default=["hot", "dropped"], metavar="NAMES",
+        help="states of the machine, separated by commas (default: hot,dropped)",
+    )  # fmt: skip
+    add(
         "--seconds", type=commands.bounded(float, 0.1), default=10.0, metavar="SECONDS",
         help="duration of a measurement (default: %(default)g)",
     )  # fmt: skip
@@ -152,7 +156,7 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"no kind {name!r} of samples; use some of {', '.join(kinds)}")
         for workers in map(int, args.workers):
             options = dataclasses.replace(kinds[name], num_workers=workers)
-            for state in ("hot", "dropped"):
+            for state in args.states:
                 with forgetting(paths) if state == "dropped" else contextlib.nullcontext():
                     found = measure(args.data, options, args.seconds)
                 case = {"samples": name, "crop": pixels, "workers": workers, "shards": state}

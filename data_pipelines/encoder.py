@@ -50,11 +50,20 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> LoadedE
         out = model.apply({"params": params}, images, method=type(model).encode)
         return out[0] if isinstance(out, tuple) else out
 
+    def encode(images: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(apply(params, images))
+        except ValueError as error:  # its factor does not divide the size
+            raise UserError(
+                f"the encoder does not take images of {images.shape[1]} x {images.shape[2]} px "
+                f"({files.one_line(error)}); choose another region or crop size"
+            ) from error
+
     identity = latents.encoder_id(params)
     params = jax.device_put(params)
     defaults = configuration.default_config()
     return LoadedEncoder(
-        lambda images: np.asarray(apply(params, images)),
+        encode,
         identity,
         Box(*config.get("region", defaults.region)),
         Box(*config.get("mask", defaults.mask)),

@@ -84,8 +84,8 @@ def test_latents_are_those_of_the_frames(data, dtype):
     values = np.concatenate(rows)
     np.testing.assert_allclose(cache.mean, values.mean((0, 1, 2)), atol=1e-3)
     np.testing.assert_allclose(cache.std, values.std((0, 1, 2)), atol=1e-3)
-    numbers = sum(map(len, rows)) * 2 * 5 * 7 * 3
-    assert numbers * latents.DTYPES[dtype].itemsize < shard_files(data, "train")[0].stat().st_size
+    size = {"float16": 2, "bfloat16": 2, "float32": 4}[dtype]
+    assert len(cache._records[0]) == 16 + 2 * 5 * 7 * 3 * size
 
 
 def test_masked_images_do_not_depend_on_what_is_masked():
@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on_where_it_was(data, stop_after, monkeypatch):
         run(data, first)
     assert not (latents.default_directory(data) / "latents.json").exists()
     finished = shard_files(data)
-    assert len(finished) == (stop_after > 1) < len(whole)
+    assert len(finished) == {1: 0, 30: 2}[stop_after] < len(whole)
     resumed = run(data, second)
     rows = sum(entry["rows"] for entry in resumed["splits"].values())
     # A shard of 20 to 38 frames is encoded again from its beginning, twice a frame.
@@ -138,7 +138,7 @@ def test_a_killed_run_leaves_nothing_half_written(data, tmp_path):
     assert done.returncode == -9
     left = list(latents.default_directory(data).iterdir())
     half = [path for path in left if path.name.startswith(".")]
-    assert len(half) == 1 and len(shard_files(data)) == 1 and len(left) == 3
+    assert len(half) == 1 and len(shard_files(data)) == 2 and len(left) == 5  # with their facts
     with pytest.raises(UserError, match="holds no cached latents"):
         open_cache(data)
     with pytest.MonkeyPatch.context() as patch:
@@ -314,9 +314,13 @@ def test_the_command_takes_region_and_mask_of_a_configuration(data, repository, 
     config = ["--config=configs/demo_64.py", "--config.mask=(0.5,0.25,0.9375,0.75)"]
     with pytest.raises(UserError, match=r"has crops of 32 px, --config=\S+ has crop_size=64"):
         cache_latents.main([*flags, *config])
-    cache_latents.main([*flags, *config, "--config.crop_size=32", "--shard=0/2"])
+    flags += [*config, "--config.crop_size=32"]
+    with pytest.raises(UserError, match="encoder does not take images of 20 x 28 px"):
+        cache_latents.main(flags)
+    flags.append("--config.region=(0.25,0.0,1.0,1.0)")
+    cache_latents.main([*flags, "--shard=0/2"])
     assert "1 shards in" in capsys.readouterr().out
-    cache_latents.main([*flags, *config, "--config.crop_size=32", "--shard=1/2"])
+    cache_latents.main([*flags, "--shard=1/2"])
     index = latents.read_index(latents.default_directory(data))
-    assert index["region"] == list(MOUTH_REGION) and index["mask"] == [0.5, 0.25, 0.9375, 0.75]
+    assert index["region"] == [0.25, 0.0, 1.0, 1.0] and index["mask"] == [0.5, 0.25, 0.9375, 0.75]
     assert index["dtype"] == "bfloat16"
