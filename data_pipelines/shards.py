@@ -201,7 +201,8 @@ def write_index(
         for part in ("clips", "frames"):
             counts[part][split] = [len(found) for found in facts]
         counts["pictures"][split] = [
-            sum(records.count_groups(len(clip["usable"])) for clip in found) for found in facts
+            sum(records.count_groups(len(clip["usable"]), records.GROUP) for clip in found)
+            for found in facts
         ]
         for shard in shards:
             shard.facts.unlink()

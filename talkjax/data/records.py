@@ -282,6 +282,6 @@ def _damaged(why: Exception | str) -> UserError:
     return UserError(f"a shard entry is damaged ({why!r}); prepare the data again")
 
 
-def count_groups(frames: np.ndarray | int, group: int = GROUP) -> Any:
+def count_groups(frames: np.ndarray | int, group: int) -> Any:
     """Returns how many records of `group` pictures so many frames have, elementwise."""
     return -(-frames // group)

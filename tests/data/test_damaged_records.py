@@ -27,8 +27,12 @@ def clips():
 
 
 @pytest.fixture
-def data(tmp_path, clips):
-    """Shards of `clips`, alike for train and test; their files may be damaged."""
+def data(tmp_path, clips, monkeypatch):
+    """Shards of `clips`, alike for train and test; their files may be damaged.
+
+    They have many pictures in a record, so that most samples of a clip read the damaged one.
+    """
+    monkeypatch.setattr(records, "GROUP", 25)
     return write_shards(tmp_path, {"train": clips, "test": clips})
 
 
