@@ -118,14 +118,11 @@ def write(
       The shard's facts: `rows`, `damaged` rows, `bytes`, `latent_shape`, and `sum` and `squares` of
       the regions' latents by channel.
     """
-    from array_record.python import array_record_module
-
     dtype, fingerprint = latents.DTYPES[settings.dtype], settings.fingerprint(reader)
     pictures = _region_pictures(reader, shard.clips, settings)
     sums, damaged, shape, place = np.zeros((2, 1)), 0, [0, 0, 0], shard.first
     with _replacing_by_local(shard.path) as path:
-        writer = array_record_module.ArrayRecordWriter(path, record_files.WRITER_OPTIONS)
-        with contextlib.closing(writer):
+        with contextlib.closing(_Writer(path)) as writer:
             while chunk := list(itertools.islice(pictures, _CHUNK_BATCHES * batch)):
                 found = [picture for picture in chunk if picture is not None]
                 encoded = iter(_encode_both(encode, found, settings, batch, dtype))
@@ -150,6 +147,35 @@ def write(
     facts |= {"sum": sums[0].tolist(), "squares": sums[1].tolist()}
     files.write_json(shard.facts_path, facts)
     return facts
+
+
+class _Writer:
+    """Writes records to a local file. Its errors, such as a full disk, are `files.WriteError`s."""
+
+    def __init__(self, path: str):
+        from array_record.python import array_record_module
+
+        self._path = path
+        with self._errors():
+            self._writer = array_record_module.ArrayRecordWriter(path, record_files.WRITER_OPTIONS)
+
+    def write(self, record: bytes) -> None:
+        with self._errors():
+            self._writer.write(record)
+
+    def close(self) -> None:
+        with self._errors():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # the C++ writer raises no other
+            raise files.WriteError(
+                f"{self._path} cannot be written ({files.one_line(error)}); make room there or "
+                "choose another --out (finished shards are kept)"
+            ) from error
 
 
 @contextlib.contextmanager

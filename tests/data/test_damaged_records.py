@@ -230,7 +230,7 @@ def test_a_group_of_another_clip_is_damage(data, tmp_path, clips, caplog):
             lambda index: index | {"version": 3},
             "index.json has records of version 3, not 2; update",
         ),
-        (lambda index: index | {"group": 50}, "index.json has groups of 50 pictures"),
+        (lambda index: index | {"group": 0}, "index.json has groups of 0 pictures"),
         (lambda index: index | {"ticks": {"train": [1]}}, "its lists do not agree"),
         (lambda index: {k: index[k] for k in index if k != "usable"}, "lacks usable; prepare"),
         (

@@ -149,6 +149,26 @@ def test_a_killed_run_leaves_nothing_half_written(data, tmp_path):
     open_cache(data)
 
 
+def test_a_full_disk_is_one_line(data, tmp_path):
+    """The limit of a file's size stands in for it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import resource, signal, sys\n"
+        "from talkjax.errors import UserError\n"
+        "from tests.data_pipelines import test_cache_latents as tests\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n"
+        f"    tests.run({str(data)!r}, tests.Encoder())\n"
+        "except UserError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert "cannot be written (write() failed: File too large" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and not list(latents.default_directory(data).iterdir())
+
+
 def rows_of(data):
     index = latents.read_index(latents.default_directory(data))
     return [entry["rows"] for entry in index["splits"].values()]
