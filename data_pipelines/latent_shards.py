@@ -137,12 +137,12 @@ def write(
                     cells = values[0].reshape(-1, shape[-1]).astype(np.float64)
                     sums = sums + np.stack([cells.sum(0), (cells**2).sum(0)])
                 bar.update(len(chunk))
+        if place - shard.first != shard.rows:
+            raise UserError(
+                f"{shard.path}: the clips have {place - shard.first} frames where the index says "
+                f"{shard.rows}; prepare the data again"
+            )
         size = os.path.getsize(path)
-    if place - shard.first != shard.rows:
-        raise UserError(
-            f"{shard.path}: the clips have {place - shard.first} frames where the index says "
-            f"{shard.rows}; prepare the data again"
-        )
     facts = {"rows": shard.rows, "damaged": damaged, "bytes": size, "latent_shape": list(shape)}
     facts |= {"sum": sums[0].tolist(), "squares": sums[1].tolist()}
     files.write_json(shard.facts_path, facts)

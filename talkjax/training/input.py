@@ -15,7 +15,6 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from talkjax import files, networks, runs
-from talkjax.conventions import Box
 from talkjax.data import describe, latents, loader, storage
 from talkjax.errors import UserError
 from talkjax.models import whisper
@@ -289,23 +288,25 @@ def _check_hosts(folders: Sequence[str], latents_dir: str) -> None:
 
 def _check_latents(config: Any) -> None:
     index, folder = latents.read_index(config.data.latents), config.data.latents
-    nets = networks.make_networks(config)
-    for name, cached, wanted in (
-        ("crop_size", index["crop_size"], config.crop_size),
-        ("region", Box(*index["region"]), Box(*config.region)),
-        ("mask", Box(*index["mask"]), Box(*config.mask)),
-        ("latent shape", tuple(index["latent_shape"]), nets.latent_shape),
-    ):
-        if not np.allclose(np.asarray(cached, float), np.asarray(wanted, float)):
+    remedy = "cache them again with data_pipelines.cache_latents, or change the configuration"
+
+    def compare(name: str, cached: Any, wanted: Any) -> None:
+        if np.shape(cached) != np.shape(wanted) or not np.allclose(cached, wanted):
             raise UserError(
-                f"the latents in {folder} have {name} {_plain(cached)}, the configuration has "
-                f"{_plain(wanted)}; cache them again with data_pipelines.cache_latents, or change "
-                "the configuration"
+                f"the latents in {folder} have {name} {cached}, the configuration has {wanted}; "
+                f"{remedy}"
             )
 
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Box) else value
+    compare("crop_size", index["crop_size"], config.crop_size)
+    compare("region", tuple(index["region"]), tuple(config.region))
+    compare("mask", tuple(index["mask"]), tuple(config.mask))
+    try:
+        wanted = networks.make_networks(config).latent_shape
+    except ValueError as error:  # the statistics come from the latents
+        raise UserError(
+            f"the latents in {folder} do not fit the configuration ({error}); {remedy}"
+        ) from error
+    compare("latent shape", tuple(index["latent_shape"]), tuple(wanted))
 
 
 def check_encoder(config: Any, params: Mapping[str, Any]) -> None:

@@ -128,6 +128,13 @@ def test_latents_of_other_settings_are_refused(shards, cached, field, value, wor
     refused(lambda: input.check_data(c), *words)
 
 
+def test_latents_with_another_number_of_channels_are_refused(shards, cached):
+    """Their statistics, which the configuration takes, do not even make networks."""
+    statistics = {"autoencoder.latent_mean": (0.0,) * 5, "autoencoder.latent_std": (1.0,) * 5}
+    c = config(shards, **{"data.latents": cached}, **statistics)
+    refused(lambda: input.check_data(c), "do not fit", "have 5 channels", "cache them again")
+
+
 def test_latents_of_another_encoder_are_refused(shards, cached, autoencoder):
     c = config(shards, **{"data.latents": cached})
     params = {"autoencoder": autoencoder[1]}
