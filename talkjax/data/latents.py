@@ -242,10 +242,6 @@ class LatentCache:
                 f"the shards need {rows.sum()}; {REMEDY}"
             )
 
-    def close(self) -> None:
-        """Closes the files. A later read opens them again."""
-        self._records.close()
-
     def frames(self, usable: np.ndarray) -> np.ndarray:
         """Returns which frames of a clip have latents, (n,) int64, from its (N,) usable ones."""
         return select_frames(usable, self._stride)
