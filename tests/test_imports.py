@@ -82,7 +82,9 @@ ALLOWED = {
         "talkjax.sampling",
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
-    "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
+    "data_pipelines": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.head_pose", "talkjax.media"},
     "talkjax.compile_ahead": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
