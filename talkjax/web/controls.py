@@ -144,8 +144,7 @@ class TemplateInput:
         ]  # fmt: skip
         for component, kind in ((self.video, "video"), (self._photo, "photo")):
             other = self._photo if kind == "video" else self.video
-            take = guard(self._service, len(shown))(functools.partial(self._take, kind))
-            component.change(take, [component, self._kind], [other, *shown], **EVENT)
+            component.change(self._taker(kind), [component, self._kind], [other, *shown], **EVENT)
         self._time.release(
             guard(self._service, 1)(self._show_frame), [self._time], [self._frame, self._status],
             **EVENT,
@@ -155,9 +154,17 @@ class TemplateInput:
             [self._frame, self.face, self.point, self._status], **EVENT,
         )  # fmt: skip
 
-    def _take(self, kind: str, path: str | None, current: str, request: gr.Request) -> tuple:
+    def _taker(self, kind: str) -> Callable:
+        """Returns a handler of a new template; see `_take`."""
+
+        @guard(self._service, 8)
+        def take(path: str | None, current: str, request: gr.Request) -> tuple:
+            return self._take(kind, path, current, request.session_hash)
+
+        return take
+
+    def _take(self, kind: str, path: str | None, current: str, visitor: str) -> tuple:
         """Shows a new template, or that it was removed; the other kind's one is cleared."""
-        visitor = request.session_hash
         if path is None:
             if kind != current:  # it was cleared because the other kind was given
                 return (gr.skip(),) * 8

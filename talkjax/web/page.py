@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,9 +12,12 @@ from talkjax.sampling import bundled
 from talkjax.sampling.options import Options
 from talkjax.web import html
 from talkjax.web.controls import EVENT, Settings, SpeechInput, TemplateInput, follow, guard
+from talkjax.web.jobs import Result
 from talkjax.web.service import Service
+from talkjax.web.turns import Work
 
 EXAMPLES = bundled.ASSETS / "demo"
+_READY = "The person is ready. Press Start and speak."
 
 
 def make_theme() -> gr.themes.Base:
@@ -64,18 +68,26 @@ def _add_generation(service: Service, template: TemplateInput) -> gr.HTML:
 
     example.click(show_example, None, [template.video, speech.audio], **EVENT)
 
-    def generate(choice: str, point: str, *values: Any, request: gr.Request) -> Iterator[tuple]:
-        yield from follow(
-            service,
-            lambda: service.generate(
-                request.session_hash, settings.options(template.face_of(choice, point), *values)
-            ),
-            lambda made: (
-                html.note(f"Done: {made.generated} frames have a new mouth. The result is below."),
-                html.result(made),
-            ),
-            others=1,
-        )
+    def generate(
+        choice: str,
+        point: str,
+        steps: int,
+        seed: float | None,
+        mode: str,
+        keep: bool,
+        learn: bool,
+        request: gr.Request,
+    ) -> Iterator[tuple]:
+        def begin() -> Work:
+            face = template.face_of(choice, point)
+            options = settings.options(face, steps, seed, mode, keep, learn)
+            return service.generate(request.session_hash, options)
+
+        def show(made: Result) -> tuple[str, str]:
+            text = f"Done: {made.generated} frames have a new mouth. The result is below."
+            return html.note(text), html.result(made)
+
+        yield from follow(service, begin, show, others=1)
 
     start.click(
         generate, [template.face, template.point, *settings.components],
@@ -103,24 +115,22 @@ def _add_live(service: Service, template: TemplateInput) -> None:
     gr.HTML(html.LIVE)
 
     def prepare(choice: str, point: str, request: gr.Request) -> Iterator[tuple]:
-        yield from follow(
-            service,
-            lambda: service.prepare(
-                request.session_hash, Options(face=template.face_of(choice, point))
-            ),
-            lambda made: (
-                html.note("The person is ready. Press Start and speak."),
-                html.live_token(made[0]) + html.download("Avatar file", made[1]),
-            ),
-            others=1,
-        )
+        def begin() -> Work:
+            options = Options(face=template.face_of(choice, point))
+            return service.prepare(request.session_hash, options)
+
+        def show(made: tuple[str, Path]) -> tuple[str, str]:
+            token, path = made
+            return html.note(_READY), html.live_token(token) + html.download("Avatar file", path)
+
+        yield from follow(service, begin, show, others=1)
 
     @guard(service, 1)
     def open_avatar(path: str | None, request: gr.Request) -> tuple:
         if path is None:
             return gr.skip(), gr.skip()
         token = service.open_avatar(request.session_hash, path)
-        return html.live_token(token), html.note("The person is ready. Press Start and speak.")
+        return html.live_token(token), html.note(_READY)
 
     start.click(prepare, [template.face, template.point], [start, stop, status, ready], **EVENT)
     stop.click(_stop(service), **EVENT)

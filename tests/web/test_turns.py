@@ -29,9 +29,7 @@ def test_first_come_first_served(gate):
     line, order = Turns(2), []
     works = []
     for number in range(3):
-        works.append(
-            Work(line, lambda work, number=number: (gate.wait(), order.append(number))[1])
-        )
+        works.append(Work(line, lambda work, number=number: (gate.wait(), order.append(number))[1]))
         until(lambda: len(line) == len(works))
     until(lambda: works[2].progress.text == "Waiting: 2 people are before you")
     assert works[1].progress.text == "Waiting: one person is before you"
