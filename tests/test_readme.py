@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
-    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/weights.md",
+    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/web.md",
+    "docs/weights.md",
     "talkjax/assets/sync_demo/README.md",
 )  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
@@ -19,6 +20,7 @@ SCRIPTS = {
     "train.py": "talkjax.training.command",
     "sample.py": "talkjax.sampling.command",
     "evaluate.py": "talkjax.metrics.command",
+    "talkjax-web": "talkjax.web.command",
 }
 
 

@@ -18,7 +18,7 @@ def metadata(fingerprint: str) -> dict[str, str]:
     Returns:
       {"comment": "synthetic: lip-synced; tool: talkjax 0.1.0; checkpoint: 0123456789abcdef"}
     """
-    return {"comment": f"{SYNTHETIC}; tool: talkjax {_version()}; checkpoint: {fingerprint}"}
+    return {"comment": f"{SYNTHETIC}; tool: talkjax {version()}; checkpoint: {fingerprint}"}
 
 
 def read(comment: str) -> dict[str, str]:
@@ -28,7 +28,8 @@ def read(comment: str) -> dict[str, str]:
     return fields if "synthetic" in fields else {}
 
 
-def _version() -> str:
+def version() -> str:
+    """Returns the version of this package."""
     try:
         return importlib.metadata.version("talkjax")
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed

@@ -87,6 +87,11 @@ def follow(
         yield (*idle, *done(work.result))
 
 
+# Outputs of a new template where there is none: both components, all that belongs to a template,
+# and the line about it.
+_NO_TEMPLATE = (None, None, "", "", "largest", gr.update(visible=False), None, gr.skip(), "")
+
+
 class TemplateInput:
     """A video or a photograph, and which of its faces speaks.
 
@@ -102,31 +107,38 @@ class TemplateInput:
         self._kind = gr.State("")
         self.point = gr.State("")
         gr.HTML("<h2>1. Whom do you make speak?</h2>")
-        with gr.Tabs(), gr.Tab("Video"):
-            self.video = gr.Video(
-                sources=["upload", "webcam"], show_label=False, height=300, elem_id="video",
-                webcam_options=gr.WebcamOptions(mirror=False), buttons=[],
-            )  # fmt: skip
-        with gr.Tab("Photograph", id="photograph"):
-            self._photo = gr.Image(
-                sources=["upload", "webcam", "clipboard"], type="filepath", show_label=False,
-                height=300, elem_id="photo", webcam_options=gr.WebcamOptions(mirror=False),
-                buttons=[],
-            )  # fmt: skip
-            # The file as it is; Gradio would decode it, and fail on what it does not know.
-            self._photo.preprocess = lambda payload: payload and payload.path
+        with gr.Tabs():
+            with gr.Tab("Video"):
+                self.video = gr.Video(
+                    sources=["upload", "webcam"], show_label=False, height=340, elem_id="video",
+                    webcam_options=gr.WebcamOptions(mirror=False), buttons=[],
+                )  # fmt: skip
+            with gr.Tab("Photograph"):
+                self._photo = gr.Image(
+                    sources=["upload", "webcam", "clipboard"], type="filepath", show_label=False,
+                    height=340, elem_id="photo", webcam_options=gr.WebcamOptions(mirror=False),
+                    buttons=[],
+                )  # fmt: skip
+                # The file as it is; Gradio would decode it, and fail on what it does not know.
+                self._photo.preprocess = lambda payload: payload and payload.path
         self._status = gr.HTML(elem_id="template-status")
-        with gr.Group(visible=False) as self._faces:
-            self.face = gr.Radio(
-                _FACES, value="largest", label="If there are several people, who speaks?",
-                elem_id="face",
-            )  # fmt: skip
+        self._faces = gr.Accordion(
+            "Are there several people? Choose who speaks", open=False, visible=False,
+            elem_id="faces",
+        )  # fmt: skip
+        with self._faces:
+            self.face = gr.Radio(_FACES, value="largest", show_label=False, elem_id="face")
             self._frame = gr.Image(
                 interactive=False, show_label=False, height=_FRAME_HEIGHT, buttons=[],
                 elem_id="frame",
             )  # fmt: skip
             self._time = gr.Slider(
-                0, 1, value=0, step=0.04, label="Picture at this time, s", elem_id="time"
+                0,
+                1,
+                value=0,
+                step=0.04,
+                label="Show the picture at this time, in seconds",
+                elem_id="time",
             )
         self._listen()
 
@@ -144,7 +156,9 @@ class TemplateInput:
         ]  # fmt: skip
         for component, kind in ((self.video, "video"), (self._photo, "photo")):
             other = self._photo if kind == "video" else self.video
-            component.change(self._taker(kind), [component, self._kind], [other, *shown], **EVENT)
+            component.change(
+                self._taker(kind), [component, self._kind], [component, other, *shown], **EVENT
+            )
         self._time.release(
             guard(self._service, 1)(self._show_frame), [self._time], [self._frame, self._status],
             **EVENT,
@@ -157,7 +171,6 @@ class TemplateInput:
     def _taker(self, kind: str) -> Callable:
         """Returns a handler of a new template; see `_take`."""
 
-        @guard(self._service, 8)
         def take(path: str | None, current: str, request: gr.Request) -> tuple:
             return self._take(kind, path, current, request.session_hash)
 
@@ -167,22 +180,21 @@ class TemplateInput:
         """Shows a new template, or that it was removed; the other kind's one is cleared."""
         if path is None:
             if kind != current:  # it was cleared because the other kind was given
-                return (gr.skip(),) * 8
+                return (gr.skip(),) * 9
             self._service.drop(visitor, "template")
-            return None, "", "", "largest", gr.update(visible=False), None, gr.skip(), ""
+            return _NO_TEMPLATE
         try:
             info = self._service.take_template(visitor, path)
             frame = self._service.show_frame(visitor, 0.0)
         except UserError as error:
-            line = html.error(self._service.explain(error))
-            return gr.skip(), kind, "", "largest", gr.update(visible=False), None, gr.skip(), line
+            return *_NO_TEMPLATE[:-1], html.error(self._service.explain(error))
         time = gr.update(
             maximum=max(info.seconds, 0.04),
             value=0,
             visible=not info.photograph and info.seconds > 0,
         )
         return (
-            None, kind, "", "largest", gr.update(visible=True), str(frame), time,
+            gr.skip(), None, kind, "", "largest", gr.update(visible=True), str(frame), time,
             html.note(info.text()),
         )  # fmt: skip
 
@@ -211,15 +223,18 @@ class SpeechInput:
         )  # fmt: skip
         self._status = gr.HTML(elem_id="speech-status")
 
-        @guard(service, 0)
         def take(path: str | None, request: gr.Request) -> tuple:
             if path is None:
-                service.drop(request.session_hash, "speech")
-                return ("",)
-            seconds = service.take_speech(request.session_hash, path)
-            return (html.note(f"{seconds:.1f} s of speech"),)
+                # Nothing is there to remove where it was refused, and the reason stays.
+                removed = service.drop(request.session_hash, "speech")
+                return gr.skip(), "" if removed else gr.skip()
+            try:
+                seconds = service.take_speech(request.session_hash, path)
+            except UserError as error:
+                return None, html.error(service.explain(error))
+            return gr.skip(), html.note(f"{seconds:.1f} s of speech")
 
-        self.audio.change(_only(take), [self.audio], [self._status], **EVENT)
+        self.audio.change(take, [self.audio], [self.audio, self._status], **EVENT)
         if text_to_speech.is_available():
             self._add_text(service)
 
@@ -272,13 +287,3 @@ class Settings:
             steps=None if steps < 0 else steps, seed=int(seed or 0), face=face, sync_mode=mode,
             keep_occlusions=keep, reference_sound=learn,
         )  # fmt: skip
-
-
-def _only(handler: Callable) -> Callable:
-    """Returns a handler of one output for one that returns a tuple of one."""
-
-    @functools.wraps(handler)
-    def single(*values: Any) -> Any:
-        return handler(*values)[0]
-
-    return single

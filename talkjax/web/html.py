@@ -7,10 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from talkjax.web.jobs import Result
+from talkjax.web.limits import Limits
 from talkjax.web.turns import Progress
-
-HEADER = """<header class="tj-head"><h1>talkjax</h1>
-<p>Make the person of a video or photograph say what you record, upload or type.</p></header>"""
 
 LIVE = """<div class="tj-live">
 <canvas id="tj-canvas" width="512" height="512"></canvas>
@@ -24,7 +22,15 @@ LIVE = """<div class="tj-live">
 </div>"""
 
 
-def notice(limits) -> str:
+def header(limits: Limits) -> str:
+    """Returns the head of the page, which holds the line about files that are too large."""
+    return f"""<header class="tj-head"><h1>talkjax</h1>
+<p>Make the person of a video or photograph say what you record, upload or type.</p>
+<p id="tj-refused" class="tj-status tj-error" role="alert" hidden
+data-most-mb="{limits.upload_mb:g}"></p></header>"""
+
+
+def notice(limits: Limits) -> str:
     """Returns the lines on consent and on what becomes of the files."""
     return (
         '<footer class="tj-foot">Make people speak only with their consent, and label the result '

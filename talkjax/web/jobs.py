@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import talkjax
 from talkjax import files
 from talkjax.errors import UserError
 from talkjax.media import image as image_file
+from talkjax.sampling import label
 from talkjax.sampling.options import Options
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def prepare(
       UserError: The template cannot be used.
     """
     from talkjax.sampling import pipeline
+    from talkjax.sampling.avatar_preparation import prepare_avatar
 
     report("Looking for the face", None)
     out = folder / AVATAR
@@ -138,7 +139,7 @@ def prepare(
         if detector is None:
             detector = stack.enter_context(pipeline.make_detector(options.face))
         reported = _ReportingDetector(detector, report)
-        talkjax.prepare_avatar(
+        prepare_avatar(
             template, out, sampler=sampler, options=options, seconds=seconds, detector=reported
         )
     return out
@@ -172,7 +173,7 @@ def describe(
         if getattr(options, field.name) != field.default
     }
     return {
-        "talkjax": talkjax.__version__,
+        "talkjax": label.version(),
         "checkpoint": sampler.fingerprint,
         "template": template.name,
         "speech": speech.name,

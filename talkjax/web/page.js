@@ -4,6 +4,33 @@
 
 const find = (name) => document.getElementById(name);
 
+// ---- files that are too large ----------------------------------------------------------------------
+
+// Refuses them before Gradio uploads them.
+function refuseLarge(event) {
+  const files = [...(event.target.files || event.dataTransfer?.files || [])];
+  const line = find("tj-refused");
+  if (!files.length || !line) return;
+  const most = Number(line.dataset.mostMb);
+  const large = files.find((file) => file.size > most * 1e6);
+  line.hidden = !large;
+  if (!large) return;
+  line.textContent = `${large.name}: has ${(large.size / 1e6).toFixed(0)} MB, and this page takes ` +
+    `files of up to ${most} MB; cut it or make it smaller`;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  if (event.target.files) event.target.value = "";
+  scrollTo({ top: 0, behavior: "smooth" });
+}
+
+document.addEventListener("change", refuseLarge, true);
+document.addEventListener("drop", refuseLarge, true);
+// Gradio would add that a video cannot be played. The page says it of files that cannot be read, and
+// browsers cannot play all that can be.
+document.addEventListener("error", (event) => {
+  if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
+}, true);
+
 // ---- template and result together -----------------------------------------------------------------
 
 function playBoth() {

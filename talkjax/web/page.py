@@ -32,7 +32,7 @@ def make_theme() -> gr.themes.Base:
 def make_page(service: Service) -> gr.Blocks:
     """Builds the page of a service."""
     with gr.Blocks(title="talkjax", analytics_enabled=False) as page:
-        gr.HTML(html.HEADER)
+        gr.HTML(html.header(service.limits))
         with gr.Row(elem_classes="tj-main"):
             with gr.Column(min_width=340):
                 template = TemplateInput(service)
@@ -89,6 +89,8 @@ def _add_generation(service: Service, template: TemplateInput) -> gr.HTML:
 
         yield from follow(service, begin, show, others=1)
 
+    for changed in (template.video, speech.audio):  # what was wrong may be right now
+        changed.change(lambda: "", None, [status], **EVENT)
     start.click(
         generate, [template.face, template.point, *settings.components],
         [start, stop, status, result], **EVENT,

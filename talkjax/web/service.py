@@ -90,9 +90,9 @@ class Service:
             self.store.drop(visitor, role)
             raise
 
-    def drop(self, visitor: str, role: str) -> None:
-        """Removes the "template" or the "speech" of a visitor."""
-        self.store.drop(visitor, role)
+    def drop(self, visitor: str, role: str) -> bool:
+        """Removes the "template" or the "speech" of a visitor; returns whether there was one."""
+        return self.store.drop(visitor, role)
 
     def say(self, visitor: str, text: str, voice: str) -> Path:
         """Speaks a text, which becomes the visitor's speech; returns the file."""

@@ -103,13 +103,14 @@ class Store:
             found = self._see(visitor).uploads.get(role)
             return None if found is None else str(found)
 
-    def drop(self, visitor: str, role: str) -> None:
-        """Removes the upload that a visitor has in a role."""
+    def drop(self, visitor: str, role: str) -> bool:
+        """Removes the upload that a visitor has in a role; returns whether there was one."""
         with self._lock:
-            if visitor in self._visitors:
-                path = self._visitors[visitor].uploads.pop(role, None)
-                if path is not None:
-                    self._remove_unowned(path)
+            mine = self._visitors.get(visitor)
+            path = None if mine is None else mine.uploads.pop(role, None)
+            if path is not None:
+                self._remove_unowned(path)
+            return path is not None
 
     @contextlib.contextmanager
     def busy(self, visitor: str) -> Iterator[None]:

@@ -187,6 +187,7 @@ def test_from_upload_to_download(served, inputs, browser, tmp_path):
     # A person, chosen by a click on the face.
     visitor.give("#video", bundled.template())
     visitor.until_text("#template-status", "template.mp4: video, 256×256 px")
+    visitor.click("#faces button")
     visitor.until(
         lambda: visitor.script("const i = document.querySelector('#frame img');"
                                "return i && i.naturalWidth === 256"), "a frame"
@@ -229,7 +230,9 @@ def test_five_gigabytes(served, inputs, browser):
     port, service = served
     visitor = Visitor(browser, port)
     visitor.give("#video", inputs / "huge.mp4")
-    visitor.until(lambda: "exceed" in visitor.text("body"), "a refusal")
+    visitor.until_text(
+        "#tj-refused", "huge.mp4: has 5369 MB, and this page takes files of up to 20"
+    )
     visitor.picture("5-huge")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest("POST", "/gradio_api/upload")
