@@ -66,6 +66,7 @@ registerProcessor("tj-microphone", class extends AudioWorkletProcessor {
   }
 });`;
 const AHEAD = 0.12; // seconds of sound that are kept, so that a late message makes no gap
+const MOST_AHEAD = 0.6;
 
 let live = null; // the session that is open
 
@@ -142,6 +143,7 @@ class Live {
     const sound = new Int16Array(data, 8, bytes / 2);
     const now = this.context.currentTime;
     if (this.next < now) this.next = now + AHEAD;
+    if (this.next > now + MOST_AHEAD) return; // this clock is the slower one
     const at = this.next;
     this.next += sound.length / this.context.sampleRate;
     if (sound.some((value) => value)) {

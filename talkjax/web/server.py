@@ -107,20 +107,20 @@ def make_app(service: Service) -> Any:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import fastapi
     import gradio
-    from fastapi.responses import FileResponse
+    from starlette.responses import FileResponse
+    from starlette.routing import Route, WebSocketRoute
 
     from talkjax.web import page
 
     app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
-    @app.websocket("/live")
-    async def hold_live(websocket: fastapi.WebSocket) -> None:
+    async def hold_live(websocket: Any) -> None:
         await live.converse(websocket, service)
 
-    @app.get("/page.js")
-    async def send_script() -> FileResponse:
+    async def send_script(request: Any) -> FileResponse:
         return FileResponse(_HERE / "page.js", media_type="text/javascript")
 
+    app.router.routes += [WebSocketRoute("/live", hold_live), Route("/page.js", send_script)]
     # These are served where they are and not copied.
     gradio.set_static_paths([service.store.made])
     gradio.mount_gradio_app(

@@ -257,7 +257,10 @@ def test_a_live_session(served, browser):
     visitor.click("#prepare")
     visitor.until_text("#prepare-status", "The person is ready")
     visitor.click("#tj-start")
-    visitor.until(lambda: visitor.script("return live && live.shown > 30"), "frames")
+    visitor.until(
+        lambda: visitor.script("return live && live.shown > 30"),
+        f"a frame ({visitor.text('#tj-live-status')})",
+    )
     visitor.until(lambda: visitor.script("return live && live.speaking > 10"), "sound")
     assert visitor.script("return live.context.state") == "running"
     visitor.picture("6-live")
