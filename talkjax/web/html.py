@@ -15,8 +15,8 @@ LIVE = """<div class="tj-live">
 <div class="tj-row">
 <button id="tj-start" class="tj-button tj-primary">Start</button>
 <button id="tj-stop" class="tj-button" disabled>Stop</button>
-<label><input type="checkbox" id="tj-sound" checked> play the sound (use headphones)</label>
-<meter id="tj-level" min="0" max="1" value="0" title="microphone"></meter>
+<label><input type="checkbox" id="tj-sound" checked> sound (use headphones)</label>
+<label>microphone <meter id="tj-level" min="0" max="1" value="0"></meter></label>
 </div>
 <p id="tj-live-status" class="tj-status" role="status">Prepare a person first.</p>
 </div>"""
@@ -34,7 +34,7 @@ def notice(limits: Limits) -> str:
     """Returns the lines on consent and on what becomes of the files."""
     return (
         '<footer class="tj-foot">Make people speak only with their consent, and label the result '
-        "as synthetic. Files stay on this computer’s server: they are removed when you close or "
+        "as synthetic. Files stay on the server of this page: they are removed when you close or "
         f"reload the page, and after {limits.keep_minutes:g} minutes without use. Limits: "
         f"{limits.upload_mb:g} MB a file, {limits.speech_seconds:g} s of speech, templates of "
         f"{limits.template_seconds:g} s and {limits.megapixels:g} megapixels.</footer>"

@@ -110,7 +110,7 @@ def _add_live(service: Service, template: TemplateInput) -> None:
         start = gr.Button("Prepare the template", variant="primary", elem_id="prepare")
         stop = gr.Button("Stop", interactive=False, elem_id="prepare-stop")
     avatar = gr.File(
-        label="or open an avatar file", file_types=[".safetensors"], type="filepath", height=110,
+        label="or open an avatar file", file_types=[".safetensors"], type="filepath", height=140,
         elem_id="avatar",
     )  # fmt: skip
     status, ready = gr.HTML(elem_id="prepare-status"), gr.HTML(elem_id="ready")

@@ -107,6 +107,7 @@ def make_app(service: Service) -> Any:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import fastapi
     import gradio
+    from starlette.requests import ClientDisconnect
     from starlette.responses import FileResponse
     from starlette.routing import Route, WebSocketRoute
 
@@ -140,4 +141,4 @@ def make_app(service: Service) -> Any:
         head='<script src="page.js" defer></script>',
     )
     has_room = lambda: service.store.used_bytes() < service.limits.storage_mb * 1e6  # noqa: E731
-    return UploadFilter(app, service.limits.upload_mb * 1e6, has_room)
+    return UploadFilter(app, service.limits.upload_mb * 1e6, has_room, (ClientDisconnect,))

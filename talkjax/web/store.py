@@ -21,6 +21,7 @@ from pathlib import Path
 from talkjax.errors import UserError
 
 _PREFIX = "talkjax-web-"
+_UNFINISHED_S = 120.0  # an upload that gets nothing for so long has been given up
 GONE = "the files of this page were removed, because they were not used for a while; load it again"
 
 
@@ -137,18 +138,22 @@ class Store:
                     self._forget(visitor)
 
     def sweep(self) -> None:
-        """Removes files of visitors who did nothing for long, and uploads that nobody took."""
+        """Removes files of visitors who did nothing for long, and uploads that nobody took.
+
+        What is left of an upload that broke off goes after two minutes.
+        """
         with self._lock:
             now = time.monotonic()
             for name, mine in list(self._visitors.items()):
                 if not mine.busy and now - mine.seen > self._keep:
                     self._forget(name)
             owned = {path for mine in self._visitors.values() for path in mine.uploads.values()}
-            oldest = time.time() - self._keep
             for path in [each for each in self.uploads.rglob("*") if each.is_file()]:
+                # Uploads lie in folders of their own once they are complete.
+                keep = _UNFINISHED_S if path.parent == self.uploads else self._keep
                 with contextlib.suppress(OSError):
-                    if path not in owned and path.stat().st_mtime < oldest:
-                        _remove_file(path, self.uploads)
+                    if path not in owned and time.time() - path.stat().st_mtime > keep:
+                        _remove_file(path, self.root)
 
     def used_bytes(self) -> int:
         """Returns how large all files are together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,21 +17,30 @@ class UploadFilter:
     is refused.
     """
 
-    def __init__(self, app: Any, most_bytes: float, has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        most_bytes: float,
+        has_room: Callable[[], bool],
+        ignored: tuple[type[Exception], ...] = (),
+    ) -> None:
         """Filters requests to `app`.
 
         Args:
           app: An ASGI application.
           most_bytes: Size of the largest upload.
           has_room: Whether there is room for an upload.
+          ignored: Errors that say that a browser has gone, which need no traceback.
         """
         self._app, self._most, self._has_room = app, most_bytes + _FORM_BYTES, has_room
+        self._ignored = ignored
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers, or passes the request on."""
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         if refusal is None:
-            await self._app(scope, receive, send)
+            with contextlib.suppress(*self._ignored):
+                await self._app(scope, receive, send)
             return
         status, text = refusal
         body = f"{text}\n".encode()

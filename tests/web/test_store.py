@@ -70,6 +70,17 @@ def test_the_sweep(tmp_path):
     assert not store.root.exists()
 
 
+def test_what_is_left_of_an_upload_that_broke_off(store):
+    broken, complete, going = store.uploads / "tmp1", put(store), store.uploads / "tmp2"
+    for path in (broken, going):
+        path.write_bytes(b"half")
+    for path in (broken, complete):  # nothing came for more than two minutes
+        os.utime(path, (time.time() - 130,) * 2)
+    store._keep = 600.0
+    store.sweep()
+    assert not broken.exists() and complete.exists() and going.exists()
+
+
 def test_what_a_killed_server_left_is_removed(tmp_path):
     alive = Store(60, str(tmp_path))
     killed = Store(60, str(tmp_path))

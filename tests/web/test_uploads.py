@@ -53,3 +53,13 @@ def test_other_requests_are_small(length, status):
 
 def test_what_has_no_body_passes():
     assert answer("GET", "/")[0] == 200 and answer("POST", "/gradio_api/reset")[0] == 200
+
+
+def test_a_browser_that_goes_in_the_middle_is_no_failure():
+    async def app(scope, receive, send):
+        raise ConnectionAbortedError
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    asyncio.run(UploadFilter(app, 1, bool, (ConnectionAbortedError,))(scope, None, None))
+    with pytest.raises(ConnectionAbortedError):
+        asyncio.run(UploadFilter(app, 1, bool)(scope, None, None))
