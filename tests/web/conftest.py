@@ -56,7 +56,7 @@ def upload(store):
     def put(path, name=None, folder="abc"):
         place = store.uploads / folder
         place.mkdir(exist_ok=True)
-        return shutil.copy(path, place / (name or path.name))
+        return str(shutil.copy(path, place / (name or path.name)))
 
     return put
 

@@ -2,7 +2,7 @@
 
 It needs the extra `web`, Chromium with its driver, and FaceMesh, and takes minutes:
 
-    uv run --extra web pytest -m slow tests/web/test_browser.py
+    uv run --extra web pytest -m slow -n0 tests/web/test_browser.py
 
 `TALKJAX_SCREENSHOTS=DIR` keeps pictures of the page there.
 """
@@ -15,10 +15,11 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from talkjax.media import audio
-from talkjax.media.video import probe
+from talkjax.media.video import VideoReader, probe
 from talkjax.sampling import bundled
 from talkjax.web.limits import Limits
 from talkjax.web.service import Service
@@ -67,6 +68,8 @@ def inputs(tmp_path_factory):
     write_wav(folder / "silence.wav", syllables(1.0, level=0.0)[None], 16000)
     (folder / "notes.mp4").write_text("These are notes, not a video.\n" * 100)
     make_media(folder / "noface.mp4", [fakes.picture(i, 320, 240) for i in range(8)])
+    frame = next(iter(VideoReader(bundled.template())))
+    (folder / "photo.png").write_bytes(cv2.imencode(".png", frame.rgb[..., ::-1])[1].tobytes())
     with open(folder / "huge.mp4", "wb") as file:
         file.truncate(5 << 30)  # sparse: it takes no room
     return folder
@@ -115,6 +118,10 @@ class Visitor:
         self.until(lambda: self.find(selector).is_enabled(), f"{selector} enabled")
         self.script("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
         self.find(selector).click()
+
+    def tab(self, name):
+        code = "[...document.querySelectorAll('button[role=tab]')]"
+        self.script(f"{code}.find((b) => b.innerText === '{name}').click()")
 
     def text(self, selector):
         code = "const e = document.querySelector(arguments[0]); return e ? e.innerText.trim() : ''"
@@ -244,13 +251,31 @@ def test_five_gigabytes(served, inputs, browser):
     assert not stored(service)
 
 
+def test_a_photograph_and_a_text(served, inputs, browser):
+    port, service = served
+    visitor = Visitor(browser, port)
+    visitor.tab("Photograph")
+    visitor.give("#photo", inputs / "photo.png")
+    visitor.until_text("#template-status", "photo.png: photograph, 256×256 px")
+    visitor.click("#type button")
+    visitor.until(lambda: visitor.find("#text textarea").is_displayed(), "a place for text")
+    visitor.find("#text textarea").send_keys("Hello, this is typed.")
+    visitor.click("#speak")
+    visitor.until_text("#speech-status", "s of speech")
+    visitor.click("#generate")
+    visitor.until(lambda: visitor.text("#status progress ~ span"), "progress")
+    visitor.picture("7-progress")
+    visitor.click("#stop")
+    visitor.until_text("#status", "Stopped.")
+    assert not visitor.text("#result") and not len(service.turns)
+
+
 def test_a_live_session(served, browser):
     port, service = served
     visitor = Visitor(browser, port)
     visitor.click("#example")
     visitor.until_text("#template-status", "template.mp4: video")
-    visitor.script("[...document.querySelectorAll('button[role=tab]')]"
-                   ".find((b) => b.innerText === 'Live').click()")  # fmt: skip
+    visitor.tab("Live")
     visitor.until(lambda: visitor.find("#prepare").is_displayed(), "the tab")
     visitor.click("#tj-start")
     visitor.until_text("#tj-live-status", "Nobody is prepared yet")
