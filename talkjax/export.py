@@ -45,6 +45,7 @@ def export(
         raise UserError("give either run, or landmark and diffusion")
     if run is not None:
         params, config, _ = runs.load_weights(run)
+        params = {name: x for name, x in params.items() if name != "discriminator"}  # for training
     elif landmark is None or diffusion is None:
         raise UserError("landmark and diffusion must be given together")
     else:
