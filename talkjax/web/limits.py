@@ -131,11 +131,10 @@ def read_frame(path: str, seconds: float) -> VideoFrame:
       UserError: No picture can be read.
     """
     shown = None
-    with contextlib.closing(open_template(path, None).frames()) as frames:
-        for frame in frames:
-            if shown is not None and frame.time > seconds + 1e-3:
-                break
-            shown = frame
+    for frame in open_template(path, None).frames():
+        if shown is not None and frame.time > seconds + 1e-3:
+            break
+        shown = frame
     if shown is None:
         raise UserError(f"{container.display_name(path)}: has no picture; give a complete video")
     return shown

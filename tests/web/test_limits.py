@@ -74,3 +74,7 @@ def test_long_speech_is_not_decoded_to_its_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("seconds", "index"), [(0.0, 0), (0.2, 5), (0.21, 5), (9.0, 11)])
 def test_the_frame_at_a_time(template, seconds, index):
     assert limits.read_frame(str(template), seconds).index == index
+
+
+def test_the_frame_of_a_photograph(photograph):
+    assert limits.read_frame(str(photograph), 3.0).rgb.shape == (50, 60, 3)
