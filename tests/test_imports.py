@@ -82,6 +82,15 @@ ALLOWED = {
         "talkjax.sampling",
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
+    # The contact sheet is in metrics, and text is spoken by a pipeline.
+    "talkjax.web": CORE
+    | {
+        "talkjax.media",
+        "talkjax.metrics",
+        "talkjax.pictures",
+        "talkjax.pipelines",
+        "talkjax.sampling",
+    },
     "data_pipelines": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.head_pose", "talkjax.media"},

@@ -31,7 +31,7 @@ def metadata(fingerprint: str) -> dict[str, str]:
     Returns:
       {"comment": "synthetic: lip-synced; tool: talkjax 0.1.0; checkpoint: 0123456789abcdef"}
     """
-    return {"comment": f"{SYNTHETIC}; tool: talkjax {_version()}; checkpoint: {fingerprint}"}
+    return {"comment": f"{SYNTHETIC}; tool: talkjax {version()}; checkpoint: {fingerprint}"}
 
 
 def read(comment: str) -> dict[str, str]:
@@ -65,10 +65,11 @@ def open_signature(options: Options, out: PathLike, template: PathLike) -> Signa
     from talkjax.provenance import credentials, signing
 
     loaded = credentials.load(certificate, key, options.c2pa_timestamp_url)
-    return signing.Signature(loaded, out, template, _version())
+    return signing.Signature(loaded, out, template, version())
 
 
-def _version() -> str:
+def version() -> str:
+    """Returns the version of this package."""
     try:
         return importlib.metadata.version("talkjax")
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
