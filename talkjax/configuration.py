@@ -87,6 +87,8 @@ def default_config() -> ConfigDict:
     # Whether skip connections leave after the attention. After 2,000 steps of stage diffusion the
     # held-out loss was 0.2552 with True and 0.2607 with False (one seed).
     c.denoiser.skip_after_attention = True
+    # Whether it is shown pictures of the lips' outline and opening besides attending to landmarks.
+    c.denoiser.lip_shape = False
     c.denoiser.remat = "products"  # rematerialisation: none, products or full
     c.denoiser.talkformer = ConfigDict()
     c.denoiser.talkformer.heads = 8
@@ -121,6 +123,11 @@ def default_config() -> ConfigDict:
     c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
     c.loss.edge_weight = 0.5  # of differences between neighbouring pixels, stage autoencoder
     c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
+    # Stages diffusion and joint, from pixels: weight of the error of pictures that are decoded from
+    # the estimates at the last timestep (L1 and edges, see edge_weight; one a window), and of the
+    # loss of a patch discriminator, for the end of the training.
+    c.loss.picture_weight = 0.0
+    c.loss.adversarial_weight = 0.0
     c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
     c.joint = ConfigDict()
     c.joint.end_to_end = True  # ablation no_end_to_end
@@ -130,7 +137,10 @@ def default_config() -> ConfigDict:
     c.joint.path = "diffusion"
     c.joint.path_weight = 1.0  # factor of that gradient
     c.joint.change_weight = 0.0  # paths one_step and warp: weight of what changes between frames
-    c.joint.train_denoiser = True  # else only the landmark network is trained
+    # What is trained. If the landmark network is not, the denoiser learns to live with its
+    # predictions (ablation exposure_only).
+    c.joint.train_denoiser = True
+    c.joint.train_landmark = True
     c.joint.landmark_weight = 1.0
 
     # -- data: where it is, and the fields of talkjax.data.loader.LoaderOptions
@@ -168,6 +178,10 @@ def default_config() -> ConfigDict:
     c.data.num_workers = 0
     c.data.num_threads = 2
     c.data.prefetch = 4
+
+    # -- augmentation of pixels, stages autoencoder and diffusion: the chance of a mirrored sample,
+    # and the strength of changes of colour and brightness (1 is strong, yet still a face)
+    c.augmentation = ConfigDict({"mirror": 0.0, "colour": 0.0})
 
     # -- optimiser
     c.optimizer = ConfigDict()

@@ -66,6 +66,23 @@ def positions(points: tuple[int, ...], within: tuple[int, ...] = ALL) -> np.ndar
     return np.array([place[index] for index in points], np.int64)
 
 
+def _mirror_order() -> np.ndarray:
+    """The order of `ALL` in which a face that is mirrored has each point where it belongs."""
+    upper = len(OUTER_LIPS) // 2 + 1  # both corners and what lies between them
+
+    def lips(points: tuple[int, ...]) -> tuple[int, ...]:
+        return points[:upper][::-1] + points[upper:][::-1]
+
+    parts = (
+        UPPER_OVAL[::-1], RIGHT_BROW, LEFT_BROW, NOSE_BRIDGE, NOSE_LOWER[::-1], RIGHT_EYE,
+        LEFT_EYE, JAW[::-1], lips(OUTER_LIPS), lips(INNER_LIPS),
+    )  # fmt: skip
+    return positions(tuple(index for part in parts for index in part))
+
+
+MIRROR = _mirror_order()
+
+
 def select(mesh: np.ndarray, points: tuple[int, ...] = ALL) -> np.ndarray:
     """Picks the (x, y) of `points` from (..., 478, 2 or 3) FaceMesh output: (..., K, 2)."""
     return mesh[..., list(points), :2]

@@ -341,6 +341,7 @@ def _make_denoiser(
         groups=config["groups"],
         remat=config["remat"],
         skip_after_attention=config["skip_after_attention"],
+        lip_shape=config["lip_shape"],
     )
     return unet.UNet(unet_config, dtype=dtype)
 

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
-    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/weights.md",
-    "talkjax/assets/sync_demo/README.md",
+    "README.md", "docs/data.md", "docs/multi_host.md", "docs/provenance.md", "docs/scaling.md",
+    "docs/streaming.md", "docs/weights.md", "talkjax/assets/sync_demo/README.md",
 )  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
 SCRIPTS = {

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from talkjax.models import lip_shape
 from talkjax.models.layers import GroupNorm, upsample2x
 from talkjax.models.reference_encoder import ReferenceEncoder
 from talkjax.models.talkformer import Geometry, TalkFormer, TalkFormerConfig, geometry
@@ -46,6 +47,7 @@ class UNetConfig:
       remat: Rematerialisation policy, a key of `REMAT`.
       skip_after_attention: Whether the last skip connection of a resolution carries the output of
         its TalkFormer block, as in diffusers, or the output of the ResNet block before it.
+      lip_shape: Whether the network is also shown `lip_shape.draw_lips` of the target's landmarks.
     """
 
     latent_channels: int
@@ -56,6 +58,7 @@ class UNetConfig:
     groups: int = 16
     remat: str = "none"
     skip_after_attention: bool = False
+    lip_shape: bool = False
 
     def attends(self, level: int) -> bool:
         """Returns whether resolution `level` has TalkFormer blocks."""
@@ -70,11 +73,14 @@ class MotionContext:
       landmarks: (B, K, 2) in crop coordinates.
       geometry: Geometry by resolution ("0" is the finest).
       blocks: Keys and values by TalkFormer block.
+      lips: (B, h, w, C) the lips' shape, embedded for the finest resolution; None if it is not
+        shown.
     """
 
     landmarks: jax.Array
     geometry: dict[str, Geometry]
     blocks: dict[str, Any]
+    lips: jax.Array | None
 
 
 @flax.struct.dataclass
@@ -151,6 +157,11 @@ class UNet(nn.Module):
         self.time_in = nn.Dense(4 * cfg.channels[0], dtype=dtype)
         self.time_out = nn.Dense(4 * cfg.channels[0], dtype=dtype)
         self.conv_in = nn.Conv(cfg.channels[0], (3, 3), dtype=dtype)
+        if cfg.lip_shape:
+            zeros = nn.initializers.zeros
+            self.lip_shape_in = nn.Conv(
+                cfg.channels[0], (3, 3), use_bias=False, kernel_init=zeros, dtype=dtype
+            )
         self.reference_encoder = ReferenceEncoder(cfg.channels, 1, cfg.groups, dtype=dtype)
         self.down_blocks = [[resnet(s) for _ in range(cfg.blocks)] for s in levels]
         self.downsample = [
@@ -226,7 +237,12 @@ class UNet(nn.Module):
             for s, shape in self._reference_shapes(*size).items()
         }
         blocks = {name: self.talk[name].motion_context(landmarks) for name, _ in self._talk_names()}
-        return MotionContext(landmarks, geometries, blocks)
+        lips = None
+        if cfg.lip_shape:
+            drawn = lip_shape.draw_lips(landmarks, size, cfg.talkformer.region)
+            keep = keep_landmarks.astype(drawn.dtype)[:, None, None, None]
+            lips = self.lip_shape_in((drawn * keep).astype(self.dtype))
+        return MotionContext(landmarks, geometries, blocks, lips)
 
     def conditions(
         self,
@@ -282,6 +298,8 @@ class UNet(nn.Module):
             )
 
         x = self.conv_in(x)
+        if conditions.motion.lips is not None:
+            x = x + conditions.motion.lips
         skips = []
         for level, blocks in enumerate(self.down_blocks):
             if level:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from talkjax.media import outline
+from talkjax.media.mark import Mark
 from talkjax.sampling import generation, pasting
 from talkjax.sampling.avatar import Avatar
 from talkjax.sampling.generation import Generated
@@ -29,6 +30,9 @@ class AvatarPainter:
 
     Frames at rest are kept up to `Options.pixel_cache` bytes, so that a session in which nothing is
     said costs next to nothing.
+
+    Attributes:
+      size: (width, height) of the frames in pixels.
     """
 
     def __init__(self, sampler: Sampler, avatar: Avatar, options: Options, chunk: int) -> None:
@@ -40,7 +44,7 @@ class AvatarPainter:
           options: Options with a number of steps.
           chunk: Number of frames that are computed together.
         """
-        self._sampler, self._avatar = sampler, avatar
+        self._sampler, self._avatar, self.size = sampler, avatar, avatar.size
         self._key = sampler.make_key(options.seed)
         self._bounces = options.sync_mode == "bounce"
         tensors = avatar.tensors
@@ -52,6 +56,7 @@ class AvatarPainter:
         self._encoded = None
         if options.steps:
             self._encoded = sampler.encode_reference(tensors["images"][:count], landmarks)
+        self._mark = Mark(options.mark, *avatar.size)
         self._resting: dict[int, np.ndarray] = {}
         self._kept = options.pixel_cache // (3 * avatar.size[0] * avatar.size[1])
         # One frame at rest must not cost as much as a whole chunk.
@@ -93,14 +98,17 @@ class AvatarPainter:
         """
         indices = [self.index(tick) for tick in ticks]
         if len(indices) > 1 or np.abs(contents[0] - self.rest(ticks[0])).max() > _AT_REST:
-            return self._paint(indices, contents)
+            return self._paint_marked(indices, contents)
         index = indices[0]
         if index in self._resting:
             return [self._resting[index].copy()]
-        painted = self._paint(indices, contents)
+        painted = self._paint_marked(indices, contents)
         if len(self._resting) < self._kept:
             self._resting[index] = painted[0].copy()
         return painted
+
+    def _paint_marked(self, indices: list[int], contents: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._mark.draw(picture) for picture in self._paint(indices, contents)]
 
     def _paint(self, indices: list[int], contents: Sequence[np.ndarray]) -> list[np.ndarray]:
         avatar, tensors = self._avatar, self._avatar.tensors

@@ -29,6 +29,7 @@ from talkjax.media import audio as audio_file
 from talkjax.media import occlusion, outline, playback
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
+from talkjax.media.mark import Mark
 from talkjax.media.turned_faces import TurnedFaces
 from talkjax.sampling import face_choice, generation, label, pasting, regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
@@ -70,6 +71,7 @@ def generate_video(
     for path in (video, image, audio):
         if path is not None and os.path.exists(out) and os.path.samefile(path, out):
             raise UserError(f"out={os.fsdecode(out)} is an input as well; give another output")
+    signature = label.open_signature(options, out, image if video is None else video)
     if template.endless:
         video = None  # a photograph, which has no sound
     speech = MelStream(audio, options.audio_track)
@@ -87,8 +89,10 @@ def generate_video(
                 lossless=options.lossless,
                 cut_audio=options.sync_mode == "cut_off",
                 metadata=label.metadata(sampler.fingerprint) if options.metadata else None,
+                finish=signature and (lambda path: signature.sign(path, sampler.fingerprint)),
             )
         )
+        mark = Mark(options.mark, *template.size)
         summary.describe_audio(writer.audio)
         summary.width, summary.height = writer.size
         summary.notes += template.notes() + writer.notes()
@@ -121,7 +125,7 @@ def generate_video(
         first = None
         for at, frame in clip.frames(start_time, compiled.result, callback):
             first = at if first is None else first
-            encoder.submit(writer.write, frame, at)
+            encoder.submit(writer.write, mark.draw(frame), at)
             bar.update()
         encoder.finish()
     if first is not None and summary.frames > 1:
@@ -137,6 +141,8 @@ def generate_video(
         )
     if isinstance(detector, TurnedFaces):
         summary.notes += detector.notes()
+    if signature is not None:
+        summary.notes.append(f"signed with C2PA Content Credentials by {signature.name}")
     summary.template_damaged = template.truncated()
     summary.seconds = time.monotonic() - start
     summary.frames_per_second = summary.frames / summary.seconds

@@ -354,6 +354,11 @@ def load_sources(sources: Mapping[str, str], own: Mapping[str, Any] | None = Non
     return networks
 
 
+# Parameters that an option adds. They begin with 0 and so change nothing at first: a run with the
+# option can start from a network without it.
+_ADDED = ("denoiser/lip_shape_in/",)
+
+
 def insert(params: Params, networks: Params, origin: str | os.PathLike) -> Params:
     """Replaces whole networks of placed parameters, in the same shardings.
 
@@ -364,7 +369,8 @@ def insert(params: Params, networks: Params, origin: str | os.PathLike) -> Param
       origin: What an error calls the replacements.
 
     Raises:
-      UserError: Tensors are missing, unexpected or of another shape.
+      UserError: Tensors are missing, unexpected or of another shape. What `_ADDED` lists may be
+        missing.
     """
     from talkjax import weights
 
@@ -372,12 +378,15 @@ def insert(params: Params, networks: Params, origin: str | os.PathLike) -> Param
     for network in networks.keys() & params.keys():
         old = traverse_util.flatten_dict(params[network], sep="/")
         new = traverse_util.flatten_dict(networks[network], sep="/")
+        kept = {k for k in old.keys() - new.keys() if f"{network}/{k}".startswith(_ADDED)}
         weights.check_tensors(
             {f"{network}/{k}": v.shape for k, v in new.items()},
-            {f"{network}/{k}": v.shape for k, v in old.items()},
+            {f"{network}/{k}": v.shape for k, v in old.items() if k not in kept},
             origin,
         )
-        placed = {name: _place(new[name], leaf) for name, leaf in old.items()}
+        placed = {
+            name: leaf if name in kept else _place(new[name], leaf) for name, leaf in old.items()
+        }
         result[network] = traverse_util.unflatten_dict(placed, sep="/")
     return result
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from talkjax.conventions import LIPS_SLICE
 from talkjax.diffusion import schedules
 from talkjax.networks import Networks
-from talkjax.training import image_batches, losses
+from talkjax.training import augmentation, image_batches, losses, picture_losses
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
@@ -19,11 +19,16 @@ PREVIEW_STEPS = 10
 
 def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """The denoiser with the true landmarks of each frame."""
+    augmentation.check(config)
 
     def init(key: jax.Array, batch: Batch) -> Params:
-        return init_denoiser(nets, key, batch)
+        return init_denoiser(config, nets, key, batch)
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        changed = augmentation.augment(config["augmentation"], batch, stream(key, "augmentation"))
+        return eval_fn(params, changed, key)
+
+    def eval_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         points = batch["frame_landmarks"]
         # Predicted landmarks will be a little wrong; so are these.
         jitter = config["loss"]["landmark_jitter"]
@@ -34,7 +39,8 @@ def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         return preview_images(nets, params, keep_all(batch), batch["frame_landmarks"], key)
 
-    return Stage(init, loss_fn, preview, ("denoiser",))
+    trained = ("denoiser", *picture_losses.trained_parts(config))
+    return Stage(init, loss_fn, preview, trained, eval_fn)
 
 
 def diffusion_terms(
@@ -81,11 +87,18 @@ def diffusion_terms(
     estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
     wrong = nets.to_latents(estimate, masked) - nets.to_latents(x0, masked)
     errors = (jnp.abs(wrong).mean(-1) * mask[None]).sum((1, 2)) / mask.sum()
-    return loss, {"diffusion": loss, "x0_l1": losses.mean(errors, batch)}
+    metrics = {"diffusion": loss, "x0_l1": losses.mean(errors, batch)}
+    if picture_losses.are_used(config):
+        latents = nets.to_latents(estimate, masked)
+        terms, more = picture_losses.picture_terms(config, nets, params, batch, latents, last)
+        loss, metrics = loss + terms, metrics | more
+    return loss, metrics
 
 
-def init_denoiser(nets: Networks, key: jax.Array, batch: Batch) -> Params:
-    """Initialises the denoiser and the autoencoder."""
+def init_denoiser(
+    config: Mapping[str, Any], nets: Networks, key: jax.Array, batch: Batch
+) -> Params:
+    """Initialises the denoiser, the autoencoder and what else their losses need."""
     rows = batch["frame_landmarks"].shape[0]
     latent = jnp.zeros((rows, *nets.latent_shape))
     points = batch["image_reference_landmarks"]
@@ -100,7 +113,8 @@ def init_denoiser(nets: Networks, key: jax.Array, batch: Batch) -> Params:
             stream(key, "autoencoder"), jnp.zeros((1, *nets.image_size, 3))
         )["params"],
     }  # fmt: skip
-    return params
+    discriminator = stream(key, "discriminator")
+    return params | picture_losses.init_discriminator(config, nets, discriminator)
 
 
 def keep_all(batch: Batch) -> Batch:

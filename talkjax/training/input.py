@@ -19,7 +19,7 @@ from talkjax.conventions import Box
 from talkjax.data import describe, latents, loader, storage
 from talkjax.errors import UserError
 from talkjax.models import whisper
-from talkjax.training import checkpoints, joint_stage
+from talkjax.training import checkpoints, joint_stage, picture_losses
 from talkjax.training.stage import Params
 
 # (split) -> batches of this process: for "train" endless, with get_state and set_state; for
@@ -84,8 +84,9 @@ def _needs_pixels(config: Any) -> bool:
     """Returns whether a batch needs pixels where latents are cached."""
     if config.stage == "autoencoder":
         return config.autoencoder.guided
-    warps = config.denoiser.fill == "warp"
-    return warps or (config.stage == "joint" and config.joint.path in joint_stage.NEEDS_PIXELS)
+    if config.denoiser.fill == "warp" or picture_losses.are_used(config):
+        return True
+    return config.stage == "joint" and config.joint.path in joint_stage.NEEDS_PIXELS
 
 
 def _held_out(config: Any) -> tuple[str, str]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from talkjax.conventions import LIPS_SLICE, NUM_POSE, to_float
 from talkjax.diffusion import schedules
 from talkjax.networks import Networks
-from talkjax.training import image_batches, losses
+from talkjax.training import image_batches, losses, picture_losses
 from talkjax.training.diffusion_stage import (
     diffusion_terms,
     init_denoiser,
@@ -31,15 +31,17 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """Makes the stage; see `joint` in `talkjax.configuration.default_config`.
 
     Raises:
-      ValueError: `joint.path` is unknown.
+      ValueError: `joint.path` is unknown, or nothing is trained.
     """
     joint = config["joint"]
+    if not (joint["train_denoiser"] or joint["train_landmark"]):
+        raise ValueError("joint.train_denoiser and joint.train_landmark must not both be False")
     if joint["path"] not in PATHS:
         raise ValueError(f"unknown joint.path {joint['path']!r}; use one of {', '.join(PATHS)}")
     path = PATHS[joint["path"]]
 
     def init(key: jax.Array, batch: Batch) -> Params:
-        return {**init_denoiser(nets, key, batch), **init_landmark(nets, key, batch)}
+        return {**init_denoiser(config, nets, key, batch), **init_landmark(nets, key, batch)}
 
     def terms(
         params: Params, batch: Batch, key: jax.Array, dropout: jax.Array | None
@@ -69,7 +71,11 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         points = landmarks_at_frames(complete(nets, params, batch, None), batch)
         return preview_images(nets, params, keep_all(batch), points, key)
 
-    trained = ("denoiser", "landmark") if joint["train_denoiser"] else ("landmark",)
+    trained: tuple[str, ...] = ()
+    if joint["train_denoiser"]:
+        trained += ("denoiser", *picture_losses.trained_parts(config))
+    if joint["train_landmark"]:
+        trained += ("landmark",)
     return Stage(init, loss_fn, preview, trained, eval_fn)
 
 

@@ -76,6 +76,21 @@ def test_dropped_conditions_leave_no_trace(model_and_params, flag, names):
     np.testing.assert_array_equal(forward(model, params, inputs), forward(model, params, moved))
 
 
+def test_the_shape_of_the_lips_changes_nothing_at_first_and_then_counts():
+    plain = unet.UNet(tiny())
+    shown = unet.UNet(dataclasses.replace(tiny(), lip_shape=True))
+    params = random_for(plain.init, **arguments())
+    added = jax.jit(shown.init)(jax.random.key(0), **arguments())["params"]["lip_shape_in"]
+    both = {"params": {**params["params"], "lip_shape_in": added}}
+    inputs = arguments()
+    before = forward(plain, params, inputs)
+    np.testing.assert_array_equal(forward(shown, both, inputs), before)
+    both["params"]["lip_shape_in"] = jax.tree.map(lambda x: x + 0.1, added)
+    assert float(jnp.abs(forward(shown, both, inputs) - before).max()) > 1e-3
+    dropped = {**inputs, "keep_landmarks": jnp.zeros((2,), bool)}
+    np.testing.assert_array_equal(forward(shown, both, dropped), forward(plain, params, dropped))
+
+
 def test_loss_reaches_the_landmarks(model_and_params):
     model, params = model_and_params
     inputs = arguments()

@@ -244,6 +244,19 @@ def test_a_run_starts_from_a_run_or_an_export(tmp_path, exported):
         assert new.sharding == was.sharding
 
 
+def test_what_an_option_adds_to_a_network_keeps_its_own_beginning(tmp_path):
+    save_run(tmp_path, [7])
+    fresh = make_state()[0].params
+    added = jnp.zeros((3, 2))
+    fresh["denoiser"] = {**fresh["denoiser"], "lip_shape_in": {"kernel": added}}
+    started = start_from(fresh, diffusion=str(tmp_path))
+    assert started["denoiser"]["lip_shape_in"]["kernel"] is added
+    assert np.all(np.asarray(started["denoiser"]["kernel"]) == 7)
+    fresh["denoiser"] = {**fresh["denoiser"], "another": {"kernel": added}}
+    with pytest.raises(UserError, match="denoiser/another/kernel"):
+        start_from(fresh, diffusion=str(tmp_path))
+
+
 def test_the_more_specific_field_gives_a_network(tmp_path):
     """Both sources have an autoencoder; `init_from.autoencoder` wins over `init_from.diffusion`."""
     save_run(tmp_path / "both", [1], seed=1)
