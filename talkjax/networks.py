@@ -133,6 +133,10 @@ class Networks:
         """
         if self.fill == "warp":
             return self.warp_into_mask(target, landmarks, images, references)
+        return self.hide(target)
+
+    def hide(self, target: jax.Array) -> jax.Array:
+        """Makes what the mask hides of (B, H, W, 3) regions mid-grey."""
         rows, columns = self.hidden
         return target.at[:, rows, columns].set(0.0)
 
