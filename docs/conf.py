@@ -5,9 +5,6 @@ uv run --group docs sphinx-build -W --keep-going docs docs/_build/html
 
 import importlib.metadata
 import re
-from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
 
 project = "talkjax"
 author = "The talkjax authors"
@@ -50,17 +47,12 @@ _MOVED = (
     (re.compile(r"\]\(\.\./talkjax/assets/\w+/README\.md"), "](model_cards.md"),
 )
 _PLURAL = re.compile(r"(`[^`]+`)(?=\w)")  # `Record`s
-# Pages of the index that a checkout may lack.
-_OPTIONAL = {name for name in ("web", "provenance") if not (HERE / f"{name}.md").exists()}
 
 
 def _rewrite_page(app, name, source):
     """Makes a page that is written for GitHub one of the site."""
     for pattern, replacement in _MOVED:
         source[0] = pattern.sub(replacement, source[0])
-    if name == "index":
-        lines = source[0].splitlines(keepends=True)
-        source[0] = "".join(line for line in lines if line.strip() not in _OPTIONAL)
 
 
 def _rewrite_docstring(app, what, name, obj, options, lines):

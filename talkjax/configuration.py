@@ -215,7 +215,8 @@ def default_config() -> ConfigDict:
     c.sampling.image_steps = -1  # the same where the template is a photograph; -1 is `steps`
 
     # -- logs, checkpoints and evaluations; intervals in steps
-    c.log = ConfigDict({"every": 50})
+    # tensorboard=True also writes metrics and pictures to WORKDIR/tensorboard (extra tensorboard).
+    c.log = ConfigDict({"every": 50, "tensorboard": False})
     c.checkpoint = ConfigDict({"every": 1000, "keep_latest": 2, "keep_best": 1})
     # A checkpoint is saved before every evaluation; every=0 disables evaluation.
     c.eval = ConfigDict({"every": 2000, "batches": 16, "pictures": 8})

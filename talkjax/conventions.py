@@ -221,6 +221,14 @@ def masked_slices(region: Box, mask: Box, size: int) -> tuple[slice, slice]:
     return rows, slice(max(x0 - left, 0), max(min(x1, right) - left, 0))
 
 
+def masked_box(region: Box, mask: Box, size: int) -> Box:
+    """What `masked_slices` cuts out, in crop coordinates; the arguments are the same."""
+    rows, columns = masked_slices(region, mask, size)
+    top, left, _, _ = Box(*region).pixels(size)
+    y0, y1, x0, x1 = top + rows.start, top + rows.stop, left + columns.start, left + columns.stop
+    return Box(y0 / size, x0 / size, y1 / size, x1 / size)
+
+
 def mask_region(images: np.ndarray, region: Box, mask: Box, size: int) -> np.ndarray:
     """Copies (..., H, W, 3) region images in [-1, 1] with the mask's pixels set to 0 (mid-grey).
 
