@@ -66,7 +66,7 @@ def test_the_truth_fits_the_video(made):
     assert set(info["spoken"]) <= set(planned.sentences) and info["spoken"]
     starts = [start for _, start, _ in info["phonemes"]]
     assert starts == sorted(starts) and 1.0 <= starts[0] < starts[-1] < outcome["seconds"]
-    for key in ("look", "shape", "light", "camera"):
+    for key in ("look", "shape", "light", "camera", "props", "capture"):
         assert info[key]
     assert ((truth.bilabial >= 1.0) & (truth.bilabial <= outcome["seconds"])).all()
     assert sidecar.is_finished(path, planned.to_json(), dataclasses.asdict(SETTINGS))
