@@ -11,6 +11,7 @@ from .transcoder import CODECS, Transcoder
 _GREY = np.array([0.299, 0.587, 0.114])
 _RESAMPLERS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
 _QUALITY = {"h264": (24, 40), "mpeg2video": (3, 16), "mpeg4": (3, 16), "mjpeg": (4, 20)}
+_MIDDLE, _VISIBLE = 102, (0.2, 0.8)  # An 8-bit middle tone, and the range where it must end.
 _LONGEST_BLUR = 0.06  # Of the frame's side.
 
 
@@ -21,7 +22,7 @@ class Capture:
     Attributes:
       gains: Factors of red, green and blue.
       gamma: Exponent of the 8-bit values.
-      contrast: Factor of the distance from middle grey.
+      contrast: Factor of the distance from the middle tones.
       saturation: Factor of the distance from grey.
       fade: Factors of the brightness at the first and at the last frame.
       flicker: Amplitude and frequency in Hz of changes of the brightness.
@@ -80,8 +81,8 @@ def sample_capture(rng: np.random.Generator) -> Capture:
     fade = np.clip(rng.normal(1, 0.3, 2), 0.35, 1.6)
     return Capture(
         gains=tuple(round(float(v), 4) for v in np.exp(np.clip(cast - cast.mean(), -0.35, 0.35))),
-        gamma=sometimes(0.4, np.exp(rng.normal(0, 0.28)), 1.0),
-        contrast=sometimes(0.35, np.exp(rng.normal(0, 0.22)), 1.0),
+        gamma=sometimes(0.4, np.exp(np.clip(rng.normal(0, 0.28), -0.5, 0.5)), 1.0),
+        contrast=sometimes(0.35, np.exp(np.clip(rng.normal(0, 0.22), -0.4, 0.4)), 1.0),
         saturation=sometimes(0.35, rng.uniform(0.0, 1.9), 1.0),
         fade=(sometimes(0.15, fade[0], 1.0), sometimes(0.15, fade[1], 1.0)),
         flicker=(sometimes(0.15, rng.uniform(0.02, 0.16)), round(float(rng.uniform(0.3, 9)), 4)),
@@ -178,7 +179,10 @@ class Developer:
         if gain == c.gamma == c.contrast == 1 and c.gains == (1.0, 1.0, 1.0):
             return None
         value = np.linspace(0, 1, 256)[:, None] ** c.gamma * np.array(c.gains) * gain
-        value = 0.5 + (value - 0.5) * c.contrast
+        middle = value[_MIDDLE].mean()
+        value = middle + (value - middle) * c.contrast
+        # Several faults together must not hide the face.
+        value *= np.clip(middle, *_VISIBLE) / middle
         return np.clip(np.round(value * 255), 0, 255).astype(np.uint8)[:, None]
 
     def _add_noise(self, frame, number):
