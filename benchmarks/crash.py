@@ -45,8 +45,9 @@ ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_FOR_THE_ATTEMPTS = (loader, stages)  # train.py imports them late
 ITEMS = ("data", "state")  # items of a complete checkpoint
 # Differs between runs that compute the same: times, and what depends on the first step.
-TIMES = {"step_s", "data_wait_s", "samples_per_s", "tflops_per_device", "compile_s", "flops",
-         "argument_bytes", "temporary_bytes"}  # fmt: skip
+TIMES = {"step_s", "data_wait_s", "data_stall", "samples_per_s", "tflops_per_device", "compile_s",
+         "flops", "parameter_bytes", "optimizer_bytes", "average_bytes", "batch_bytes",
+         "temporary_bytes", "memory_bytes", "limit_bytes"}  # fmt: skip
 TIME_LIMIT = 300.0  # seconds for an attempt
 CONFIG = [
     "--config=configs/demo_64.py:landmark",

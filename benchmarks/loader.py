@@ -1,11 +1,13 @@
 """Measures how many samples a second the loader makes, without a training step.
 
-    python -m benchmarks.loader --data=SHARDS [--stages=landmark,diffusion] [--workers=0,2]
+    python -m benchmarks.loader --data=SHARDS [--latents=DIR] [--workers=0,1,2,4]
 
-For each stage and number of worker processes it prints a JSON line for two states of the machine:
-"hot", where the operating system keeps the shards in memory after the first reading, and "dropped",
-where another thread keeps telling it to forget them. So every record comes from the disk, as in a
-corpus much larger than the memory. The loader itself keeps no records in either case.
+The kinds of samples are `landmark` (25 ticks), `pixels` and `latents`: five frames of stage
+diffusion, four of a window and the reference. For each kind and number of worker processes it
+prints a JSON line for two states of the machine: "hot", where the operating system keeps the shards
+in memory after the first reading, and "dropped", where another thread keeps telling it to forget
+them. So every record comes from the disk, as in a corpus much larger than the memory. The loader
+itself keeps no records in either case.
 
 `samples_per_second` is what a training step can have. `samples_per_cpu_second` divides by the time
 that this process and its workers computed, so other load on the machine changes it less; hosts are
@@ -13,6 +15,7 @@ sized by it.
 """
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -25,15 +28,30 @@ from typing import Any
 from absl import flags
 
 from talkjax import commands
-from talkjax.data import loader, records, storage, stored_clips
+from talkjax.data import latents, loader, records, storage, stored_clips
+from talkjax.errors import UserError
 
 _FORGET_EVERY = 0.05  # seconds
 
 
-def shard_files(data: str) -> list[str]:
-    """Returns all files of the train split's shards, which must be local."""
+def shard_files(data: str, latents_dir: str | None) -> list[str]:
+    """Returns all files of the train split's shards and latents, which must be local."""
     reader = stored_clips.ShardReader(data, "train")
-    return [str(path) for part in records.PARTS for path in reader.paths(part)]
+    found = [str(path) for part in records.PARTS for path in reader.paths(part)]
+    if latents_dir:
+        entry = latents.read_index(latents_dir)["splits"]["train"]
+        found += [os.path.join(latents_dir, name) for name, _ in entry["files"]]
+    return found
+
+
+def kinds_of_samples(latents_dir: str | None, batch_size: int) -> dict[str, loader.LoaderOptions]:
+    """Returns the loader's options by kind of samples; `latents` if there is a folder of them."""
+    pixels = loader.LoaderOptions(stage="diffusion", batch_size=batch_size)
+    kinds = {"landmark": dataclasses.replace(pixels, stage="landmark"), "pixels": pixels}
+    if latents_dir:
+        region = tuple(latents.read_index(latents_dir)["region"])
+        kinds["latents"] = dataclasses.replace(pixels, latents=latents_dir, region=region)
+    return kinds
 
 
 @contextlib.contextmanager
@@ -99,12 +117,21 @@ def make_parser() -> commands.Parser:
     add = parser.add_argument
     add("--data", metavar="SHARDS", required=True, help="prepared data on a local disk")
     add(
-        "--stages", type=commands.comma_separated, default=["landmark", "diffusion"],
-        metavar="NAMES", help="stages, separated by commas (default: landmark,diffusion)",
+        "--latents", metavar="DIR",
+        help="local folder of cached latents of these data (default: latents are not measured)",
     )  # fmt: skip
     add(
-        "--workers", type=commands.comma_separated, default=["0", "2"], metavar="NUMBERS",
-        help="numbers of worker processes, separated by commas (default: 0,2)",
+        "--kinds", type=commands.comma_separated, default=[], metavar="NAMES",
+        help="kinds of samples, separated by commas (default: all)",
+    )  # fmt: skip
+    add(
+        "--workers", type=commands.comma_separated, default=["0", "1", "2", "4"],
+        metavar="NUMBERS",
+        help="numbers of worker processes, separated by commas (default: 0,1,2,4)",
+    )  # fmt: skip
+    add(
+        "--states", type=commands.comma_separated, default=["hot", "dropped"], metavar="NAMES",
+        help="states of the machine, separated by commas (default: hot,dropped)",
     )  # fmt: skip
     add(
         "--seconds", type=commands.bounded(float, 0.1), default=10.0, metavar="SECONDS",
@@ -121,17 +148,18 @@ def main(argv: Sequence[str]) -> None:
     """Measures and prints a line for each case."""
     args = make_parser().parse_args(argv)
     flags.FLAGS.mark_as_parsed()  # grain's workers copy them
-    paths = shard_files(args.data)
+    paths = shard_files(args.data, args.latents)
     pixels = storage.read_index(args.data)["crop_size"]
-    for stage in args.stages:
+    kinds = kinds_of_samples(args.latents, args.batch_size)
+    for name in args.kinds or kinds:
+        if name not in kinds:
+            raise UserError(f"no kind {name!r} of samples; use some of {', '.join(kinds)}")
         for workers in map(int, args.workers):
-            options = loader.LoaderOptions(
-                stage=stage, batch_size=args.batch_size, num_workers=workers
-            )
-            for state in ("hot", "dropped"):
+            options = dataclasses.replace(kinds[name], num_workers=workers)
+            for state in args.states:
                 with forgetting(paths) if state == "dropped" else contextlib.nullcontext():
                     found = measure(args.data, options, args.seconds)
-                case = {"stage": stage, "pixels": pixels, "workers": workers, "shards": state}
+                case = {"samples": name, "crop": pixels, "workers": workers, "shards": state}
                 print(json.dumps(case | found), flush=True)
 
 

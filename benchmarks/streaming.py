@@ -1,19 +1,24 @@
 """Latency, speed and memory of live sessions.
 
     python -m benchmarks.streaming [--minutes 30] [--steps 0] [--look_ahead_ms 200] [--chunk 3]
+    python -m benchmarks.streaming --media_minutes 20 [--plot memory.png]
 
 Prepares the template, opens sessions, and prints one JSON line for each of these:
 
 - `start`: seconds to prepare the template, and to open the first and the second session.
 - `first_frame`: milliseconds from the first sound to the first frame that speaks, for sound that
   comes as fast as it is said (a microphone) and for sound that is there at once (a synthesiser).
-- `speed`: frames a second where nothing waits for its time.
+- `speed`: frames a second where nothing waits for its time, and the processor time of a frame,
+  which depends less on what else the machine does.
 - `soak`: so many minutes in real time. A microphone says the speech again and again, with pauses.
   `late_ms` is by how much frames came after they were due, `age_ms` how old their sound was,
   `behind_ms` by how much the session fell behind the clock in all, `drift_ms` what sound and
   pictures differ by in the end, `gaps` the number of frames without sound within speech,
   `repeated` that of frames for which there was no time, and `mib_over_time` the memory of the
   process.
+- `media_soak`: so many minutes of output, as fast as they are made. `seconds` is how long it took,
+  `mib_over_time` the memory of the process, 40 times (also in lines `memory` while it runs), and
+  `mib_growth` the difference between the medians of its last and its second quarter.
 """
 
 import argparse
@@ -31,6 +36,7 @@ from talkjax.conventions import SAMPLE_RATE, TICKS_PER_SECOND
 
 PIECE = 320  # samples that a microphone sends at a time, 20 ms
 PAUSE_S = 1.0
+MEMORY_SAMPLES = 40
 
 
 def report(name: str, **values) -> None:
@@ -70,11 +76,11 @@ def first_frame(open_session, wave: np.ndarray, microphone: bool) -> float:
 
 
 def speed(open_session, wave: np.ndarray) -> dict[str, float]:
-    """Measures frames a second of speech and at rest."""
+    """Measures frames a second and processor time a frame, of speech and at rest."""
     with open_session(realtime=False) as session:
         counts = {}
         for name in ("speaking", "resting"):
-            count, start = 0, time.monotonic()
+            count, start, used = 0, time.monotonic(), time.process_time()
             while time.monotonic() - start < 5:
                 if name == "speaking":
                     session.push_audio(wave)
@@ -85,6 +91,7 @@ def speed(open_session, wave: np.ndarray) -> dict[str, float]:
                 if name == "resting":
                     next(session)
             counts[name] = round(count / (time.monotonic() - start), 1)
+            counts[f"{name}_cpu_ms"] = round(1000 * (time.process_time() - used) / count, 1)
     return counts
 
 
@@ -138,6 +145,44 @@ def soak(open_session, wave: np.ndarray, minutes: float) -> dict:
     }
 
 
+def media_soak(open_session, wave: np.ndarray, minutes: float) -> dict:
+    """Runs a session as fast as it goes: speech, one second of rest, speech."""
+    frames, memory, shown = round(60 * minutes * TICKS_PER_SECOND), [], 0
+    start = time.monotonic()
+    with open_session(realtime=False) as session:
+        while shown < frames:
+            session.push_audio(wave)
+            session.flush()
+            rest = TICKS_PER_SECOND  # frames of the pause that are still to be read
+            while rest and shown < frames:
+                item = next(session)
+                shown += 1
+                rest -= not item.speaking
+                if shown * MEMORY_SAMPLES // frames > len(memory):
+                    memory.append(round(memory_mib(os.getpid()), 1))
+                    report("memory", minutes=round(shown / frames * minutes, 2), mib=memory[-1])
+    quarters = np.array_split(np.array(memory), 4)
+    return {
+        "minutes": minutes,
+        "seconds": round(time.monotonic() - start),
+        "mib_growth": round(float(np.median(quarters[3]) - np.median(quarters[1])), 1),
+        "mib_over_time": memory,
+    }
+
+
+def plot_memory(mib: list[float], minutes: float, path: str) -> None:
+    """Draws memory over the minutes of the output."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 2.5), layout="constrained")
+    axes.plot(np.arange(1, len(mib) + 1) * minutes / len(mib), mib)
+    axes.set(xlabel="minutes of output", ylabel="MiB", ylim=(0, 1.2 * max(mib)))
+    figure.savefig(path, dpi=100)
+
+
 def _quantiles(seconds: list[float]) -> list[float]:
     return [round(1000 * float(np.quantile(seconds, q)), 1) for q in (0.5, 0.99, 1.0)]
 
@@ -148,8 +193,13 @@ def main() -> None:
     assets = Path(__file__).resolve().parents[1] / "talkjax" / "assets" / "demo"
     parser.add_argument("--checkpoint", help="default: the bundled one")
     parser.add_argument("--template", default=assets / "template.mp4", help="default: the bundled")
+    parser.add_argument("--avatar", help="a prepared template, instead of preparing one")
     parser.add_argument("--audio", default=assets / "speech.flac", help="default: the bundled one")
     parser.add_argument("--minutes", type=float, default=1.0, help="of the soak; 0 for none")
+    parser.add_argument(
+        "--media_minutes", type=float, default=0.0, help="of the soak faster than real time"
+    )
+    parser.add_argument("--plot", help="PNG of the memory of that soak")
     parser.add_argument("--steps", type=int, default=0, help="denoising steps (default: 0)")
     parser.add_argument("--look_ahead_ms", type=float, default=200.0)
     parser.add_argument("--chunk", type=int, default=3, help="frames that are made together")
@@ -164,7 +214,7 @@ def main() -> None:
     wave = load_audio(arguments.audio)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        avatar = talkjax.prepare_avatar(
+        avatar = arguments.avatar or talkjax.prepare_avatar(
             arguments.template, f"{folder}/avatar.safetensors", sampler=sampler
         )
         prepared = time.monotonic() - begun
@@ -191,6 +241,11 @@ def main() -> None:
         report("speed", **speed(open_session, wave))
         if arguments.minutes:
             report("soak", **soak(open_session, wave, arguments.minutes))
+        if arguments.media_minutes:
+            result = media_soak(open_session, wave, arguments.media_minutes)
+            report("media_soak", **result)
+            if arguments.plot:
+                plot_memory(result["mib_over_time"], arguments.media_minutes, arguments.plot)
 
 
 if __name__ == "__main__":

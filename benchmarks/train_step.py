@@ -32,7 +32,7 @@ from benchmarks.torch_step import Draws, TorchStep
 from talkjax import commands, configuration, networks
 from talkjax.conventions import NUM_LANDMARKS
 from talkjax.errors import UserError
-from talkjax.training import metrics, plan, sharding, stages, state
+from talkjax.training import costs, plan, sharding, stages, state
 from talkjax.training.rng import stream
 
 VARIANTS = ("eager", "eager_channels_last", "compile", "compile_channels_last")
@@ -349,7 +349,7 @@ def main(argv: Sequence[str]) -> None:
         "parameters": sum(x.size for x in weights.values()),
         "agreement": agreement,
         "gflop": round(tflop * 1e3, 2),
-        "gflop_xla": round(metrics.compiled_costs(ours.compiled)["flops"] / 1e9, 2),
+        "gflop_xla": round(costs.count_flops(ours.compiled) / 1e9, 2),
         "peak_tflops": {name: round(x, 3) for name, x in peaks.items()},
         "times": times,
         "unavailable": unavailable,

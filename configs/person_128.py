@@ -4,9 +4,9 @@
 
 STAGE is landmark, diffusion or joint; the README has the complete command lines. The data are
 twenty minutes of one speaker at 25 fps, prepared with `data_pipelines.prepare`, and latents cached
-with the taef2 weights and `data_pipelines.cache_latents --stride=3`. On held-out clips the mouth's
-opening correlates with the truth at 0.90 for their own audio and 0.86 for another clip's, after
-about an hour on two cores (docs/results.md).
+with the taef2 weights and `data_pipelines.cache_latents --config=configs/person_128.py --stride=3`.
+On held-out clips the mouth's opening correlates with the truth at 0.90 for their own audio and 0.86
+for another clip's, after about an hour on two cores (docs/results.md).
 """
 
 from ml_collections import ConfigDict

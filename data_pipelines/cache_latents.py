@@ -1,250 +1,128 @@
-"""Encodes region crops once, so that training never runs the autoencoder's encoder.
+r"""Encodes region crops once, so that training never runs the autoencoder's encoder.
 
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=taef2_encoder.safetensors
     python -m data_pipelines.cache_latents --data=SHARDS --encoder=RUN --stride=3
+    python -m data_pipelines.cache_latents --data=SHARDS --encoder=sd-vae-ft-mse.safetensors \
+      --config=configs/base_256.py --shard=3/16
 
 Writes the files that `talkjax.data.latents` describes. Every selected frame is encoded twice:
 unchanged, and with the mask's rectangle set to mid-gray *before* encoding, so that the masked
-latent holds nothing of the mouth. To resume an interrupted run, run the same command again; what is
-complete is not encoded again.
+latent holds nothing of the mouth. To resume an interrupted run, run the same command again; shards
+that are complete are not encoded again. `--shard=I/N` does the I-th of N parts of the work, on as
+many machines that see DATA and OUT; whichever completes the last shard writes the index.
 """
 
 import argparse
-import hashlib
-import json
-import os
-import pathlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from talkjax import commands, files
-from talkjax.conventions import MASK, MOUTH_REGION, Box, mask_region, to_float
-from talkjax.data import latents, storage, windows
+from talkjax import commands, configuration, files
+from talkjax.conventions import Box
+from talkjax.data import latents, storage
 from talkjax.data.stored_clips import ShardReader
 from talkjax.errors import UserError
 
+from . import latent_shards
 from .encoder import Encode, load_encoder
 from .flag_errors import flag_errors
 
-_CHUNK_BATCHES = 4  # batches between two records of progress
-
-
-def select_frames(face_found: np.ndarray, stride: int) -> np.ndarray:
-    """Returns every `stride`-th of the frames with a face, (n,) int32."""
-    return np.flatnonzero(face_found)[::stride].astype(np.int32)
-
-
-def cache_split(
-    reader: ShardReader,
-    encode: Encode,
-    encoder_id: str,
-    directory: str | os.PathLike,
-    *,
-    region: Box,
-    mask: Box,
-    stride: int = 1,
-    batch: int = 32,
-) -> dict:
-    """Encodes one split, or the rest of it after an interruption.
-
-    Args:
-      reader: Reader of the split's shards.
-      encode: Maps (batch, H, W, 3) float32 in [-1, 1] to (batch, h, w, c). All calls have this
-        shape.
-      encoder_id: Identity of the encoder, see `latents.encoder_id`. Latents of another encoder are
-        replaced.
-      directory: Folder of the cache.
-      region, mask: Boxes (y0, x0, y1, x1) in the unit square.
-      stride: Every `stride`-th frame with a face is encoded.
-      batch: Images per call.
-
-    Returns:
-      The split's entry for `latents.json`: clips [(id, number of frames)], fingerprint, crop_size,
-      shape, and `encoded`, the number of frames that this call encoded.
-    """
-    directory, split = pathlib.Path(directory), reader.split
-    kept, clip_ids, digest = [], [], hashlib.sha256()
-    for i in range(len(reader)):
-        clip = reader.read_part("frames", i)
-        kept.append(select_frames(clip["face_found"], stride))
-        clip_ids.append(reader.clip_ids[i])
-        digest.update(clip_ids[-1].encode() + clip["transforms"].tobytes() + kept[-1].tobytes())
-    rows = sum(map(len, kept))
-    if not rows:
-        raise UserError(f"split {split!r} has no frame with a face; leave it out of splits")
-    crop_size = reader.crop_size
-    settings = [encoder_id, list(region), list(mask), crop_size, stride, digest.hexdigest()]
-    fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    entry = {
-        "clips": [[c, len(k)] for c, k in zip(clip_ids, kept, strict=True)],
-        "fingerprint": fingerprint,
-        "crop_size": crop_size,
-    }
-    finals = [directory / f"{split}.{name}.npy" for name in ("target", "masked", "frames")]
-    if _finished(directory, split) == fingerprint and all(p.is_file() for p in finals):
-        return entry | {"encoded": 0, "shape": list(np.load(finals[0], mmap_mode="r").shape[1:])}
-
-    parts = [p.with_name(f".{p.name}.part") for p in finals]
-    progress_path = directory / f".{split}.progress.json"
-    done, arrays = _resume(progress_path, fingerprint, parts[:2], rows)
-    if arrays is None:
-        y0, x0, y1, x1 = region.pixels(crop_size)
-        shape = np.asarray(encode(np.zeros((batch, y1 - y0, x1 - x0, 3), np.float32))).shape[1:]
-        progress_path.unlink(missing_ok=True)
-        done, arrays = 0, [_new_memmap(p, (rows, *shape)) for p in parts[:2]]
-
-    before = done
-    with tqdm(total=rows, initial=done, desc=f"encoding {split}", unit="frame") as bar:
-        images: list[np.ndarray] = []
-        for image in _region_images(reader, kept, region, done):
-            images.append(image)
-            if len(images) == _CHUNK_BATCHES * batch or done + len(images) == rows:
-                pixels = to_float(np.stack(images))
-                stop = done + len(images)
-                masked = mask_region(pixels, region, mask, crop_size)
-                for array, inputs in zip(arrays, (pixels, masked), strict=True):
-                    array[done:stop] = _encode_all(encode, inputs, batch)
-                    array.flush()
-                bar.update(stop - done)
-                done, images = stop, []
-                files.write_json(progress_path, {"fingerprint": fingerprint, "rows": done})
-
-    frames = np.concatenate(kept)
-    with open(parts[2], "wb") as file:
-        np.save(file, frames)
-    shape = list(arrays[0].shape[1:])
-    del arrays  # closes the maps before their files are renamed
-    for part, final in zip(parts, finals, strict=True):
-        os.replace(part, final)
-    progress_path.unlink()
-    return entry | {"encoded": done - before, "shape": shape}
-
-
-def _finished(directory: pathlib.Path, split: str) -> str | None:
-    if not (directory / latents.INDEX).is_file():
-        return None
-    return latents.read_index(directory).get("fingerprints", {}).get(split)
-
-
-def _new_memmap(path: pathlib.Path, shape: tuple[int, ...]) -> np.memmap:
-    return np.lib.format.open_memmap(path, "w+", np.float16, shape)
-
-
-def _resume(progress_path, fingerprint: str, parts: Sequence[pathlib.Path], rows: int):
-    """Returns (rows done, open maps) of an interrupted run of these settings, or (0, None)."""
-    try:
-        progress = json.loads(progress_path.read_text())
-        if progress["fingerprint"] != fingerprint:
-            return 0, None
-        arrays = [np.load(path, mmap_mode="r+") for path in parts]
-    except (OSError, ValueError, KeyError):
-        return 0, None
-    return (progress["rows"], arrays) if len(arrays[0]) == rows else (0, None)
-
-
-def _region_images(reader, kept: Sequence[np.ndarray], region: Box, skip: int) -> Iterator:
-    """Yields the (H, W, 3) uint8 regions of all selected frames from row `skip` on."""
-    for position, frames in enumerate(kept):
-        if skip >= len(frames):
-            skip -= len(frames)
-            continue
-        for picture in reader.clip(position).pictures(frames[skip:]):
-            yield region.cut(windows.decode_jpeg(picture))
-        skip = 0
-
-
-def _encode_all(encode: Encode, images: np.ndarray, batch: int) -> np.ndarray:
-    """Encodes any number of images in calls of one size; the last call is padded with zeros."""
-    out = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        filled = np.pad(part, [(0, batch - len(part))] + [(0, 0)] * 3)
-        out.append(np.asarray(encode(filled))[: len(part)])
-    out = np.concatenate(out).astype(np.float32)
-    if not np.isfinite(out).all() or np.abs(out).max() > np.finfo(np.float16).max:
-        raise UserError("the encoder returned latents that are not finite; check its weights")
-    return out
-
-
-def channel_statistics(path: str | os.PathLike) -> tuple[list[float], list[float]]:
-    """Returns the mean and standard deviation of each channel of a cached (N, h, w, c) file."""
-    values = np.load(path, mmap_mode="r")
-    total = np.zeros(values.shape[-1])
-    squares = np.zeros(values.shape[-1])
-    for start in range(0, len(values), 256):
-        chunk = values[start : start + 256].astype(np.float64).reshape(-1, values.shape[-1])
-        total += chunk.sum(0)
-        squares += (chunk**2).sum(0)
-    count = values.size // values.shape[-1]
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return mean.tolist(), np.maximum(std, 1e-6).tolist()
-
 
 def cache_latents(
-    data_dir: str | os.PathLike,
+    data_dir: files.PathLike,
     encode: Encode,
     encoder_id: str,
     splits: Sequence[str],
-    directory: str | os.PathLike | None = None,
+    directory: files.PathLike | None = None,
     *,
     region: Box,
     mask: Box,
     stride: int = 1,
+    dtype: str = "float16",
     batch: int = 32,
-) -> dict:
-    """Encodes splits and writes `latents.json`; see `cache_split` for the arguments.
+    shard: tuple[int, int] = (0, 1),
+) -> dict[str, Any]:
+    """Encodes splits, or a part of the work, and writes `latents.json` when all of it is done.
 
-    The statistics are those of split `train`, which is encoded first.
+    Args:
+      data_dir: Folder that `data_pipelines.prepare` wrote, local or in a bucket.
+      encode: Maps (batch, H, W, 3) float32 in [-1, 1] to (batch, h, w, c). All calls have this
+        shape.
+      encoder_id: Identity of the encoder, see `latents.encoder_id`.
+      splits: Names of the splits. The statistics are those of `train`.
+      directory: Folder of the latents, local or in a bucket. Latents of other settings in it are
+        replaced when the new ones are complete.
+      region, mask: Boxes (y0, x0, y1, x1) in the unit square.
+      stride: Every `stride`-th usable frame is encoded.
+      dtype: Type of the stored numbers, a key of `latents.DTYPES`.
+      batch: Images per call.
+      shard: (index, count), the part of the work to do.
 
     Returns:
-      The contents of `latents.json` and `encoded`, the number of frames that this call encoded.
+      The contents of `latents.json`, or {} while shards are missing; and `encoded`, `damaged` and
+      `missing`, the number of frames that this call encoded, the number of all whose pictures are
+      damaged, and the number of shards that other calls still have to make.
 
     Raises:
       UserError: A split does not exist, `train` is missing, or the directory cannot be written.
     """
-    directory = directory or latents.default_directory(data_dir)
-    check_local(directory)
-    directory = pathlib.Path(directory)
+    directory = files.as_path(directory or latents.default_directory(data_dir))
+    settings = latents.Settings(
+        encoder_id, tuple(region), tuple(mask), storage.read_index(data_dir)["crop_size"], stride,
+        dtype,
+    )  # fmt: skip
+    earlier = _read_earlier(directory, settings)
+    if "train" not in splits and "train" not in earlier.get("splits", {}):
+        raise UserError("splits lacks train, which gives the normalization; add it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{directory} cannot be written ({error}); choose another --out") from error
-    settings = {
-        "encoder": encoder_id,
-        "region": list(region),
-        "mask": list(mask),
-        "stride": stride,
-    }
-    index = latents.read_index(directory) if (directory / latents.INDEX).is_file() else {}
-    if {k: index.get(k) for k in settings} != settings:
-        index = {}
-    if "train" not in splits and "train" not in index.get("splits", {}):
-        raise UserError("splits lacks train, which gives the normalization; add it")
+    readers = {split: ShardReader(data_dir, split, ("frames", "pictures")) for split in splits}
+    plans = {split: latent_shards.plan(r, settings, directory) for split, r in readers.items()}
+    work = [(part, readers[split]) for split, parts in plans.items() for part in parts]
+    work = [item for item in work[shard[0] :: shard[1]] if item[0].facts() is None]
     encoded = 0
-    for split in sorted(splits, key=lambda name: name != "train"):
-        with ShardReader(data_dir, split, ("frames", "pictures")) as reader:
-            entry = cache_split(
-                reader, encode, encoder_id, directory,
-                region=region, mask=mask, stride=stride, batch=batch,
-            )  # fmt: skip
-        encoded += entry["encoded"]
-        index |= settings | {"crop_size": entry["crop_size"], "latent_shape": entry["shape"]}
-        index["splits"] = index.get("splits", {}) | {split: entry["clips"]}
-        index["fingerprints"] = index.get("fingerprints", {}) | {split: entry["fingerprint"]}
-        if split == "train" and (entry["encoded"] or "mean" not in index):
-            index["mean"], index["std"] = channel_statistics(directory / "train.target.npy")
-        files.write_json(directory / latents.INDEX, index)
-    return index | {"encoded": encoded}
+    with tqdm(total=sum(p.rows for p, _ in work), desc="encoding", unit="frame") as bar:
+        for part, reader in work:
+            facts = latent_shards.write(part, reader, encode, settings, batch, bar)
+            encoded += facts["rows"] - facts["damaged"]
+    for reader in readers.values():
+        reader.close()
+    facts = {split: [part.facts() for part in parts] for split, parts in plans.items()}
+    done = {"encoded": encoded, "missing": sum(found.count(None) for found in facts.values())}
+    done["damaged"] = sum(f["damaged"] for found in facts.values() for f in found if f)
+    if done["missing"]:
+        return done
+    index = earlier | {"version": latents.VERSION} | dataclasses.asdict(settings)
+    index["splits"] = dict(earlier.get("splits", {}))
+    for split, parts in plans.items():
+        index["splits"][split] = {
+            "fingerprint": settings.fingerprint(readers[split]),
+            "rows": sum(part.rows for part in parts),
+            "files": [[part.path.name, part.rows] for part in parts],
+        }
+    if "train" in facts:
+        index |= latent_shards.statistics(facts["train"])
+    files.write_json(directory / latents.INDEX, index)
+    for split, parts in plans.items():
+        latent_shards.remove_replaced(directory, split, [part.path.name for part in parts])
+    return index | done
 
 
-def check_local(directory: str | os.PathLike) -> None:
-    """Raises UserError if a folder to write to is in a bucket: latents are written as maps."""
-    if files.is_remote(directory):
-        raise UserError(f"out={directory} is in a bucket; write to a local folder and copy it")
+def _read_earlier(directory: files.PathLike, settings: latents.Settings) -> dict[str, Any]:
+    """Returns the index of latents of the same settings in a folder, or {}."""
+    path = files.as_path(directory) / latents.INDEX
+    if not path.exists():
+        return {}
+    found = files.read_json_object(path, "remove it")
+    if found.get("version") != latents.VERSION:
+        return {}
+    index = latents.read_index(directory)
+    return index if latents.Settings.of_index(index) == settings else {}
 
 
 def parse_box(text: str) -> Box:
@@ -256,6 +134,14 @@ def parse_box(text: str) -> Box:
     if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
         raise argparse.ArgumentTypeError(f"{text!r} is not a box inside the unit square")
     return Box(y0, x0, y1, x1)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Parses I/N with 0 <= I < N; the `type=` of a flag."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N - 1")
+    return int(index), int(count)
 
 
 def make_parser() -> commands.Parser:
@@ -275,52 +161,83 @@ def make_parser() -> commands.Parser:
         "--decoder", metavar="FILE",
         help="TAESD decoder (default: the encoder's name with `decoder` in place of `encoder`)",
     )  # fmt: skip
-    add("--out", metavar="DIR", help="local folder for the latents (default: DATA/latents)")
+    add(
+        "--config", metavar="FILE[:ARGUMENT]",
+        help="configuration that the latents are for, such as configs/base_256.py; "
+        "--config.field=value changes a field (default: that of the encoder's folder)",
+    )  # fmt: skip
+    add(
+        "--out", metavar="DIR",
+        help="folder for the latents, local or in a bucket (default: DATA/latents)",
+    )  # fmt: skip
     add(
         "--splits", type=commands.comma_separated, metavar="NAMES",
         help="splits to encode, separated by commas (default: all)",
+    )  # fmt: skip
+    add(
+        "--shard", type=parse_shard, default=(0, 1), metavar="I/N",
+        help="do the I-th of N parts of the work, from 0/N to N-1/N (default: all of it)",
     )  # fmt: skip
     add(
         "--stride", type=commands.bounded(int, 1), default=1, metavar="N",
         help="encode every N-th frame with a face (default: %(default)s)",
     )  # fmt: skip
     add(
+        "--dtype", choices=list(latents.DTYPES), default="float16",
+        help="type of the stored numbers: float16 and bfloat16 take half the bytes of float32; "
+        "float16 is more precise, bfloat16 holds any size (default: %(default)s)",
+    )  # fmt: skip
+    add(
         "--batch", type=commands.bounded(int, 1), default=32, metavar="N",
         help="number of images per call of the encoder (default: %(default)s)",
     )  # fmt: skip
-    for name, what, box in (
-        ("region", "part of the crop to encode", MOUTH_REGION),
-        ("mask", "part of the crop to hide in masked latents", MASK),
+    for name, what in (
+        ("region", "part of the crop to encode"),
+        ("mask", "part of the crop to hide in masked latents"),
     ):
-        numbers = ",".join(f"{number:g}" for number in box)
         add(
             f"--{name}", type=parse_box, metavar="Y0,X0,Y1,X1",
-            help=f"{what}, in the unit square (default: that of the encoder's config, or {numbers} "
-            "if the encoder is a file)",
+            help=f"{what}, in the unit square (default: that of the configuration)",
         )  # fmt: skip
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    flags = make_parser().parse_args(argv)
+    parser = make_parser()
+    flags, overrides = parser.parse_known_args(argv)
+    if overrides and not flags.config:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    config = configuration.load(flags.config, overrides) if flags.config else None
     with flag_errors():
-        storage.find_dataset(flags.data)  # before loading weights, which takes seconds
+        found = storage.read_index(flags.data)  # before loading weights, which takes seconds
+        if config is not None and config.crop_size != found["crop_size"]:
+            raise UserError(
+                f"{flags.data} has crops of {found['crop_size']} px, --config={flags.config} has "
+                f"crop_size={config.crop_size}; prepare the data with --crop_size="
+                f"{config.crop_size}, or give the configuration that is trained"
+            )
         directory = flags.out or latents.default_directory(flags.data)
-        check_local(directory)
         logging.set_verbosity(logging.WARNING)  # JAX would list the accelerators it did not find
         splits = flags.splits or list(storage.list_splits(flags.data))
         encoder = load_encoder(flags.encoder, flags.decoder)
-        index = cache_latents(
+        boxes = encoder if config is None else config
+        done = cache_latents(
             flags.data, encoder.encode, encoder.identity, splits, directory,
-            region=flags.region or encoder.region, mask=flags.mask or encoder.mask,
-            stride=flags.stride, batch=flags.batch,
+            region=flags.region or Box(*boxes.region), mask=flags.mask or Box(*boxes.mask),
+            stride=flags.stride, dtype=flags.dtype, batch=flags.batch, shard=flags.shard,
         )  # fmt: skip
-    counts = {name: sum(n for _, n in clips) for name, clips in index["splits"].items()}
+    damaged = f", {done['damaged']} damaged and left out" if done["damaged"] else ""
+    if done["missing"]:
+        print(
+            f"{done['encoded']} frames newly encoded{damaged}; {done['missing']} shards in "
+            f"{directory} are still missing: run the other parts of --shard, or without it"
+        )
+        return
+    counts = ", ".join(f"{name} {entry['rows']}" for name, entry in done["splits"].items())
     print(
-        f"latents {tuple(index['latent_shape'])} in {directory}: "
-        + ", ".join(f"{name} {count}" for name, count in counts.items())
-        + f" frames ({index['encoded']} newly encoded)"
+        f"latents {tuple(done['latent_shape'])} in {directory}: {counts} frames "
+        f"({done['encoded']} newly encoded{damaged})"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from talkjax import files
-from talkjax.conventions import MASK, MOUTH_REGION, Box
+from talkjax import configuration, files
+from talkjax.conventions import Box
 from talkjax.data import latents
 from talkjax.errors import UserError
 
@@ -21,7 +21,7 @@ class LoadedEncoder(NamedTuple):
       encode: Maps (B, H, W, 3) images in [-1, 1] to (B, h, w, c) latents, the mean if there is a
         distribution.
       identity: See `talkjax.data.latents.encoder_id`.
-      region, mask: Boxes of the config that came with the weights, or the defaults.
+      region, mask: Boxes of the config that came with the weights, or of the default one.
     """
 
     encode: Encode
@@ -50,13 +50,23 @@ def load_encoder(path: str | os.PathLike, decoder: str | None = None) -> LoadedE
         out = model.apply({"params": params}, images, method=type(model).encode)
         return out[0] if isinstance(out, tuple) else out
 
+    def encode(images: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(apply(params, images))
+        except ValueError as error:  # its factor does not divide the size
+            raise UserError(
+                f"the encoder does not take images of {images.shape[1]} x {images.shape[2]} px "
+                f"({files.one_line(error)}); choose another region or crop size"
+            ) from error
+
     identity = latents.encoder_id(params)
     params = jax.device_put(params)
+    defaults = configuration.default_config()
     return LoadedEncoder(
-        lambda images: np.asarray(apply(params, images)),
+        encode,
         identity,
-        Box(*config.get("region", MOUTH_REGION)),
-        Box(*config.get("mask", MASK)),
+        Box(*config.get("region", defaults.region)),
+        Box(*config.get("mask", defaults.mask)),
     )
 
 

@@ -19,7 +19,7 @@ from absl import logging
 
 from talkjax import files
 from talkjax.conventions import NUM_LANDMARKS, NUM_MELS, NUM_POSE
-from talkjax.data import records, storage, windows
+from talkjax.data import record_files, records, storage, windows
 from talkjax.errors import UserError
 
 SHARD_BYTES = 256 << 20  # approximate size of the pictures of a shard
@@ -106,7 +106,8 @@ def plan(
       source: See `Source`.
     """
     total = sum(map(source.size, clips))
-    parts = np.array_split(np.array(clips), max(1, min(len(clips), -(-total // SHARD_BYTES))))
+    count = min(len(clips), record_files.MOST_FILES, -(-total // SHARD_BYTES))
+    parts = np.array_split(np.array(clips), max(1, count))
     return [
         Shard(
             os.fspath(path_of(shard_index=number, num_shards=len(parts))),
@@ -133,12 +134,10 @@ def write(shard: Shard) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = stack.enter_context(files.replacing(path))
             serialize[part] = _serializer(part)
-            # Groups of one record, so that random access reads one record only; not compressed,
-            # because JPEGs cannot be, and floats take longer to expand than to read.
             writers[part] = stack.enter_context(
                 contextlib.closing(
                     array_record_module.ArrayRecordWriter(
-                        os.fspath(temporary), "group_size:1,uncompressed"
+                        os.fspath(temporary), record_files.WRITER_OPTIONS
                     )
                 )
             )
@@ -202,7 +201,8 @@ def write_index(
         for part in ("clips", "frames"):
             counts[part][split] = [len(found) for found in facts]
         counts["pictures"][split] = [
-            sum(records.count_groups(len(clip["usable"])) for clip in found) for found in facts
+            sum(records.count_groups(len(clip["usable"]), records.GROUP) for clip in found)
+            for found in facts
         ]
         for shard in shards:
             shard.facts.unlink()

@@ -16,20 +16,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from talkjax.errors import UserError
     from talkjax.personalization.personalize import personalize
+    from talkjax.sampling.avatar import Avatar
     from talkjax.sampling.avatar_preparation import prepare_avatar
     from talkjax.sampling.options import Options
+    from talkjax.sampling.output_queue import StreamItem
     from talkjax.sampling.sampler import Sampler
+    from talkjax.sampling.session import Session
     from talkjax.sampling.summary import Summary
 
     __version__: str
 
 __all__ = [
-    "Options", "Sampler", "Summary", "UserError", "__version__", "personalize", "prepare_avatar",
+    "Avatar", "Options", "Sampler", "Session", "StreamItem", "Summary", "UserError", "__version__",
+    "personalize", "prepare_avatar",
 ]  # fmt: skip
 
 _MODULES = {
+    "Avatar": "talkjax.sampling.avatar",
     "Options": "talkjax.sampling.options",
     "Sampler": "talkjax.sampling.sampler",
+    "Session": "talkjax.sampling.session",
+    "StreamItem": "talkjax.sampling.output_queue",
     "Summary": "talkjax.sampling.summary",
     "UserError": "talkjax.errors",
     "personalize": "talkjax.personalization.personalize",

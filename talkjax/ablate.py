@@ -44,6 +44,10 @@ _TALKFORMER = "--config.denoiser.talkformer"
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "full": ((), ()),
     "no_end_to_end": ((), ("--config.joint.end_to_end=False",)),
+    "exposure_only": (
+        (),
+        ("--config.joint.end_to_end=False", "--config.joint.train_landmark=False"),
+    ),
     "no_motion_align": ((f"{_TALKFORMER}.motion_align=False",), ()),
     "no_reference_align": ((f"{_TALKFORMER}.reference_align=False",), ()),
     "dot_product": ((f"{_TALKFORMER}.positional=dot",), ()),

@@ -13,9 +13,10 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from talkjax.errors import UserError
@@ -84,6 +85,16 @@ def expand_home(argument: str) -> str:
     if value.startswith("~") and not os.path.lexists(value):
         value = os.path.expanduser(value)
     return flag + sign + value
+
+
+@contextlib.contextmanager
+def flags_in_errors(names: Iterable[str]) -> Iterator[None]:
+    """Writes the parameters that a library error names as flags: `steps=0` becomes `--steps=0`."""
+    try:
+        yield
+    except UserError as error:
+        parameter = re.compile(rf"(?<![^\s(])({'|'.join(names)})=")
+        raise UserError(parameter.sub(r"--\1=", str(error))) from error
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> NoReturn:

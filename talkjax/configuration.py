@@ -137,7 +137,10 @@ def default_config() -> ConfigDict:
     c.joint.path = "diffusion"
     c.joint.path_weight = 1.0  # factor of that gradient
     c.joint.change_weight = 0.0  # paths one_step and warp: weight of what changes between frames
-    c.joint.train_denoiser = True  # else only the landmark network is trained
+    # What is trained. If the landmark network is not, the denoiser learns to live with its
+    # predictions (ablation exposure_only).
+    c.joint.train_denoiser = True
+    c.joint.train_landmark = True
     c.joint.landmark_weight = 1.0
 
     # -- data: where it is, and the fields of talkjax.data.loader.LoaderOptions
@@ -176,6 +179,10 @@ def default_config() -> ConfigDict:
     c.data.num_threads = 2
     c.data.prefetch = 4
 
+    # -- augmentation of pixels, stages autoencoder and diffusion: the chance of a mirrored sample,
+    # and the strength of changes of colour and brightness (1 is strong, yet still a face)
+    c.augmentation = ConfigDict({"mirror": 0.0, "colour": 0.0})
+
     # -- optimiser
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 1e-4
@@ -208,7 +215,8 @@ def default_config() -> ConfigDict:
     c.sampling.image_steps = -1  # the same where the template is a photograph; -1 is `steps`
 
     # -- logs, checkpoints and evaluations; intervals in steps
-    c.log = ConfigDict({"every": 50})
+    # tensorboard=True also writes metrics and pictures to WORKDIR/tensorboard (extra tensorboard).
+    c.log = ConfigDict({"every": 50, "tensorboard": False})
     c.checkpoint = ConfigDict({"every": 1000, "keep_latest": 2, "keep_best": 1})
     # A checkpoint is saved before every evaluation; every=0 disables evaluation.
     c.eval = ConfigDict({"every": 2000, "batches": 16, "pictures": 8})

@@ -66,6 +66,23 @@ def positions(points: tuple[int, ...], within: tuple[int, ...] = ALL) -> np.ndar
     return np.array([place[index] for index in points], np.int64)
 
 
+def _mirror_order() -> np.ndarray:
+    """The order of `ALL` in which a face that is mirrored has each point where it belongs."""
+    upper = len(OUTER_LIPS) // 2 + 1  # both corners and what lies between them
+
+    def lips(points: tuple[int, ...]) -> tuple[int, ...]:
+        return points[:upper][::-1] + points[upper:][::-1]
+
+    parts = (
+        UPPER_OVAL[::-1], RIGHT_BROW, LEFT_BROW, NOSE_BRIDGE, NOSE_LOWER[::-1], RIGHT_EYE,
+        LEFT_EYE, JAW[::-1], lips(OUTER_LIPS), lips(INNER_LIPS),
+    )  # fmt: skip
+    return positions(tuple(index for part in parts for index in part))
+
+
+MIRROR = _mirror_order()
+
+
 def select(mesh: np.ndarray, points: tuple[int, ...] = ALL) -> np.ndarray:
     """Picks the (x, y) of `points` from (..., 478, 2 or 3) FaceMesh output: (..., K, 2)."""
     return mesh[..., list(points), :2]
@@ -202,6 +219,14 @@ def masked_slices(region: Box, mask: Box, size: int) -> tuple[slice, slice]:
     y0, x0, y1, x1 = Box(*mask).pixels(size)
     rows = slice(max(y0 - top, 0), max(min(y1, bottom) - top, 0))
     return rows, slice(max(x0 - left, 0), max(min(x1, right) - left, 0))
+
+
+def masked_box(region: Box, mask: Box, size: int) -> Box:
+    """What `masked_slices` cuts out, in crop coordinates; the arguments are the same."""
+    rows, columns = masked_slices(region, mask, size)
+    top, left, _, _ = Box(*region).pixels(size)
+    y0, y1, x0, x1 = top + rows.start, top + rows.stop, left + columns.start, left + columns.stop
+    return Box(y0 / size, x0 / size, y1 / size, x1 / size)
 
 
 def mask_region(images: np.ndarray, region: Box, mask: Box, size: int) -> np.ndarray:

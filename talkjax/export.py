@@ -2,11 +2,13 @@
 
     python -m talkjax.export --run=RUN --out=DIR
     python -m talkjax.export --landmark=RUN --diffusion=RUN --out=DIR [--dtype=float16]
+    python -m talkjax.export --run=RUN --out=DIR --push=owner/name [--license=cc-by-4.0] [--public]
 
 The first form exports all networks of one run. The second combines the landmark network of one run
 with the denoiser and the autoencoder of another. RUN is the --workdir of a training run, whose
 newest checkpoint counts, or the folder of an earlier export. DIR receives `model.safetensors` and
-`config.json`, which records the stage and the steps that each network was trained for.
+`config.json`, which records the stage and the steps that each network was trained for. --push also
+uploads them to the Hugging Face Hub, with a model card (README.md); one that is in DIR is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +16,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from talkjax import commands, files, runs, weights
+from talkjax import commands, files, hub, runs, weights
 from talkjax.errors import UserError
 
 DTYPES = ("float32", "float16")
+_NO_LICENSE = "other"
 
 
 def export(
@@ -100,6 +103,23 @@ def make_parser() -> commands.Parser:
         default="float32",
         help="storage type; float16 halves the file (default: float32)",
     )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="also upload the folder to this repository of the Hugging Face Hub, which is created "
+        "if there is none; needs a token (`hf auth login`) and the extra `hub`",
+    )
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="a new repository may be seen by everybody (default: it is private)",
+    )
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        default=_NO_LICENSE,
+        help="the Hub's identifier of the licence, for the model card (default: %(default)s)",
+    )
     return parser
 
 
@@ -110,6 +130,11 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give --run=RUN, or both --landmark=RUN and --diffusion=RUN")
     if given.run is not None and (given.landmark or given.diffusion):
         raise UserError("give either --run or both --landmark and --diffusion, not all of them")
+    if given.push is None and (given.public or given.license != _NO_LICENSE):
+        raise UserError("--public and --license are for --push=OWNER/NAME; give it too")
+    if given.push is not None:
+        with commands.flags_in_errors(vars(given)):
+            hub.check(given.push, given.license)
     export(
         given.out,
         run=given.run,
@@ -118,6 +143,10 @@ def main(argv: Sequence[str]) -> None:
         dtype=given.dtype,
     )
     print(f"wrote {given.out}")
+    if given.push is not None:
+        license_id = given.license
+        url = hub.push(given.out, given.push, private=not given.public, license_id=license_id)
+        print(f"uploaded {url}")
 
 
 def run() -> NoReturn:

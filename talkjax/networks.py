@@ -6,6 +6,7 @@ modules that its weights fit.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,12 @@ from talkjax.models import (
 from talkjax.models.landmark_completion import References
 
 FILLS = ("grey", "warp")
+# Parameters that their layer converts to the computation type before it uses them, and the layers
+# among theirs that compute in float32 whatever that type is. Norms and other networks do, too.
+_CONVERTED = re.compile(
+    r"^(autoencoder|denoiser|landmark|speech)/(.*/)?(kernel|index|modality|order|position)$"
+)
+_FLOAT32 = re.compile(r"^(denoiser/conv_out|landmark/offsets)/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +133,10 @@ class Networks:
         """
         if self.fill == "warp":
             return self.warp_into_mask(target, landmarks, images, references)
+        return self.hide(target)
+
+    def hide(self, target: jax.Array) -> jax.Array:
+        """Makes what the mask hides of (B, H, W, 3) regions mid-grey."""
         rows, columns = self.hidden
         return target.at[:, rows, columns].set(0.0)
 
@@ -252,6 +263,17 @@ class Networks:
                 "talkjax.training.input.with_latent_statistics"
             )
         return tuple(jnp.asarray(x)[None, None, None] for x in (self.latent_mean, self.latent_std))
+
+
+def compute_type(dtype: str, path: str) -> Any:
+    """Returns the type that a layer converts its parameter to before it uses it.
+
+    Args:
+      dtype: `config.dtype`.
+      path: Path of the parameter, such as "denoiser/conv_in/kernel".
+    """
+    converted = _CONVERTED.search(path) and not _FLOAT32.match(path)
+    return jnp.dtype(dtype if converted else jnp.float32)
 
 
 def make_networks(config: Mapping[str, Any]) -> Networks:

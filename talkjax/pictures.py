@@ -45,11 +45,10 @@ def _to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> None:
-    """Writes an (H, W, 3) uint8 image completely or not at all.
+def encode_png(image: np.ndarray, comment: str = "") -> bytes:
+    """Encodes an (H, W, 3) uint8 image as PNG.
 
     Args:
-      path: PNG file to write; its folder is created if necessary.
       image: The image.
       comment: Text of the tEXt chunk "Comment"; none if empty.
     """
@@ -65,7 +64,17 @@ def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> 
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     if comment:
         png += chunk(b"tEXt", b"Comment\0" + comment.encode("latin-1", "replace"))
-    png += chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b"")
+    return png + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b"")
+
+
+def write_png(path: str | os.PathLike, image: np.ndarray, comment: str = "") -> None:
+    """Writes an (H, W, 3) uint8 image completely or not at all.
+
+    Args:
+      path: PNG file to write; its folder is created if necessary.
+      image: The image.
+      comment: See `encode_png`.
+    """
     path = files.as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, png)
+    files.write_bytes(path, encode_png(image, comment))

@@ -8,12 +8,13 @@ from talkjax.errors import UserError
 
 
 def load(name: str) -> Any:
-    """Imports a module of the pipelines, such as "prepare".
+    """Imports a module of the pipelines, such as "prepare" or "synthetic.speech.espeak".
 
     Raises:
       UserError: A package of the extra `data` is not installed.
     """
-    beside = Path(__file__).resolve().parents[1] / "data_pipelines" / f"{name}.py"
+    path = f"{name.replace('.', '/')}.py"
+    beside = Path(__file__).resolve().parents[1] / "data_pipelines" / path
     whole = f"data_pipelines.{name}" if beside.is_file() else f"talkjax.data_pipelines.{name}"
     try:
         return importlib.import_module(whole)

@@ -53,7 +53,8 @@ ALLOWED = {
     "talkjax.networks": CORE | {"talkjax.models", "talkjax.diffusion"},
     "talkjax.weights": CORE | {"talkjax.models"},
     "talkjax.runs": CORE | {"talkjax.configuration", "talkjax.weights"},
-    "talkjax.export": CORE | {"talkjax.runs", "talkjax.weights"},
+    "talkjax.hub": CORE | {"talkjax.weights"},
+    "talkjax.export": CORE | {"talkjax.hub", "talkjax.runs", "talkjax.weights"},
     "talkjax.training": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.data", "talkjax.pictures"},
@@ -66,7 +67,11 @@ ALLOWED = {
         "talkjax.personalization",
         "talkjax.pictures",
     },
-    "talkjax.sampling": CORE | WEIGHTS | {"talkjax.head_pose", "talkjax.media"},
+    "talkjax.provenance": CORE,
+    "talkjax.livekit": CORE | {"talkjax.sampling"},
+    "talkjax.sampling": CORE
+    | WEIGHTS
+    | {"talkjax.head_pose", "talkjax.hub", "talkjax.media", "talkjax.provenance"},
     "talkjax.metrics": CORE
     | WEIGHTS
     | {
@@ -77,7 +82,18 @@ ALLOWED = {
         "talkjax.sampling",
     },
     "talkjax.user_study": CORE | {"talkjax.media"},
-    "data_pipelines": CORE | WEIGHTS | {"talkjax.data", "talkjax.head_pose", "talkjax.media"},
+    # The contact sheet is in metrics, and text is spoken by a pipeline.
+    "talkjax.web": CORE
+    | {
+        "talkjax.media",
+        "talkjax.metrics",
+        "talkjax.pictures",
+        "talkjax.pipelines",
+        "talkjax.sampling",
+    },
+    "data_pipelines": CORE
+    | WEIGHTS
+    | {"talkjax.configuration", "talkjax.data", "talkjax.head_pose", "talkjax.media"},
     "talkjax.compile_ahead": CORE
     | WEIGHTS
     | {"talkjax.configuration", "talkjax.training", "talkjax.sampling"},
@@ -97,6 +113,7 @@ FORBIDDEN = {
     "talkjax.files": ACCELERATOR,
     "talkjax.pictures": ACCELERATOR,
     "talkjax.media": ACCELERATOR,
+    "talkjax.provenance": ACCELERATOR,
     "talkjax.models": ("ml_collections", "os", "pathlib", "io", "json", "safetensors"),
     "talkjax.diffusion": ("ml_collections", "os", "pathlib", "io", "json", "flax", "safetensors"),
 }

@@ -32,6 +32,8 @@ def test_names():
 
     assert talkjax.Sampler is Sampler and talkjax.UserError is UserError
     assert talkjax.Options(steps=3).steps == 3 and talkjax.Summary.__name__ == "Summary"
+    for name in set(talkjax.__all__) - {"__version__"}:
+        assert getattr(talkjax, name).__name__ == name
     assert set(talkjax.__all__) <= set(dir(talkjax))
     with pytest.raises(AttributeError, match="no attribute 'sampler_'"):
         _ = talkjax.sampler_

@@ -11,14 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
-    "README.md", "docs/data.md", "docs/multi_host.md", "docs/scaling.md", "docs/weights.md",
-    "talkjax/assets/sync_demo/README.md",
+    "README.md", "docs/data.md", "docs/multi_host.md", "docs/provenance.md", "docs/scaling.md",
+    "docs/streaming.md", "docs/weights.md", "docs/web.md", "talkjax/assets/sync_demo/README.md",
 )  # fmt: skip
 _FLAG = re.compile(r"--([A-Za-z_0-9.]+)(?:=(.*))?$")
 SCRIPTS = {
     "train.py": "talkjax.training.command",
     "sample.py": "talkjax.sampling.command",
     "evaluate.py": "talkjax.metrics.command",
+    "talkjax-web": "talkjax.web.command",
 }
 
 

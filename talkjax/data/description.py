@@ -21,8 +21,8 @@ def describe(
         crop_size: side of the shards' crops in pixels; None for speech without pictures,
         clips: number of clips by split,
         latents: None, or a dict of `region` and `mask` (y0, x0, y1, x1), `crop_size` in pixels,
-          `latent_shape` (h, w, c), `stride`, `encoder` (see `latents.encoder_id`), and `mean` and
-          `std` by channel.
+          `latent_shape` (h, w, c), `stride`, `dtype`, `encoder` (see `latents.encoder_id`), and
+          `mean` and `std` by channel.
 
     Raises:
       UserError: There are no shards or no latents, or they are damaged.
@@ -38,4 +38,4 @@ def _describe_latents(directory: str | os.PathLike) -> dict[str, Any]:
     index = latents_lib.read_index(directory)
     tuples = ("region", "mask", "latent_shape", "mean", "std")
     out = {name: tuple(index[name]) for name in tuples}
-    return out | {name: index[name] for name in ("crop_size", "stride", "encoder")}
+    return out | {name: index[name] for name in ("crop_size", "stride", "dtype", "encoder")}

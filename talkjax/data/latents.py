@@ -1,30 +1,86 @@
-"""The latent cache on disk: layout, reading and normalization. `cache_latents.py` writes it.
+"""Cached latents on disk: their layout, and random access to them. `cache_latents` writes them.
 
-    DIR/latents.json              region, mask, crop size, stride, encoder, mean and std, clips
-    DIR/SPLIT.target.npy          (N, h, w, c) float16, the encoded region
-    DIR/SPLIT.masked.npy          (N, h, w, c) float16, the same, masked before encoding
-    DIR/SPLIT.frames.npy          (N,) int32, the frame of its clip that each entry shows
+    DIR/latents.json                          what the latents are, and the shards of each split
+    DIR/SPLIT-NAME-00000-of-00004.array_record
+    DIR/SPLIT-NAME-00000-of-00004.json        what the statistics need to know of that shard
 
-The entries of one clip are consecutive and in the order of time; clips are in the order of the
-shards. DIR may be in a bucket (`talkjax.data.remote`).
+A split's latents are those of every `stride`-th of the usable frames of each clip, in the order of
+the prepared shards. So the index of the shards tells where the latents of a frame lie, and neither
+a list of frames nor a latent is kept in memory. A record has the latents of one frame:
+
+    8 bytes of the split's fingerprint, 8 bytes of the record's place in the split (little endian),
+    (2, h, w, c) numbers: the encoded region, and the same of the region that was masked before
+
+A fingerprint depends on the encoder, region, mask, crop size, stride and type, and on the clips. It
+is a part of the files' names (NAME), so latents of other settings never get into a data set. DIR
+may be in a bucket (`talkjax.data.remote`).
 """
 
+import dataclasses
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from etils import epath
 
 from talkjax import files
-from talkjax.data import remote
+from talkjax.data import record_files, remote
+from talkjax.data.records import DamagedRecordError
+from talkjax.data.stored_clips import ShardReader
 from talkjax.errors import UserError
 
 INDEX = "latents.json"
+VERSION = 2
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+}
+REMEDY = "run the same data_pipelines.cache_latents again, which makes what is missing"
+_KEY = struct.Struct("<8sQ")
+_ENTRIES = ("mean", "std", "latent_shape", "splits")
 
 
-def default_directory(data_dir: str | os.PathLike) -> epath.Path:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What latents depend on besides the clips.
+
+    Attributes:
+      encoder: Identity of the encoder, see `encoder_id`.
+      region: Part of the crop that was encoded, (y0, x0, y1, x1) in the unit square.
+      mask: Part of the crop that was hidden in masked latents.
+      crop_size: Side of the crops in pixels.
+      stride: Every `stride`-th usable frame has latents.
+      dtype: Type of the stored numbers, a key of `DTYPES`.
+    """
+
+    encoder: str
+    region: tuple[float, float, float, float]
+    mask: tuple[float, float, float, float]
+    crop_size: int
+    stride: int = 1
+    dtype: str = "float16"
+
+    @classmethod
+    def of_index(cls, index: Mapping[str, Any]) -> "Settings":
+        """Returns those that `read_index` found."""
+        values = {field.name: index[field.name] for field in dataclasses.fields(cls)}
+        boxes = {name: tuple(values[name]) for name in ("region", "mask")}
+        return cls(**values | boxes)
+
+    def fingerprint(self, reader: ShardReader) -> str:
+        """Identifies the latents of a split, as a hexadecimal SHA-256 digest."""
+        lists = (list(map(int, values)) for values in (reader.frames, reader.usable))
+        clips = [reader.split, reader.fingerprint, reader.clip_ids, *lists]
+        text = json.dumps([dataclasses.asdict(self), clips], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def default_directory(data_dir: files.PathLike) -> epath.Path:
     """Returns where latents are by default: beside the shards, which may be packed again."""
     return files.as_path(data_dir) / "latents"
 
@@ -54,93 +110,164 @@ def _leaves(tree: Any) -> Iterator[Any]:
         yield from _leaves(tree[name])
 
 
-def read_index(directory: str | os.PathLike) -> dict:
-    """Reads `latents.json`.
+def select_frames(usable: np.ndarray, stride: int) -> np.ndarray:
+    """Returns the frames of a clip that have latents: every `stride`-th of (N,) usable ones."""
+    return np.flatnonzero(usable)[::stride]
+
+
+def count_rows(usable: np.ndarray, stride: int) -> np.ndarray:
+    """Returns how many frames have latents of clips with (C,) so many usable ones."""
+    return -(-usable // stride)
+
+
+def encode_record(fingerprint: str, place: int, values: np.ndarray) -> bytes:
+    """Makes a record of the (2, h, w, c) latents of a frame."""
+    return _KEY.pack(bytes.fromhex(fingerprint)[:8], place) + values.tobytes()
+
+
+def decode_record(
+    raw: bytes, fingerprint: str, place: int, shape: Sequence[int], dtype: np.dtype
+) -> np.ndarray:
+    """Returns the (2, h, w, c) latents of a record.
 
     Raises:
-      UserError: The file is missing or damaged.
+      UserError: The record belongs to another frame or to other latents, or is not complete.
     """
-    path = files.as_path(directory) / INDEX
+    if raw[: _KEY.size] != _KEY.pack(bytes.fromhex(fingerprint)[:8], place):
+        raise UserError("it belongs to other latents")
+    if len(raw) == _KEY.size:
+        raise UserError("its picture was damaged when the latents were made")
+    try:
+        return np.frombuffer(raw, dtype, offset=_KEY.size).reshape(2, *shape)
+    except ValueError as error:
+        raise UserError(f"it does not hold latents of shape {tuple(shape)}") from error
+
+
+def read_index(directory: files.PathLike) -> dict[str, Any]:
+    """Reads `latents.json`.
+
+    Returns:
+      A dict of
+        version: that of the layout,
+        the fields of `Settings`,
+        latent_shape: [h, w, c],
+        mean, std: statistics of the train split's latents, by channel,
+        splits: by name a dict of `fingerprint`, `rows` and `files`, a list of [name, records].
+
+    Raises:
+      UserError: The file is missing, damaged or of another version.
+    """
+    path, remedy = files.as_path(directory) / INDEX, "run data_pipelines.cache_latents again"
     with remote.bucket_errors(path):
-        if path.exists():
-            return files.read_json_object(path, "run cache_latents again")
-    raise UserError(
-        f"{directory} holds no cached latents; make them with `python -m "
-        "data_pipelines.cache_latents --data=SHARDS --encoder=FILE`, or train on pixels"
+        if not path.exists():
+            raise UserError(
+                f"{directory} holds no cached latents; make them with `python -m "
+                "data_pipelines.cache_latents --data=SHARDS --encoder=FILE` (every part of it, if "
+                "it is divided), or train on pixels"
+            )
+        index = files.read_json_object(path, remedy)
+    if (found := index.get("version", 1)) != VERSION:
+        raise UserError(
+            f"{directory} has latents of version {found}, not {VERSION}; make new ones with "
+            f"`{_command(directory, index)}`"
+            if found == 1
+            else f"{path} has version {found!r}, not {VERSION}; update talkjax or {remedy}"
+        )
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    if missing := [name for name in (*fields, *_ENTRIES) if name not in index]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; {remedy}")
+    if index["dtype"] not in DTYPES:
+        raise UserError(f"{path} has numbers of type {index['dtype']!r}; update talkjax")
+    return index
+
+
+def _command(directory: files.PathLike, index: Mapping[str, Any]) -> str:
+    """Returns the command that makes latents like those of an index of version 1."""
+    boxes = [
+        f" --{name}={','.join(f'{number:g}' for number in index[name])}"
+        for name in ("region", "mask")
+        if isinstance(index.get(name), list)
+    ]
+    return (
+        f"python -m data_pipelines.cache_latents --data=SHARDS --encoder=ENCODER --out={directory}"
+        f"{''.join(boxes)} --stride={index.get('stride', 1)}"
     )
 
 
 class LatentCache:
-    """Reads the latents of one split. They are memory-mapped; the object can be pickled.
+    """Random access to the latents of one split. Threads may share it, and it can be pickled.
+
+    Args:
+      directory: Folder that `data_pipelines.cache_latents` wrote, local or in a bucket.
+      reader: The shards whose frames the latents show; its split is that of the latents.
 
     Attributes:
       shape: (h, w, c) of one latent.
-      mean, std: (c,) float32 statistics of the train split's targets, with which `target` and
-        `masked` are normalized.
+      region: Part of the crop that they show.
+      mean, std: (c,) float32 statistics of the train split, with which latents are normalized.
+
+    Raises:
+      UserError: There are no latents of this split, they were made from other clips, or a file is
+        missing or damaged.
     """
 
-    def __init__(self, directory: str | os.PathLike, split: str):
-        index = read_index(directory)
+    def __init__(self, directory: files.PathLike, reader: ShardReader):
+        index, split = read_index(directory), reader.split
         if split not in index["splits"]:
             raise UserError(
                 f"{directory} has no latents of split {split!r}; run cache_latents with "
                 f"--splits={','.join([*index['splits'], split])}"
             )
-        self.directory, self.split = files.as_path(directory), split
-        self.region, self.mask = tuple(index["region"]), tuple(index["mask"])
-        self.mean = np.asarray(index["mean"], np.float32)
-        self.std = np.asarray(index["std"], np.float32)
-        self.clip_ids = [clip_id for clip_id, _ in index["splits"][split]]
-        counts = np.array([count for _, count in index["splits"][split]], np.int64)
-        self._ends = np.cumsum(counts)
-        self._counts = counts
-        names = ("target", "masked", "frames")
-        self._paths = remote.local_copies([self.directory / f"{split}.{n}.npy" for n in names])
-        self._open()
-        if len(self._target) != counts.sum():
-            raise UserError(f"{directory}: {split} is incomplete; run cache_latents again")
-        self.shape = self._target.shape[1:]
-
-    def _open(self) -> None:
-        try:
-            target, masked, frames = (np.load(path, mmap_mode="r") for path in self._paths)
-        except (OSError, ValueError) as error:
+        settings, entry = Settings.of_index(index), index["splits"][split]
+        self._fingerprint = entry["fingerprint"]
+        if settings.fingerprint(reader) != self._fingerprint:
             raise UserError(
-                f"{self.directory}: latents cannot be read ({error}); run cache_latents again"
-            ) from error
-        self._target, self._masked, self._frames = target, masked, frames
+                f"the latents of split {split!r} in {directory} were made from other shards than "
+                f"{reader.directory}; run data_pipelines.cache_latents again"
+            )
+        self.region, self._stride = settings.region, settings.stride
+        self.shape, self._dtype = tuple(index["latent_shape"]), DTYPES[settings.dtype]
+        self.mean, self.std = (np.asarray(index[name], np.float32) for name in ("mean", "std"))
+        rows = count_rows(reader.usable, self._stride)
+        self._first = np.cumsum(rows) - rows
+        names, lengths = zip(*entry["files"], strict=True)
+        paths = [files.as_path(directory) / name for name in names]
+        for path in paths:
+            if not files.is_remote(path) and not path.exists():
+                raise UserError(f"the latents' shard {path} is missing; {REMEDY}")
+        self._records = record_files.RecordFiles(paths, lengths, REMEDY)
+        if not len(self._records) == sum(lengths) == rows.sum():
+            raise UserError(
+                f"{directory} has latents of {len(self._records)} frames of split {split!r} where "
+                f"the shards need {rows.sum()}; {REMEDY}"
+            )
 
-    def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if k not in ("_target", "_masked", "_frames")}
+    def frames(self, usable: np.ndarray) -> np.ndarray:
+        """Returns which frames of a clip have latents, (n,) int64, from its (N,) usable ones."""
+        return select_frames(usable, self._stride)
 
-    def __setstate__(self, state):
-        vars(self).update(state)
-        self._open()
-
-    def frames(self, position: int, clip_id: str) -> np.ndarray:
-        """Returns which frames of a clip are cached, (n,) int32.
+    def read(self, position: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Reads normalized latents.
 
         Args:
           position: Position of the clip in its split.
-          clip_id: The clip's id, which must be the one that the latents were made from.
+          rows: (k,) numbers of frames among those with latents.
+
+        Returns:
+          (2, k, h, w, c) float32 latents of the regions, and of the masked regions.
+
+        Raises:
+          DamagedRecordError: A record cannot be used. The message names the file and the place.
         """
-        if position >= len(self.clip_ids) or self.clip_ids[position] != clip_id:
-            raise UserError(
-                f"the latents in {self.directory} were made from other shards (clip {clip_id!r} "
-                "is not at its position); run cache_latents again"
-            )
-        end = self._ends[position]
-        return self._frames[end - self._counts[position] : end]
+        found = {int(row): self._decode(int(self._first[position]) + int(row)) for row in rows}
+        stored = np.stack([found[int(row)] for row in rows], axis=1)
+        return (stored.astype(np.float32) - self.mean) / self.std
 
-    def _normalized(self, latents: np.ndarray) -> np.ndarray:
-        return (latents.astype(np.float32) - self.mean) / self.std
-
-    def target(self, position: int, which: np.ndarray) -> np.ndarray:
-        """Returns normalized latents of the `which`-th cached frames, (k, h, w, c) float32."""
-        first = self._ends[position] - self._counts[position]
-        return self._normalized(self._target[first + which])
-
-    def masked(self, position: int, which: np.ndarray) -> np.ndarray:
-        """Returns the same of the masked images."""
-        first = self._ends[position] - self._counts[position]
-        return self._normalized(self._masked[first + which])
+    def _decode(self, place: int) -> np.ndarray:
+        try:
+            raw = self._records[place]
+            return decode_record(raw, self._fingerprint, place, self.shape, self._dtype)
+        except (RuntimeError, UserError) as error:  # the C++ reader raises bare RuntimeErrors
+            raise DamagedRecordError(
+                f"{self._records.name_of(place)}: {files.one_line(error, 300)}"
+            ) from error

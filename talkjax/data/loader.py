@@ -139,7 +139,7 @@ def _plan_evaluation(sampler: WindowSampler) -> list[tuple[int, int]]:
         starts = windows.covering_starts(int(reader.ticks[position]), options.window)
         if index is not None:
             ticks, usable = index.of(position)
-            frames = sampler.cached_frames(position, usable)
+            frames = sampler.cached_frames(usable)
             if options.stage == "autoencoder":
                 starts = frames[:: options.window]
             else:

@@ -33,7 +33,9 @@ from talkjax.data import examples
 from talkjax.errors import UserError
 
 VERSION = 2  # of the records in shards
-GROUP = 25  # images in a record of the part `pictures`, about one second
+# Images in a record of the part `pictures`. A sample needs a few frames of a second: smaller groups
+# are less to read, larger ones fewer records. The index tells the size, so readers take any.
+GROUP = 5
 
 # Shapes after the leading, clip-dependent axis; `frames` and `clip_id` are bytes.
 FLOAT_SHAPES = {
@@ -280,6 +282,6 @@ def _damaged(why: Exception | str) -> UserError:
     return UserError(f"a shard entry is damaged ({why!r}); prepare the data again")
 
 
-def count_groups(frames: np.ndarray | int) -> Any:
-    """Returns how many records of the part `pictures` so many frames have, elementwise."""
-    return -(-frames // GROUP)
+def count_groups(frames: np.ndarray | int, group: int) -> Any:
+    """Returns how many records of `group` pictures so many frames have, elementwise."""
+    return -(-frames // group)

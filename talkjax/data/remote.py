@@ -1,6 +1,6 @@
 """Local copies of files in a bucket.
 
-Shards are read at random and latents are memory-mapped, and both need local files. So a split in a
+Shards are read at random, which needs local files. So a split in a
 bucket (gs://, s3://, ...) is fetched file by file, once, into
 
     ~/.cache/talkjax/data/HASH_OF_THE_FOLDER'S_URL/NAME

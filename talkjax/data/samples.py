@@ -88,7 +88,7 @@ class WindowSampler:
         self.store = ClipStore(data_dir, split, options)
         self.cache = None
         if options.needs_latents:
-            self.cache = latents_lib.LatentCache(options.latents, split)
+            self.cache = latents_lib.LatentCache(options.latents, self.store.reader)
             if not np.allclose(self.cache.region, options.region):
                 raise UserError(
                     f"the latents in {options.latents} show region {self.cache.region} where the "
@@ -162,23 +162,18 @@ class WindowSampler:
         """Returns the frames with a face, on the landmark clock and in the latent cache, (n,)."""
         if not self.options.has_images:
             return np.zeros(0, np.int64)
-        return self.cached_frames(record.position, record.usable)
+        return self.cached_frames(record.usable)
 
-    def cached_frames(self, position: int, usable: np.ndarray) -> np.ndarray:
-        """Returns those of the usable frames that are in the latent cache, if one is used.
+    def cached_frames(self, usable: np.ndarray) -> np.ndarray:
+        """Returns those of the usable frames of a clip that have latents, if these are used.
 
         Args:
-          position: Position of the clip.
           usable: (N,) bool.
 
         Returns:
           (n,) int64 numbers of frames.
         """
-        if self.cache is not None:
-            cached = np.zeros(len(usable), bool)
-            cached[self.cache.frames(position, self.store.reader.clip_ids[position])] = True
-            usable = usable & cached
-        return np.flatnonzero(usable)
+        return np.flatnonzero(usable) if self.cache is None else self.cache.frames(usable)
 
     def sample_window(
         self,
@@ -267,15 +262,12 @@ class WindowSampler:
             }
         if self.cache is None:
             return sample
-        position, clip_id = record.position, record.clip_id
-        cached = self.cache.frames(position, clip_id)
-        rows = np.searchsorted(cached, frames)
-        sample |= {
-            "target_latent": self.cache.target(position, rows),
-            "reference_latent": self.cache.target(position, np.searchsorted(cached, shown)),
-        }
+        rows = np.searchsorted(usable, np.concatenate([frames, shown]))  # of those with latents
+        whole, masked = self.cache.read(record.position, rows)
+        count = len(frames)
+        sample |= {"target_latent": whole[:count], "reference_latent": whole[count:]}
         if not options.pixels:
-            sample["masked_latent"] = self.cache.masked(position, rows)
+            sample["masked_latent"] = masked[:count]
         return sample
 
     def _reference_frames(self, record, pool: np.ndarray, rng) -> np.ndarray:

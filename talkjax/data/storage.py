@@ -139,8 +139,9 @@ def read_index(data_dir: files.PathLike) -> dict[str, Any]:
     needed = ("fingerprint", "crop_size", "clips", "ticks", "frames", "usable")
     if missing := [name for name in needed if name not in index]:
         raise UserError(f"{path} lacks {', '.join(missing)}; {REMEDY}")
-    if index.get("group") != records.GROUP:
-        raise UserError(f"{path} has groups of {index.get('group')} pictures; {REMEDY}")
+    group = index.get("group")
+    if not isinstance(group, int) or group < 1:
+        raise UserError(f"{path} has groups of {group!r} pictures; {REMEDY}")
     return index
 
 

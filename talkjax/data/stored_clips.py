@@ -1,7 +1,6 @@
 """Random access to the clips in shards, part by part; `storage` describes the files."""
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ from etils import epath
 
 from talkjax import files
 from talkjax.conventions import TICKS_PER_SECOND
-from talkjax.data import records, remote, storage, windows
+from talkjax.data import records, storage, windows
+from talkjax.data.record_files import RecordFiles
 from talkjax.data.records import ClipRecord, DamagedRecordError
 from talkjax.data.storage import INDEX, INFO, REMEDY
 from talkjax.errors import UserError
@@ -25,37 +25,13 @@ class _Part:
         self.paths = storage.list_shards(folder, split)
         if not self.paths:
             raise UserError(f"the shards of split {split!r} are missing in {folder}")
-        self._files = remote.local_copies(self.paths)
-        try:
-            self.source = _open_shards(self._files)
-        except UserError:
-            for path in self._files:  # name the one that is damaged
-                _open_shards([path])
-            raise
-        self._ends = np.cumsum(lengths)
+        self.records = RecordFiles(self.paths, lengths, REMEDY)
         for what, expected in ((INFO, sum(lengths)), (INDEX, count)):
-            if len(self.source) != expected:
+            if len(self.records) != expected:
                 raise UserError(
-                    f"{folder} has {len(self.source)} records of split {split!r} where {what} says "
-                    f"{expected}; {REMEDY}"
+                    f"{folder} has {len(self.records)} records of split {split!r} where {what} "
+                    f"says {expected}; {REMEDY}"
                 )
-
-    def name_of(self, position: int) -> str:
-        """Returns the name of a record for messages: its shard, and its place there."""
-        shard = int(np.searchsorted(self._ends, position, "right"))
-        row = position - (self._ends[shard - 1] if shard else 0)
-        return f"record {row} of {self.paths[shard]}"
-
-
-def _open_shards(paths: list[epath.Path]) -> Any:
-    import grain  # slow to import, and not needed by preparation
-
-    try:
-        return grain.sources.ArrayRecordDataSource([os.fspath(path) for path in paths])
-    except Exception as error:  # the C++ reader raises bare RuntimeErrors and more
-        raise UserError(
-            f"the shard {paths[0]} cannot be read ({files.one_line(error, 300)}); {REMEDY}"
-        ) from error
 
 
 class ShardReader:
@@ -73,6 +49,8 @@ class ShardReader:
       clip_ids: Ids of the clips.
       ticks, frames, usable: (C,) int64, see `storage.read_index`.
       crop_size: Side of the pictures in pixels, 0 if there are none.
+      group: Number of pictures in a record.
+      fingerprint: Identity of the clips.
 
     Raises:
       UserError: There is no such split, or its files are missing, damaged or do not agree.
@@ -86,14 +64,15 @@ class ShardReader:
                 f"{self.directory} has no split {split!r}; it has {', '.join(sorted(splits))}"
             )
         index = storage.read_index(self.directory)
-        self.crop_size = index["crop_size"]
+        self.crop_size, self.fingerprint = index["crop_size"], index["fingerprint"]
         self.clip_ids: list[str] = index["clips"].get(split, [])
         columns = (index[name].get(split, []) for name in ("ticks", "frames", "usable"))
         self.ticks, self.frames, self.usable = (np.asarray(c, np.int64) for c in columns)
         count = len(self.clip_ids)
         if {len(self.ticks), len(self.frames), len(self.usable)} != {count}:
             raise UserError(f"{self.directory / INDEX}: its lists do not agree; {REMEDY}")
-        groups = records.count_groups(self.frames)
+        self.group = index["group"]
+        groups = records.count_groups(self.frames, self.group)
         self._first_group = np.cumsum(groups) - groups
         counts = {"clips": count, "frames": count, "pictures": int(groups.sum())}
         folders = {part: storage.part_folder(self.directory, part) for part in parts}
@@ -111,7 +90,7 @@ class ShardReader:
     def close(self) -> None:
         """Closes the files."""
         for part in self._parts.values():
-            part.source.__exit__(None, None, None)
+            part.records.close()
 
     def paths(self, part: str = "clips") -> list[epath.Path]:
         """Returns the files of a part."""
@@ -146,8 +125,8 @@ class ShardReader:
         return self._read(part, position, position, length, records.decode_part)
 
     def read_pictures(self, position: int, group: int) -> tuple[bytes, ...]:
-        """Reads the JPEGs of a group of `records.GROUP` frames of a clip."""
-        length = min(records.GROUP, int(self.frames[position]) - group * records.GROUP)
+        """Reads the JPEGs of the `group`-th frames of a clip, `self.group` at a time."""
+        length = min(self.group, int(self.frames[position]) - group * self.group)
         place = int(self._first_group[position]) + group
 
         def decode(part: str, *args: Any) -> tuple[bytes, ...]:
@@ -156,9 +135,9 @@ class ShardReader:
         return self._read("pictures", place, position, length, decode)
 
     def _read(self, part: str, place: int, position: int, length: int, decode: Any) -> Any:
-        opened = self._parts[part]
+        opened = self._parts[part].records
         try:
-            return decode(part, opened.source[place], self.clip_ids[position], length)
+            return decode(part, opened[place], self.clip_ids[position], length)
         except (RuntimeError, UserError) as error:  # the C++ reader raises bare RuntimeErrors
             raise DamagedRecordError(
                 f"{opened.name_of(place)}: {files.one_line(error, 300)}"
@@ -230,6 +209,7 @@ class StoredClip:
 
     def pictures(self, frames: Sequence[int] | np.ndarray) -> list[bytes]:
         """Reads the JPEGs of some frames."""
-        groups = {int(frame) // records.GROUP for frame in frames}
+        size = self._reader.group
+        groups = {int(frame) // size for frame in frames}
         found = {g: self._reader.read_pictures(self.position, g) for g in groups}
-        return [found[int(f) // records.GROUP][int(f) % records.GROUP] for f in frames]
+        return [found[int(f) // size][int(f) % size] for f in frames]

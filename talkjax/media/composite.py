@@ -33,6 +33,19 @@ def _window(transform: np.ndarray, box: Box, shape: tuple[int, ...]) -> tuple[in
     return int(y0), int(x0), int(y1), int(x1)
 
 
+def _reach(inside: np.ndarray, transform: np.ndarray, mask: Box) -> Box:
+    """Returns the part of the mask in which weights over the crop (N, N) are positive."""
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return Box(mask.y0, mask.x0, mask.y0, mask.x0)
+    unit = np.sqrt(abs(np.linalg.det(transform[:, :2])))  # crop units per frame pixel
+    # `_to_frame` reads two cells around a place, of this array or of one with the frame's pixels.
+    around = 3 * max(1 / len(inside), unit)
+    y0, x0 = (places[0] / len(inside) - around for places in (rows, columns))
+    y1, x1 = ((places[-1] + 1) / len(inside) + around for places in (rows, columns))
+    return Box(max(y0, mask.y0), max(x0, mask.x0), min(y1, mask.y1), min(x1, mask.x1))
+
+
 def feathered_alpha(
     transform: np.ndarray,
     window: tuple[int, int, int, int],
@@ -187,7 +200,8 @@ def paste(
     """
     out = frame.copy()
     transform = np.asarray(transform, np.float64)
-    window = y0, x0, y1, x1 = _window(transform, mask, frame.shape)
+    reach = mask if inside is None else _reach(inside, transform, mask)
+    window = y0, x0, y1, x1 = _window(transform, reach, frame.shape)
     if y1 <= y0 or x1 <= x0:
         return out
     region = np.asarray(region, np.float32)

@@ -2,7 +2,8 @@
 
 The networks see crops of one size, and what they generate is enlarged to the size of the face. On
 large faces it would be softer than its surroundings. Warped references have the template's
-sharpness; so they are warped again here, and what the networks changed is added to them.
+sharpness; so they are warped at that resolution here, reduced for the networks, and what the
+networks changed is added to them.
 """
 
 import cv2
@@ -11,6 +12,9 @@ import numpy as np
 from talkjax.conventions import Box
 
 MAX_SIZE = 1024  # px of a crop
+# What the weight of every reference is lowered by, so that those that hardly count are left out and
+# none appears at once.
+_LEAST_WEIGHT = 1 / 32
 
 
 def native_size(transform: np.ndarray, least: int) -> int:
@@ -25,60 +29,82 @@ def native_size(transform: np.ndarray, least: int) -> int:
 
 
 def warp_references(
-    images: np.ndarray, field: tuple[np.ndarray, np.ndarray], region: Box
+    images: np.ndarray,
+    field: tuple[np.ndarray, np.ndarray],
+    region: Box,
+    wanted: Box | None = None,
 ) -> np.ndarray:
     """Warps reference images and mixes them.
 
     Args:
-      images: (R, h, w, 3) uint8, which show the region at any resolution.
+      images: (R, H, W, 3) uint8, which show the region at any resolution.
       field: (R, n, m, 2) displacements on a grid over the region, crop units, and (R,) weights of
         sum 1, as in `talkjax.models.warp.Field`.
       region: What the images show, crop coordinates.
+      wanted: What the result shows, all of the region by default.
 
     Returns:
-      (h, w, 3) float32, 0 to 255.
+      (h, w, 3) uint8 at the resolution of the images.
     """
-    height, width = images.shape[1:3]
-    scale = np.array([width / (region.x1 - region.x0), height / (region.y1 - region.y0)])
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    mixed = np.zeros((height, width, 3), np.float32)
-    for image, moved, weight in zip(images, *field, strict=True):
-        if weight < 1 / 512:  # less than half a level
+    wanted = region if wanted is None else wanted
+    # (x, y) pixels of an image per crop unit
+    scale = np.array(images.shape[2:0:-1]) / (region.x1 - region.x0, region.y1 - region.y0)
+    extent = np.array([wanted.x1 - wanted.x0, wanted.y1 - wanted.y0])
+    size = np.maximum(np.rint(extent * scale).astype(int), 1)
+    axes = [
+        ((np.arange(n) + 0.5) * (length / n) + start) * unit - 0.5
+        for n, length, start, unit in zip(
+            size, extent, (wanted.x0 - region.x0, wanted.y0 - region.y0), scale, strict=True
+        )
+    ]
+    places = np.stack(np.meshgrid(*axes), -1).astype(np.float32)
+    weights = np.maximum(field[1] - _LEAST_WEIGHT, 0)
+    weights = weights / weights.sum() if weights.any() else field[1]
+    mixed = np.zeros((*places.shape[:2], 3), np.float32)
+    for image, moved, weight in zip(images, field[0], weights, strict=True):
+        if weight == 0:
             continue
-        moved = cv2.resize((moved * scale).astype(np.float32), (width, height))
-        warped = cv2.remap(
-            image, x + moved[..., 0], y + moved[..., 1], cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-        mixed += np.float32(weight) * warped
-    return mixed
+        moved = (moved * scale).astype(np.float32)
+        at = places + _read_grid(moved, axes, images.shape[2:0:-1])
+        warped = cv2.remap(image, at, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        cv2.addWeighted(warped, float(weight), mixed, 1.0, 0.0, mixed, cv2.CV_32F)
+    return cv2.convertScaleAbs(mixed)  # rounds; nothing is negative
 
 
-def sharpen(
-    generated: np.ndarray,
-    filled: np.ndarray,
-    images: np.ndarray,
-    field: tuple[np.ndarray, np.ndarray],
-    region: Box,
-) -> np.ndarray:
+def _read_grid(grid: np.ndarray, axes: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Reads an (n, m, 2) grid of cells, which tiles an image, between the centres of its cells.
+
+    Args:
+      grid: float32 values of the cells.
+      axes: x and y of the wanted places in pixels of the image, evenly spaced.
+      size: (width, height) of the image.
+    """
+    matrix = np.zeros((2, 3))
+    for axis, (places, cells, length) in enumerate(zip(axes, grid.shape[1::-1], size, strict=True)):
+        step = (places[-1] - places[0]) / max(len(places) - 1, 1)
+        matrix[axis, axis] = step * cells / length
+        matrix[axis, 2] = (places[0] + 0.5) * cells / length - 0.5
+    return cv2.warpAffine(
+        grid, matrix, (len(axes[0]), len(axes[1])),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+
+
+def add_change(warped: np.ndarray, generated: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Adds what the networks changed to references that are warped at a higher resolution.
 
     Args:
-      generated: (h, w, 3) region that the networks generated, 0 to 255.
-      filled: (h, w, 3) uint8 region that they were shown.
-      images: (R, H, W, 3) uint8 reference images.
-      field: See `warp_references`.
-      region: What the images show, crop coordinates.
+      warped: (H, W, 3) uint8 warped references.
+      generated: (h, w, 3) the same part of the region that the networks generated, 0 to 255.
+      shown: (h, w, 3) uint8 what they were shown.
 
     Returns:
-      (H, W, 3) float32; `generated` itself where it has the size of the images.
+      (H, W, 3) float32; `generated` itself where it has the size of `warped`.
     """
-    if generated.shape == images.shape[1:]:
+    if generated.shape == warped.shape:
         return generated
-    change = cv2.resize(
-        generated.astype(np.float32) - filled, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC
-    )
-    return warp_references(images, field, region) + change
+    change = generated.astype(np.float32) - shown
+    return cv2.resize(change, warped.shape[1::-1], interpolation=cv2.INTER_CUBIC) + warped
 
 
 def shrink(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import av
@@ -79,6 +79,7 @@ class VideoWriter:
         lossless: bool = False,
         cut_audio: bool = False,
         metadata: Mapping[str, str] | None = None,
+        finish: Callable[[str], None] | None = None,
     ) -> None:
         """Opens the output.
 
@@ -98,6 +99,8 @@ class VideoWriter:
           lossless: Whether to write RGB without loss (H.264 High 4:4:4, qp 0), for tests.
           cut_audio: Whether the sound ends with the pictures, within one packet, if it is longer.
           metadata: Tags of the container that all formats have, such as "comment".
+          finish: Called with the path of the complete file, which it may replace, before the file
+            gets its name.
 
         Raises:
           UserError: The output cannot be created, or the audio cannot be used.
@@ -115,7 +118,7 @@ class VideoWriter:
         color = color or ColorTags()
         pixel_format = "rgb24" if lossless else "yuv420p"
         self.size = (width, height) if lossless else (width + width % 2, height + height % 2)
-        self._cut_audio = cut_audio
+        self._cut_audio, self._finish = cut_audio, finish
         self._convert = pixels.YuvWriter(pixel_format, color.matrix)
         self._temporary = os.path.join(os.path.dirname(self._path), f".{secrets.token_hex(8)}.part")
         self._pending: tuple[int, np.ndarray] | None = None
@@ -234,6 +237,8 @@ class VideoWriter:
             self._mux_audio(end - _ROUNDING if self._cut_audio else None)
             self._container.close()
             self._container = None
+            if self._finish is not None:
+                self._finish(self._temporary)
             os.replace(self._temporary, self._path)
 
     def abort(self) -> None:

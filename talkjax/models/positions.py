@@ -44,7 +44,7 @@ def squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def mean_position(weights: jax.Array, points: jax.Array) -> jax.Array:
-    """Averages points by weights of sum 1: (B, N, M) and (B, M, 2) to (B, N, 2)."""
+    """Averages points by weights of sum 1: (B, N, M) and (B, M, C) to (B, N, C)."""
     return jnp.matmul(weights, points, precision=COORDINATE_PRECISION)
 
 

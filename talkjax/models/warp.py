@@ -24,21 +24,24 @@ LIKENESS = 0.004
 _STEP = 8  # px between the places at which displacements are computed
 
 
-def displacement(points: jax.Array, landmarks: jax.Array, reference: jax.Array) -> jax.Array:
-    """Computes where from a place the same place of a reference lies.
+def displacement(points: jax.Array, landmarks: jax.Array, references: jax.Array) -> jax.Array:
+    """Computes where from a place the same place of each reference lies.
 
     Args:
       points: (B, N, 2) places in the target image, in crop coordinates.
       landmarks: (B, K, 2) landmarks of the target image.
-      reference: (B, K, 2) landmarks of the reference image.
+      references: (B, R, K, 2) landmarks of the reference images.
 
     Returns:
-      (B, N, 2) in crop units.
+      (B, R, N, 2) in crop units.
     """
+    batch, count, known, _ = references.shape
     distance = positions.squared_distance(points, landmarks)
-    weights = jax.nn.softmax(-distance / (2 * SIGMA**2), axis=-1)
-    moved = positions.mean_position(weights, reference - landmarks)
-    return moved * jnp.exp(-distance.min(-1, keepdims=True) / (2 * REACH**2))
+    weights = jax.nn.softmax(-distance / (2 * SIGMA**2), axis=-1)  # of all references
+    offsets = (references - landmarks[:, None]).swapaxes(1, 2).reshape(batch, known, 2 * count)
+    moved = positions.mean_position(weights, offsets)
+    moved *= jnp.exp(-distance.min(-1, keepdims=True) / (2 * REACH**2))
+    return moved.reshape(batch, -1, count, 2).swapaxes(1, 2)
 
 
 def likeness(landmarks: jax.Array, references: jax.Array, lips: slice) -> jax.Array:
@@ -116,16 +119,13 @@ def make_field(
       shape: Height and width of the images; the grid has a cell for 8 x 8 px.
       lips: See `likeness`.
     """
-    batch, points = landmarks.shape[:2]
+    batch = landmarks.shape[0]
     references = jnp.broadcast_to(references, (batch, *references.shape[1:]))
     count = references.shape[1]
     coarse = max(shape[0] // _STEP, 1), max(shape[1] // _STEP, 1)
     grid = positions.grid_positions(*coarse, region)[None]
-    moved = displacement(
-        jnp.broadcast_to(grid, (batch * count, *grid.shape[1:])),
-        jnp.repeat(landmarks, count, axis=0),
-        references.reshape(-1, points, 2),
-    )
+    grid = jnp.broadcast_to(grid, (batch, *grid.shape[1:]))
+    moved = displacement(grid, landmarks, references)
     return Field(moved.reshape(batch, count, *coarse, 2), likeness(landmarks, references, lips))
 
 

@@ -80,12 +80,7 @@ def prepare_avatar(
     """
     media.check_packages()
     out = os.fspath(out)
-    if not out.lower().endswith(SUFFIX):
-        raise UserError(f"out={out}: an avatar must end in {SUFFIX}")
-    if not os.path.isdir(os.path.dirname(out) or "."):
-        raise UserError(f"out={out}: its directory does not exist; create it first")
-    if not 0 < seconds <= MAX_SECONDS:
-        raise UserError(f"seconds={seconds} is out of range; give up to {MAX_SECONDS:g}")
+    check(out, seconds)
     if sampler is None:
         from talkjax.sampling.sampler import Sampler
 
@@ -113,6 +108,16 @@ def prepare_avatar(
     tensors, info = _describe(sampler, opened, template, table, scene, shown, options, lossless)
     avatar.save(out, tensors, sampler.fingerprint, info)
     return out
+
+
+def check(out: str, seconds: float) -> None:
+    """Checks arguments of `prepare_avatar`; raises `UserError` if one cannot be used."""
+    if not out.lower().endswith(SUFFIX):
+        raise UserError(f"out={out}: an avatar must end in {SUFFIX}")
+    if not os.path.isdir(os.path.dirname(out) or "."):
+        raise UserError(f"out={out}: its directory does not exist; create it first")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise UserError(f"seconds={seconds} is out of range; give up to {MAX_SECONDS:g}")
 
 
 def _until(template: Template, seconds: float) -> Iterator[VideoFrame]:

@@ -11,13 +11,12 @@ avatars. Without --out, the result is out/demo.mp4, with a contact sheet beside 
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,11 +29,14 @@ if TYPE_CHECKING:
 
 NOTHING_GENERATED = 3  # exit code
 _OUT, _SHEET = Path("out", "demo.mp4"), Path("out", "demo.png")
-_FILES = ("video", "image", "audio", "out", "checkpoint", "sheet", "summary")
+_FILES = (
+    "video", "image", "audio", "out", "checkpoint", "sheet", "summary", "c2pa_certificate",
+    "c2pa_key",
+)  # fmt: skip
 _OPTIONS = (
     "steps", "seed", "face", "landmark_guidance", "reference_guidance", "eta", "batch", "crf",
     "lossless", "audio_codec", "audio_track", "keep_occlusions", "reference_sound", "sync_mode",
-    "metadata",
+    "metadata", "c2pa_certificate", "c2pa_key", "c2pa_timestamp_url", "mark",
 )  # fmt: skip
 _EPILOG = """Compiled programs are cached in ~/.cache/talkjax. Set TALKJAX_COMPILATION_CACHE=0 or
 give --no_compilation_cache to turn this off.
@@ -113,6 +115,17 @@ def make_parser() -> commands.Parser:
     add("--no_metadata", dest="metadata", action="store_false",
         help="leave out the comment in the file that says that it is synthetic, and which version "
         "and checkpoint made it")
+    add("--mark", nargs="?", default="", const="AI-generated", metavar="TEXT",
+        help="write a text into the lower right corner of every frame; 'AI-generated' where no "
+        "text is given (default: none)")
+    add("--c2pa_certificate", metavar="FILE",
+        help="sign the output with C2PA Content Credentials by this certificate, a PEM file that "
+        "also holds those above it; `talkjax-provenance --trial_certificate=DIR` makes one for "
+        "trials. C2PA does not know .mkv")
+    add("--c2pa_key", metavar="FILE", help="PEM file of the private key of the certificate")
+    add("--c2pa_timestamp_url", metavar="URL",
+        help="RFC 3161 time-stamp authority, with whose time stamp the signature stays valid after "
+        "the certificate has expired")
     add("--lossless", action="store_true", help="write RGB without loss; the file is large")
     add("--summary", metavar="FILE", help="write a summary of the run as JSON")
     add("--quiet", action="store_true", help="show no progress bar and no summary")
@@ -124,7 +137,7 @@ def make_parser() -> commands.Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; `argv` does not include the program's name."""
     arguments = make_parser().parse_args(argv)
-    with _flags_in_errors(vars(arguments)):
+    with commands.flags_in_errors(vars(arguments)):
         summary = _generate(arguments)
     if summary.frames_generated:
         return 0
@@ -147,10 +160,11 @@ def _generate(arguments: argparse.Namespace) -> "Summary":
     for path in filter(None, (arguments.video, arguments.image, arguments.audio)):
         check_local_file(path)
 
-    from talkjax.sampling import Options, Sampler, bundled, compile_cache
+    from talkjax.sampling import Options, Sampler, bundled, compile_cache, label
 
     if not (arguments.video or arguments.image):
         arguments.video = bundled.template()
+    options = Options(**{name: getattr(arguments, name) for name in _OPTIONS})
     audio = arguments.audio or bundled.speech()
     checkpoint = arguments.checkpoint or bundled.checkpoint()
     out, sheet_file = arguments.out or _OUT, arguments.sheet
@@ -158,6 +172,8 @@ def _generate(arguments: argparse.Namespace) -> "Summary":
         _make_folder(_OUT.parent)
         if not sheet_file and importlib.util.find_spec("matplotlib"):  # of the extra `eval`
             sheet_file = _SHEET
+    # What cannot be signed in the end is said before anything that takes long.
+    label.open_signature(options, out, arguments.video or arguments.image)
     if not arguments.no_compilation_cache:
         compile_cache.enable()
     if arguments.personalize:
@@ -175,7 +191,7 @@ def _generate(arguments: argparse.Namespace) -> "Summary":
         image=arguments.image,
         audio=audio,
         out=out,
-        options=Options(**{name: getattr(arguments, name) for name in _OPTIONS}),
+        options=options,
         progress=not arguments.quiet,
         callback=sheet.add_frame if sheet else None,
     )
@@ -204,16 +220,6 @@ def _personalize(arguments: argparse.Namespace, checkpoint: str | Path, out: str
         quiet=arguments.quiet,
     )  # fmt: skip
     return folder
-
-
-@contextlib.contextmanager
-def _flags_in_errors(names: Iterable[str]) -> Iterator[None]:
-    """Writes the parameters that a library error names as flags: `steps=0` becomes `--steps=0`."""
-    try:
-        yield
-    except UserError as error:
-        parameter = re.compile(rf"(?<![^\s(])({'|'.join(names)})=")
-        raise UserError(parameter.sub(r"--\1=", str(error))) from error
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from talkjax.media import outline
-from talkjax.sampling import pasting, regions
+from talkjax.media.mark import Mark
+from talkjax.sampling import generation, pasting
 from talkjax.sampling.avatar import Avatar
+from talkjax.sampling.generation import Generated
 from talkjax.sampling.options import Options
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class AvatarPainter:
 
     Frames at rest are kept up to `Options.pixel_cache` bytes, so that a session in which nothing is
     said costs next to nothing.
+
+    Attributes:
+      size: (width, height) of the frames in pixels.
     """
 
     def __init__(self, sampler: Sampler, avatar: Avatar, options: Options, chunk: int) -> None:
@@ -39,22 +44,23 @@ class AvatarPainter:
           options: Options with a number of steps.
           chunk: Number of frames that are computed together.
         """
-        self._sampler, self._avatar = sampler, avatar
+        self._sampler, self._avatar, self.size = sampler, avatar, avatar.size
         self._key = sampler.make_key(options.seed)
         self._bounces = options.sync_mode == "bounce"
         tensors = avatar.tensors
         count = sampler.references_for(options)
         landmarks = tensors["image_landmarks"][:count]
-        self._sharp = tensors["sharp_images"][:count]
+        self._references = None
+        if sampler.warps_references(options):
+            self._references = tensors["sharp_images"][:count], landmarks
+        self._encoded = None
         if options.steps:
-            self._reference = sampler.encode_reference(tensors["images"][:count], landmarks)
-        else:
-            self._reference = regions.Reference(landmarks[None])
-        self._steps = options.steps
+            self._encoded = sampler.encode_reference(tensors["images"][:count], landmarks)
+        self._mark = Mark(options.mark, *avatar.size)
         self._resting: dict[int, np.ndarray] = {}
         self._kept = options.pixel_cache // (3 * avatar.size[0] * avatar.size[1])
         # One frame at rest must not cost as much as a whole chunk.
-        sizes = {chunk, 1} if options.steps else {chunk}
+        sizes = {chunk, 1}
         self._compiled = {
             size: sampler.compile(dataclasses.replace(options, batch=size)) for size in sizes
         }
@@ -92,14 +98,17 @@ class AvatarPainter:
         """
         indices = [self.index(tick) for tick in ticks]
         if len(indices) > 1 or np.abs(contents[0] - self.rest(ticks[0])).max() > _AT_REST:
-            return self._paint(indices, contents)
+            return self._paint_marked(indices, contents)
         index = indices[0]
         if index in self._resting:
             return [self._resting[index].copy()]
-        painted = self._paint(indices, contents)
+        painted = self._paint_marked(indices, contents)
         if len(self._resting) < self._kept:
             self._resting[index] = painted[0].copy()
         return painted
+
+    def _paint_marked(self, indices: list[int], contents: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._mark.draw(picture) for picture in self._paint(indices, contents)]
 
     def _paint(self, indices: list[int], contents: Sequence[np.ndarray]) -> list[np.ndarray]:
         avatar, tensors = self._avatar, self._avatar.tensors
@@ -120,20 +129,27 @@ class AvatarPainter:
                 tensors["transforms"][indices[k]],
                 avatar.look(indices[k]),
                 outline.inside(landmarks[number], avatar.widest),
-                self._sharp,
             )
         return pictures
 
-    def _generate(self, indices: list[int], landmarks: np.ndarray) -> regions.Generated:
+    def _generate(self, indices: list[int], landmarks: np.ndarray) -> Generated:
         chosen = min(size for size in self._compiled if size >= len(indices))
         size, full = self._sizes[chosen], [*range(len(indices))]
         full += full[-1:] * (size - len(full))  # one shape, compiled once
         shape = (size, *self._sampler.networks.image_size, 3)
         masked = np.zeros(shape, np.float32)  # which no step looks at
-        if self._steps:
+        paint = None
+        if self._encoded is not None:
             chosen_regions = self._avatar.tensors["regions"][[indices[k] for k in full]]
             masked = pasting.hide_mouth(self._sampler, chosen_regions)
-        generated = self._sampler.generate_batch(
-            self._compiled[chosen], self._reference, masked, landmarks[full], self._key
+
+            def paint(shown: np.ndarray, landmarks: np.ndarray) -> Any:
+                function, reference = self._compiled[chosen], self._encoded
+                return self._sampler.generate_batch(
+                    function, reference, shown, landmarks, self._key
+                )
+
+        generated = generation.generate(
+            self._sampler, masked, landmarks[full], self._references, paint
         )
         return jax.tree.map(np.asarray, generated)

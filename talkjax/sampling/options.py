@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from talkjax.errors import UserError
+
+if TYPE_CHECKING:
+    from talkjax.files import PathLike
 
 _AUDIO_CODECS = ("auto", "copy", "aac")
 
@@ -33,6 +37,13 @@ class Options:
         play.
       metadata: Whether the output's container says that it is synthetic, and what made it; see
         `label`.
+      c2pa_certificate: PEM file of a certificate, followed by those above it. The output is signed
+        with it as C2PA describes; see docs/provenance.md.
+      c2pa_key: PEM file of the certificate's private key.
+      c2pa_timestamp_url: Address of an RFC 3161 time-stamp authority. With its time stamp, a
+        signature stays valid after the certificate has expired.
+      mark: Text that is written into the lower right corner of every frame, such as "AI-generated";
+        "" is none.
       lossless: Whether to write RGB without loss, for tests.
       first_pass: Seconds of every scene, from its first face on, that its references come from.
       reference_sound: Whether the template's own sound tells how the person speaks, where the lips
@@ -56,6 +67,10 @@ class Options:
     audio_codec: str = "auto"
     audio_track: int | None = None
     metadata: bool = True
+    c2pa_certificate: PathLike | None = None
+    c2pa_key: PathLike | None = None
+    c2pa_timestamp_url: str | None = None
+    mark: str = ""
     lossless: bool = False
     first_pass: float = 10.0
     reference_sound: bool = True
@@ -73,7 +88,7 @@ class Options:
           UserError: A value is out of range.
         """
         # They need packages of the extra `video`, which the API loads lazily.
-        from talkjax.media import playback
+        from talkjax.media import mark, playback
         from talkjax.sampling import face_choice
 
         limits = {
@@ -98,3 +113,4 @@ class Options:
             choices = ", ".join(playback.MODES)
             raise UserError(f"sync_mode={self.sync_mode} is unknown; give one of {choices}")
         face_choice.parse_face(self.face)
+        mark.check(self.mark)

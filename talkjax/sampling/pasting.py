@@ -11,7 +11,7 @@ from talkjax.media import composite, crop, reference_warp
 from talkjax.media.appearance import FaceAppearance, Look, share_inside
 
 if TYPE_CHECKING:
-    from talkjax.sampling.regions import Generated
+    from talkjax.sampling.generation import Generated
     from talkjax.sampling.sampler import Sampler
 
 
@@ -48,35 +48,33 @@ def paste(
     transform: np.ndarray,
     look: Look,
     inside: np.ndarray,
-    sharp_images: np.ndarray,
 ) -> np.ndarray:
     """Puts what was generated for a frame into it.
 
     Args:
       sampler: Its boxes are used.
       rgb: (H, W, 3) uint8 frame.
-      generated: One frame of `regions.Generated`, as NumPy arrays without a batch axis.
+      generated: One frame of `generation.Generated`, as NumPy arrays without a batch axis.
       transform: (2, 3) transform from frame to crop coordinates.
       look: What is special about the frame.
       inside: (128, 128) where the region is pasted (`outline.inside`).
-      sharp_images: (R, h, w, 3) uint8 references at the template's resolution.
 
     Returns:
       (H, W, 3) uint8.
     """
-    region = generated.regions
+    region, box, warped = generated.regions, sampler.region, generated.warped
     if region is not None:
         gain, offset = composite.match_colour(
             rgb, region, transform, sampler.region, sampler.mask, look
         )
         region = region * gain + offset
-    if generated.field is not None:
-        arguments = sharp_images, generated.field, sampler.region
+    if warped is not None:
+        box = sampler.hidden
         if region is None:
-            region = reference_warp.warp_references(*arguments)
+            region = warped.sharp
         else:
-            region = reference_warp.sharpen(region, generated.filled, *arguments)
+            own = region[sampler.networks.hidden]
+            region = reference_warp.add_change(warped.sharp, own, warped.shown)
     return composite.paste(
-        rgb, region, transform, sampler.region, sampler.mask,
-        colour=False, look=look, inside=inside,
-    )  # fmt: skip
+        rgb, region, transform, box, sampler.mask, colour=False, look=look, inside=inside
+    )

@@ -29,12 +29,14 @@ from talkjax.media import audio as audio_file
 from talkjax.media import occlusion, outline, playback
 from talkjax.media.detection import Detector, detect_faces
 from talkjax.media.facemesh import FaceMesh
+from talkjax.media.mark import Mark
 from talkjax.media.turned_faces import TurnedFaces
-from talkjax.sampling import face_choice, label, pasting, regions
+from talkjax.sampling import face_choice, generation, label, pasting, regions
 from talkjax.sampling.background import Prefetcher, TaskQueue
 from talkjax.sampling.batches import FrameBatcher, FrameInputs
 from talkjax.sampling.completion import ContentTrack, MelBuffer, PoseTrack
 from talkjax.sampling.faces import FaceTable
+from talkjax.sampling.generation import Generated
 from talkjax.sampling.options import Options
 from talkjax.sampling.person import Person, find_person
 from talkjax.sampling.speech import MelStream, TemplateSound
@@ -69,6 +71,7 @@ def generate_video(
     for path in (video, image, audio):
         if path is not None and os.path.exists(out) and os.path.samefile(path, out):
             raise UserError(f"out={os.fsdecode(out)} is an input as well; give another output")
+    signature = label.open_signature(options, out, image if video is None else video)
     if template.endless:
         video = None  # a photograph, which has no sound
     speech = MelStream(audio, options.audio_track)
@@ -86,8 +89,10 @@ def generate_video(
                 lossless=options.lossless,
                 cut_audio=options.sync_mode == "cut_off",
                 metadata=label.metadata(sampler.fingerprint) if options.metadata else None,
+                finish=signature and (lambda path: signature.sign(path, sampler.fingerprint)),
             )
         )
+        mark = Mark(options.mark, *template.size)
         summary.describe_audio(writer.audio)
         summary.width, summary.height = writer.size
         summary.notes += template.notes() + writer.notes()
@@ -120,7 +125,7 @@ def generate_video(
         first = None
         for at, frame in clip.frames(start_time, compiled.result, callback):
             first = at if first is None else first
-            encoder.submit(writer.write, frame, at)
+            encoder.submit(writer.write, mark.draw(frame), at)
             bar.update()
         encoder.finish()
     if first is not None and summary.frames > 1:
@@ -136,6 +141,8 @@ def generate_video(
         )
     if isinstance(detector, TurnedFaces):
         summary.notes += detector.notes()
+    if signature is not None:
+        summary.notes.append(f"signed with C2PA Content Credentials by {signature.name}")
     summary.template_damaged = template.truncated()
     summary.seconds = time.monotonic() - start
     summary.frames_per_second = summary.frames / summary.seconds
@@ -177,11 +184,19 @@ class _Clip:
         self._check_face()
         key = self._sampler.make_key(self._options.seed)
 
-        def generate(scene: int, masked: np.ndarray, landmarks: np.ndarray) -> regions.Generated:
+        def generate(scene: int, masked: np.ndarray, landmarks: np.ndarray) -> Generated:
             with self._summary.phase("compiling"):  # the part that is not finished yet
                 function = compiled()
-            reference = self._reference(scene)
-            return self._sampler.generate_batch(function, reference, masked, landmarks, key)
+
+            def paint(shown: np.ndarray, landmarks: np.ndarray) -> Any:
+                reference = self._reference(scene)
+                return self._sampler.generate_batch(function, reference, shown, landmarks, key)
+
+            person, references = self._person(scene), None
+            if self._sampler.warps_references(self._options):
+                references = person.sharp_images, person.image_landmarks
+            painter = None if function is None else paint
+            return generation.generate(self._sampler, masked, landmarks, references, painter)
 
         size = self._sampler.batch_size(self._options)
         batcher = FrameBatcher(generate, size, self._paste, self._summary)
@@ -258,11 +273,9 @@ class _Clip:
         if scene not in self._encoded:
             person = self._person(scene)
             with self._summary.phase("reference"):
-                if self._sampler.steps_of(self._options):
-                    encoded = self._sampler.encode_reference(person.images, person.image_landmarks)
-                else:
-                    encoded = regions.Reference(person.image_landmarks[None])
-                self._encoded[scene] = encoded
+                self._encoded[scene] = self._sampler.encode_reference(
+                    person.images, person.image_landmarks
+                )
         self._encoded.move_to_end(scene)
         if len(self._encoded) > _MAX_ENCODED:
             self._encoded.popitem(last=False)
@@ -310,12 +323,9 @@ class _Clip:
         end = self._speech.seconds - _SLACK_S
         return iter(playback.Clock(self._table.time, 1 / self._template.fps, end, start, mode))
 
-    def _paste(
-        self, rgb: np.ndarray, generated: regions.Generated, inputs: FrameInputs
-    ) -> np.ndarray:
-        sharp = self._people[inputs.scene].sharp_images
+    def _paste(self, rgb: np.ndarray, generated: Generated, inputs: FrameInputs) -> np.ndarray:
         return pasting.paste(
-            self._sampler, rgb, generated, inputs.face.transform, inputs.look, inputs.inside, sharp
+            self._sampler, rgb, generated, inputs.face.transform, inputs.look, inputs.inside
         )
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 
 from etils import epath
 
-from talkjax import files, weights
+from talkjax import files, hub, weights
 from talkjax.errors import UserError
 from talkjax.sampling import bundled
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # owner/name
 
 
 def find_checkpoint(
@@ -37,7 +34,7 @@ def find_checkpoint(
         return _find_in_bucket(name)
     if os.path.isdir(name):
         return files.as_path(name)
-    if isinstance(name_or_path, os.PathLike) or not _REPOSITORY.fullmatch(name):
+    if isinstance(name_or_path, os.PathLike) or not hub.REPOSITORY.fullmatch(name):
         raise UserError(
             f"{name}: is not a directory; give a folder of exported weights, the directory of a "
             "training run or the id of a Hugging Face repository (owner/name)"

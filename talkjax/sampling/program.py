@@ -21,7 +21,7 @@ def lower(
     replicated: NamedSharding,
     **settings: Any,
 ) -> jax.stages.Lowered:
-    """Lowers (params, reference, masked, landmarks, key) -> `regions.Generated`.
+    """Lowers (params, reference, shown, landmarks, key) -> regions, see `regions.generate_regions`.
 
     Args:
       networks: Networks of the parameters.
@@ -34,10 +34,10 @@ def lower(
     """
     mesh = batch_sharding.mesh
 
-    def generate(params, reference, masked, landmarks, key):
+    def generate(params, reference, shown, landmarks, key):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for attention kernels
             return regions.generate_regions(
-                params, networks, masked, landmarks, reference, key, **settings
+                params, networks, shown, landmarks, reference, key, **settings
             )
 
     def shape_of(sharding, shape, dtype=np.float32):
@@ -64,15 +64,12 @@ def reference_count(networks: Networks, attended: int, steps: int) -> int:
 
 
 def reference_shapes(
-    networks: Networks, params: regions.Params, attended: int = 1, steps: int = 1
+    networks: Networks, params: regions.Params, attended: int = 1
 ) -> regions.Reference:
-    """Returns the shapes of the references; see `reference_count`."""
-    count = reference_count(networks, attended, steps)
-    if steps == 0:
-        return regions.Reference(jax.ShapeDtypeStruct((1, count, NUM_LANDMARKS, 2), np.float32))
+    """Returns the shapes of encoded references, of which there are `attended`."""
     return jax.eval_shape(
-        lambda p, images, points: regions.encode_reference(p, networks, images, points, attended),
+        lambda p, images, points: regions.encode_reference(p, networks, images, points),
         params,
-        jax.ShapeDtypeStruct((count, *networks.image_size, 3), np.uint8),
-        jax.ShapeDtypeStruct((count, NUM_LANDMARKS, 2), np.float32),
+        jax.ShapeDtypeStruct((attended, *networks.image_size, 3), np.uint8),
+        jax.ShapeDtypeStruct((attended, NUM_LANDMARKS, 2), np.float32),
     )

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from talkjax.conventions import MEL_WINDOW, NUM_LANDMARKS, NUM_MELS, NUM_POSE, to_float
 from talkjax.diffusion import guidance, samplers
-from talkjax.models import warp
 from talkjax.models.landmark_completion import References
 from talkjax.models.unet import Conditions
 from talkjax.networks import Networks
@@ -29,61 +28,36 @@ class Reference:
     """A clip's encoded references, which all frames and steps share.
 
     Attributes:
-      landmarks: (1, R, 131, 2) crop coordinates.
-      images: (1, R, H, W, 3) float32 in [-1, 1], and
-      context: what every block needs of them (`UNet.reference_context`); neither is needed without
-        denoising steps.
+      landmarks: (1, 131, 2) of the first reference, crop coordinates.
+      context: What every block needs of the references (`UNet.reference_context`).
     """
 
     landmarks: jax.Array
-    images: jax.Array | None = None
-    context: Any = None
-
-
-@flax.struct.dataclass
-class Generated:
-    """A batch of generated frames.
-
-    Attributes:
-      regions: (B, H, W, 3) uint8 regions with a new mouth; None without denoising steps.
-      filled: (B, H, W, 3) uint8 what the networks were shown; None where nothing is warped.
-      field: How the references are warped; None where they are not.
-    """
-
-    regions: jax.Array | None = None
-    filled: jax.Array | None = None
-    field: warp.Field | None = None
+    context: Any
 
 
 def encode_reference(
-    params: Params,
-    networks: Networks,
-    images: jax.Array,
-    landmarks: jax.Array,
-    attended: int | None = None,
+    params: Params, networks: Networks, images: jax.Array, landmarks: jax.Array
 ) -> Reference:
-    """Encodes reference images.
+    """Encodes the reference images that the denoiser attends to.
 
     Args:
       params: Parameters with the subtrees "autoencoder" and "denoiser".
       networks: Networks of these parameters.
       images: (R, H, W, 3) uint8 unmasked regions.
       landmarks: (R, 131, 2) landmarks of the images, crop coordinates.
-      attended: How many of them the denoiser attends to, from the first on; the others are only
-        warped. None is all.
     """
-    images, landmarks = to_float(images)[None], landmarks[None]
-    latents = networks.encode(params["autoencoder"], images[:, :attended])
+    latents = networks.encode(params["autoencoder"], to_float(images)[None])
     context = networks.denoiser.apply(
-        {"params": params["denoiser"]}, latents, landmarks[:, :attended], method="reference_context"
+        {"params": params["denoiser"]}, latents, landmarks[None], method="reference_context"
     )
-    return Reference(landmarks, images, context)
+    return Reference(landmarks[:1], context)
 
 
 def generate_regions(
     params: Params,
     networks: Networks,
-    masked: jax.Array,
+    shown: jax.Array,
     landmarks: jax.Array,
     reference: Reference,
     key: jax.Array,
@@ -92,8 +66,8 @@ def generate_regions(
     landmark_guidance: float = 1.0,
     reference_guidance: float = 1.0,
     eta: float = 0.0,
-) -> Generated:
-    """Fills in the masked part of B frames.
+) -> jax.Array:
+    """Generates the masked part of B frames.
 
     All frames share one noise that is drawn from the key. Give the same key with all batches of a
     clip, so that it does not flicker.
@@ -101,38 +75,36 @@ def generate_regions(
     Args:
       params: Parameters with the subtrees "autoencoder" and "denoiser".
       networks: Networks of these parameters.
-      masked: (B, H, W, 3) float32 regions in [-1, 1], 0 in the mask (`mask_region`).
+      shown: (B, H, W, 3) float32 regions in [-1, 1] as the denoiser is shown them: 0 in the mask
+        (`mask_region`), or what `Networks.fill_in` puts there.
       landmarks: (B, 131, 2) each frame's pose and target content, crop coordinates.
       reference: Output of `encode_reference`.
       key: Random key of the clip.
-      steps: Number of network evaluations per guidance pass; with 0 the field alone is computed.
+      steps: Number of network evaluations per guidance pass, at least 1.
       landmark_guidance: Scale of classifier-free guidance by the landmarks; 1 is no guidance
         (`talkjax.diffusion.guidance`).
       reference_guidance: Scale of classifier-free guidance by the reference, as above.
       eta: 0 is deterministic DDIM, 1 is as random as DDPM.
 
+    Returns:
+      (B, H, W, 3) uint8 regions with a new mouth.
+
     Raises:
       ValueError: Guidance of a denoiser that was trained on residuals.
     """
-    batch = masked.shape[0]
+    batch = shown.shape[0]
     passes = guidance.passes(landmark_guidance, reference_guidance)
     if networks.residual_scale and passes != [(True, True, 1.0)]:
         raise ValueError("a denoiser of residuals cannot be guided: without reference, no warp")
-    field = None
-    if steps == 0 or networks.fill == "warp":
-        field = networks.warp_field(landmarks, reference.landmarks)
-    if steps == 0:
-        return Generated(field=field)
-    filled = networks.fill_in(masked, landmarks, reference.images, reference.landmarks)
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (1, *networks.latent_shape))
     needed = {keep for keep, _, _ in passes}
-    # Where the reference is dropped, nothing of it is filled in.
+    # Where the reference is dropped, nothing of it is shown.
     masked_latents = {
-        keep: networks.encode(params["autoencoder"], filled if keep else masked)
+        keep: networks.encode(params["autoencoder"], shown if keep else networks.hide(shown))
         for keep in sorted({keep for _, keep, _ in passes})
     }
-    own = jnp.broadcast_to(reference.landmarks[:, 0], landmarks.shape)
+    own = jnp.broadcast_to(reference.landmarks, landmarks.shape)
     flags = {keep: jnp.full((batch,), keep) for keep in (False, True)}
     size = networks.latent_shape[:2]
     denoiser = functools.partial(networks.denoiser.apply, {"params": params["denoiser"]})
@@ -163,12 +135,7 @@ def generate_regions(
         noise_shape=noise.shape,
     )
     latents = networks.to_latents(state, masked_latents[max(masked_latents)])
-    images = networks.decode(params["autoencoder"], latents, filled)
-    shown = None if field is None else _to_pixels(filled)
-    return Generated(_to_pixels(images), shown, field)
-
-
-def _to_pixels(images: jax.Array) -> jax.Array:
+    images = networks.decode(params["autoencoder"], latents, shown)
     return jnp.round((images + 1.0) * 127.5).astype(jnp.uint8)
 
 

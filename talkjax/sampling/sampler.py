@@ -18,9 +18,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from talkjax import media
-from talkjax.conventions import Box
+from talkjax.conventions import Box, masked_box
 from talkjax.errors import UserError
 from talkjax.files import PathLike
+from talkjax.models import warp
 from talkjax.models.landmark_completion import References
 from talkjax.networks import Networks
 from talkjax.sampling import checkpoint, pretrained, program, regions
@@ -48,6 +49,7 @@ class Sampler:
       networks: Networks of the checkpoint.
       region: The part of the crop that the image models see.
       mask: The part of the crop that they fill in.
+      hidden: The same in whole pixels of the networks' crops.
       window: Number of ticks in a window of the landmark network.
       references: Number of reference frames of the landmark network.
       image_references: Number of reference images that the denoiser attends to.
@@ -79,6 +81,7 @@ class Sampler:
         )
         self.networks = networks
         self.region, self.mask = networks.region, Box(*config["mask"])
+        self.hidden = masked_box(self.region, self.mask, networks.crop_size)
         self.window: int = config["data"]["window"]
         self.references: int = config["data"]["references"]
         self.image_references: int = config["data"]["image_references"]
@@ -99,10 +102,10 @@ class Sampler:
         self._image_params = jax.device_put(images, self._replicated)
         self._landmark_params = jax.device_put(others, devices[0])
         self._encode_reference = jax.jit(
-            lambda p, images, points: regions.encode_reference(
-                p, networks, images, points, self.image_references
-            )
+            lambda p, images, points: regions.encode_reference(p, networks, images, points)
         )
+        self._warp_field = jax.jit(networks.warp_field)
+        self._host = _host_device(devices)
         self._complete = jax.jit(lambda p, *inputs: regions.complete_content(p, networks, *inputs))
 
     @classmethod
@@ -263,9 +266,20 @@ class Sampler:
         return program.reference_count(self.networks, self.image_references, self.steps_of(options))
 
     def encode_reference(self, images: np.ndarray, landmarks: np.ndarray) -> regions.Reference:
-        """Encodes references for `generate_batch`; see `regions.encode_reference`."""
-        reference = self._encode_reference(self._image_params, images, landmarks)
+        """Encodes the first `image_references` of a scene for `generate_batch`."""
+        count = self.image_references
+        reference = self._encode_reference(self._image_params, images[:count], landmarks[:count])
         return jax.device_put(reference, self._replicated)
+
+    def warp_field(self, landmarks: np.ndarray, references: np.ndarray) -> warp.Field:
+        """Computes how references are warped, on the host: NumPy arrays.
+
+        Args:
+          landmarks: (B, 131, 2) target landmarks, crop coordinates.
+          references: (R, 131, 2) landmarks of the references.
+        """
+        inputs = jax.device_put((landmarks, references[None]), self._host)
+        return jax.tree.map(np.asarray, self._warp_field(*inputs))
 
     def complete_content(
         self, mel: np.ndarray, pose: np.ndarray, references: References
@@ -281,8 +295,10 @@ class Sampler:
         """Compiles the function for a batch of frames, once for each setting.
 
         Returns:
-          A function for `generate_batch`.
+          A function for `generate_batch`, or None where the options ask for no denoising step.
         """
+        if self.steps_of(options) == 0:
+            return None
         settings = {
             "steps": self.steps_of(options),
             "landmark_guidance": float(options.landmark_guidance),
@@ -295,12 +311,7 @@ class Sampler:
             self._compiled[cache_key] = program.lower(
                 self.networks,
                 self._image_params,
-                program.reference_shapes(
-                    self.networks,
-                    self._image_params,
-                    self.image_references,
-                    self.steps_of(options),
-                ),
+                program.reference_shapes(self.networks, self._image_params, self.image_references),
                 size,
                 self._batch_sharding,
                 self._replicated,
@@ -312,21 +323,29 @@ class Sampler:
         self,
         compiled: Any,
         reference: regions.Reference,
-        masked: np.ndarray,
+        shown: np.ndarray,
         landmarks: np.ndarray,
         key: jax.Array,
-    ) -> regions.Generated:
+    ) -> jax.Array:
         """Starts to generate one batch of regions; see `regions.generate_regions`.
 
         Args:
           compiled: Output of `compile`.
           reference: Output of `encode_reference`.
-          masked: (B, H, W, 3) float32 masked regions, B as `batch_size`.
+          shown: (B, H, W, 3) float32 regions as the denoiser is shown them, B as `batch_size`.
           landmarks: (B, 131, 2) target landmarks, crop coordinates.
           key: Output of `make_key`.
 
         Returns:
-          B frames, possibly still being computed.
+          (B, H, W, 3) uint8 regions, possibly still being computed.
         """
-        inputs = jax.device_put((masked, landmarks), self._batch_sharding)
+        inputs = jax.device_put((shown, landmarks), self._batch_sharding)
         return compiled(self._image_params, reference, *inputs, key)
+
+
+def _host_device(devices: Sequence[Any]) -> Any:
+    """Returns the host's CPU, or the first of the devices where JAX is told to leave it alone."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return devices[0]

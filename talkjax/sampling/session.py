@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -47,10 +48,12 @@ class Session:
                 if item.end_of_speech:
                     break
 
-    All methods may be called from any thread. Nothing is made before the first item is asked for.
+    In coroutines, `async with` and `async for` do the same without blocking the event loop. All
+    methods may be called from any thread. Nothing is made before the first item is asked for.
 
     Attributes:
       rate: Samples a second of the sound, both ways.
+      size: (width, height) of the frames in pixels.
       latency: Seconds from a sound to its frame, without the time of computing.
       repeated: Number of frames that show what another one shows, because the machine is too slow
         to paint all of them in real time; their sound is their own.
@@ -70,7 +73,7 @@ class Session:
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Starts a session; see `Sampler.stream`, which checks the arguments."""
-        self.rate = rate
+        self.rate, self.size = rate, painter.size
         self.latency = None if look_ahead is None else look_ahead + (chunk - 1) * TICK
         self._painter, self._content = painter, content
         self.repeated = 0
@@ -186,6 +189,12 @@ class Session:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *unused: object) -> None:
+        await asyncio.to_thread(self.close)  # which waits for the frames that are being made
 
     def _check_open(self, what: str) -> None:
         if self._closed:

@@ -47,11 +47,7 @@ def open_session(
                 f"{os.fspath(avatar)}: is not an avatar file; make one with talkjax.prepare_avatar"
             )
         avatar = Avatar.load(avatar)
-    if avatar.checkpoint != sampler.fingerprint:
-        raise UserError(
-            f"the avatar of {avatar.name} was prepared with another checkpoint "
-            f"({avatar.checkpoint}, not {sampler.fingerprint}); prepare it again with this one"
-        )
+    check_checkpoint(sampler, avatar)
     sampler.check_guidance(options)
     options = dataclasses.replace(options, steps=sampler.steps_of(options, avatar.photograph))
     open_sessions = sampler.open_sessions
@@ -85,6 +81,15 @@ def open_session(
         realtime=realtime,
         on_close=lambda: open_sessions.discard(token),
     )
+
+
+def check_checkpoint(sampler: Sampler, avatar: Avatar) -> None:
+    """Raises `UserError` where an avatar was prepared with another checkpoint."""
+    if avatar.checkpoint != sampler.fingerprint:
+        raise UserError(
+            f"the avatar of {avatar.name} was prepared with another checkpoint "
+            f"({avatar.checkpoint}, not {sampler.fingerprint}); prepare it again with this one"
+        )
 
 
 def _check(

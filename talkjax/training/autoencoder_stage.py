@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from talkjax.conventions import LIPS_SLICE, to_float
 from talkjax.models.autoencoder import kl_divergence, sample_latent
 from talkjax.networks import Networks
-from talkjax.training import losses
+from talkjax.training import augmentation, losses
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
 
 def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """L1 on pixels and edges; where latents are distributions, a KL term and a sampled latent."""
+    augmentation.check(config)
     kl_weight, mouth_weight = config["autoencoder"]["kl_weight"], config["loss"]["mouth_weight"]
     model, options = nets.autoencoder, config["autoencoder"]
 
@@ -31,6 +32,10 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         )
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        changed = augmentation.augment(config["augmentation"], batch, stream(key, "augmentation"))
+        return eval_fn(params, changed, key)
+
+    def eval_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         images = to_float(batch["target"])
         variables = {"params": params["autoencoder"]}
         encoded = model.apply(variables, images, method="encode")
@@ -71,4 +76,4 @@ def autoencoder_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
             pictures |= {"guided": guided, "guide": shown}
         return pictures
 
-    return Stage(init, loss_fn, preview, ("autoencoder",))
+    return Stage(init, loss_fn, preview, ("autoencoder",), eval_fn)

@@ -186,7 +186,7 @@ def fingerprint(state: train_state.TrainState) -> dict[str, int]:
 
 @contextlib.contextmanager
 def full_disk_explained(workdir: str | os.PathLike) -> Iterator[None]:
-    """Turns any exception that a full disk causes into a UserError.
+    """Turns exceptions of a full disk or a directory that cannot be written into a UserError.
 
     A save fails in the background and raises at the next one, or when the manager is closed, with
     the message of the storage library, so this looks at the message.
@@ -198,6 +198,10 @@ def full_disk_explained(workdir: str | os.PathLike) -> Iterator[None]:
             raise UserError(
                 f"no space left in {workdir}; free some and start again: the run resumes from its "
                 "newest complete checkpoint"
+            ) from error
+        if isinstance(error, OSError) and str(error.filename).startswith(str(workdir)):
+            raise UserError(
+                f"{error.filename}: {error.strerror}; make it writable or choose another workdir"
             ) from error
         raise
 

@@ -9,6 +9,7 @@ interrupted. SIGTERM saves a checkpoint and ends the run with exit code 143.
 Export the trained weights with `talkjax-export` (python -m talkjax.export).
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -21,6 +22,16 @@ from talkjax.errors import UserError
 from talkjax.training import processes
 
 _SIGTERM_EXIT = 128 + 15
+
+
+def parse_steps(text: str) -> tuple[int, int]:
+    """A `type=` for flags that are ranges of steps: "100:105" is (100, 105), both included."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not FIRST:LAST with 1 <= FIRST <= LAST, for example 100:105"
+        )
+    return int(first), int(last)
 
 
 def make_parser() -> commands.Parser:
@@ -59,6 +70,14 @@ def make_parser() -> commands.Parser:
         help="with --distributed: time without a heartbeat after which a process counts as dead "
         "and all others end (default: %(default)s)",
     )
+    add(
+        "--profile",
+        type=parse_steps,
+        metavar="FIRST:LAST",
+        help="record a trace of these steps, the last one included, by JAX's profiler, in "
+        "WORKDIR/profile; --profile=100:105 records six steps. With several processes, process 0 "
+        "records its own devices",
+    )
     return parser
 
 
@@ -66,13 +85,20 @@ def main(argv: Sequence[str]) -> None:
     """Trains as the command line `argv` says."""
     given, overrides = make_parser().parse_known_args(argv)
     config = configuration.load(given.config, overrides)
+    if given.profile and given.profile[1] > config.steps:
+        raise UserError(
+            f"--profile={given.profile[0]}:{given.profile[1]} ends after the last step of the run, "
+            f"{config.steps}"
+        )
     logging.set_verbosity(logging.WARNING)  # Orbax describes every save in ten lines
     if given.distributed:
         processes.join(given.heartbeat_timeout)  # before anything asks for devices
 
     from talkjax import files, runs  # these import JAX
-    from talkjax.training import input, loop, stages
+    from talkjax.training import input, loop, stages, tensorboard
 
+    if config.log.tensorboard:
+        tensorboard.load_package()  # fails if it is not installed
     make_data = input.make_datasets(config)
     if (files.as_path(given.workdir) / runs.CONFIG_FILE).exists():
         configuration.keep_earlier_behaviour(config, runs.read_config(given.workdir))
@@ -83,7 +109,12 @@ def main(argv: Sequence[str]) -> None:
     except ValueError as error:
         raise UserError(f"the configuration is inconsistent: {error}") from error
     stopped = loop.train(
-        config, given.workdir, stage, make_data, lambda: input.load_initial_networks(config)
+        config,
+        given.workdir,
+        stage,
+        make_data,
+        lambda: input.load_initial_networks(config),
+        profile=given.profile,
     )
     if stopped:
         sys.exit(_SIGTERM_EXIT)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from talkjax.conventions import LIPS_SLICE
 from talkjax.diffusion import schedules
 from talkjax.networks import Networks
-from talkjax.training import image_batches, losses, picture_losses
+from talkjax.training import augmentation, image_batches, losses, picture_losses
 from talkjax.training.rng import stream
 from talkjax.training.stage import Batch, Metrics, Params, Stage
 
@@ -19,11 +19,16 @@ PREVIEW_STEPS = 10
 
 def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """The denoiser with the true landmarks of each frame."""
+    augmentation.check(config)
 
     def init(key: jax.Array, batch: Batch) -> Params:
         return init_denoiser(config, nets, key, batch)
 
     def loss_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        changed = augmentation.augment(config["augmentation"], batch, stream(key, "augmentation"))
+        return eval_fn(params, changed, key)
+
+    def eval_fn(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         points = batch["frame_landmarks"]
         # Predicted landmarks will be a little wrong; so are these.
         jitter = config["loss"]["landmark_jitter"]
@@ -34,7 +39,8 @@ def diffusion_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     def preview(params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         return preview_images(nets, params, keep_all(batch), batch["frame_landmarks"], key)
 
-    return Stage(init, loss_fn, preview, ("denoiser", *picture_losses.trained_parts(config)))
+    trained = ("denoiser", *picture_losses.trained_parts(config))
+    return Stage(init, loss_fn, preview, trained, eval_fn)
 
 
 def diffusion_terms(

@@ -15,7 +15,6 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from talkjax import files, networks, runs
-from talkjax.conventions import Box
 from talkjax.data import describe, latents, loader, storage
 from talkjax.errors import UserError
 from talkjax.models import whisper
@@ -239,10 +238,11 @@ def check_data(config: Any) -> None:
     folders = loader.split_folders(config.data.dir)
     if config.eval.every and config.eval.dir:
         folders.append(config.eval.dir)
-    _check_hosts(folders)
+    cached = config.data.latents if config.stage in ("diffusion", "joint") else ""
+    _check_hosts(folders, cached)
     if config.stage == "landmark":
         return  # points in crop coordinates: neither pixels nor latents count
-    if config.data.latents and config.stage in ("diffusion", "joint"):
+    if cached:
         _check_latents(config)
         if config.denoiser.fill == "grey":
             return
@@ -260,45 +260,53 @@ def check_data(config: Any) -> None:
             )
 
 
-def _check_hosts(folders: Sequence[str]) -> None:
-    """Checks that all processes read the same clips, from copies of their own or not."""
+def _check_hosts(folders: Sequence[str], latents_dir: str) -> None:
+    """Checks that all processes read the same clips and latents, from copies of their own or not.
+
+    The lists of `latents.json` alone count here: its fingerprints tell what the latents show.
+    """
     if jax.process_count() == 1:
         return
     indices = [storage.read_index(folder) for folder in folders]
     lists = [[index[name] for name in ("clips", "ticks", "frames", "usable")] for index in indices]
-    digest = hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).digest()
+    cached = latents.read_index(latents_dir)["splits"] if latents_dir else {}
+    digest = hashlib.sha256(json.dumps([lists, cached], sort_keys=True).encode()).digest()
     count = sum(len(clips) for index in indices for clips in index["clips"].values())
-    here = np.array([count, *np.frombuffer(digest[:8], np.uint32)], np.uint32)
+    rows = sum(entry["rows"] for entry in cached.values())
+    here = np.array([count, rows, *np.frombuffer(digest[:8], np.uint32)], np.uint32)
     found = np.asarray(multihost_utils.process_allgather(here)).reshape(-1, len(here))
     differ = np.flatnonzero((found != found[0]).any(1))
     if len(differ):
         other = int(differ[0])
         raise UserError(
-            f"the processes read different data: process {other} has {found[other, 0]} clips, "
-            f"process 0 has {found[0, 0]}, and they are not the same; give all hosts the same "
-            "shards in data.dir and eval.dir"
+            f"the processes read different data: process {other} has {found[other, 0]} clips and "
+            f"latents of {found[other, 1]} frames, process 0 has {found[0, 0]} and {found[0, 1]}, "
+            "and they are not the same; give all hosts the same shards in data.dir, eval.dir and "
+            "data.latents"
         )
 
 
 def _check_latents(config: Any) -> None:
     index, folder = latents.read_index(config.data.latents), config.data.latents
-    nets = networks.make_networks(config)
-    for name, cached, wanted in (
-        ("crop_size", index["crop_size"], config.crop_size),
-        ("region", Box(*index["region"]), Box(*config.region)),
-        ("mask", Box(*index["mask"]), Box(*config.mask)),
-        ("latent shape", tuple(index["latent_shape"]), nets.latent_shape),
-    ):
-        if not np.allclose(np.asarray(cached, float), np.asarray(wanted, float)):
+    remedy = "cache them again with data_pipelines.cache_latents, or change the configuration"
+
+    def compare(name: str, cached: Any, wanted: Any) -> None:
+        if np.shape(cached) != np.shape(wanted) or not np.allclose(cached, wanted):
             raise UserError(
-                f"the latents in {folder} have {name} {_plain(cached)}, the configuration has "
-                f"{_plain(wanted)}; cache them again with data_pipelines.cache_latents, or change "
-                "the configuration"
+                f"the latents in {folder} have {name} {cached}, the configuration has {wanted}; "
+                f"{remedy}"
             )
 
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Box) else value
+    compare("crop_size", index["crop_size"], config.crop_size)
+    compare("region", tuple(index["region"]), tuple(config.region))
+    compare("mask", tuple(index["mask"]), tuple(config.mask))
+    try:
+        wanted = networks.make_networks(config).latent_shape
+    except ValueError as error:  # the statistics come from the latents
+        raise UserError(
+            f"the latents in {folder} do not fit the configuration ({error}); {remedy}"
+        ) from error
+    compare("latent shape", tuple(index["latent_shape"]), tuple(wanted))
 
 
 def check_encoder(config: Any, params: Mapping[str, Any]) -> None:

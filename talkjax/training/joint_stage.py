@@ -31,9 +31,11 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
     """Makes the stage; see `joint` in `talkjax.configuration.default_config`.
 
     Raises:
-      ValueError: `joint.path` is unknown.
+      ValueError: `joint.path` is unknown, or nothing is trained.
     """
     joint = config["joint"]
+    if not (joint["train_denoiser"] or joint["train_landmark"]):
+        raise ValueError("joint.train_denoiser and joint.train_landmark must not both be False")
     if joint["path"] not in PATHS:
         raise ValueError(f"unknown joint.path {joint['path']!r}; use one of {', '.join(PATHS)}")
     path = PATHS[joint["path"]]
@@ -69,9 +71,11 @@ def joint_stage(config: Mapping[str, Any], nets: Networks) -> Stage:
         points = landmarks_at_frames(complete(nets, params, batch, None), batch)
         return preview_images(nets, params, keep_all(batch), points, key)
 
-    trained: tuple[str, ...] = ("landmark",)
+    trained: tuple[str, ...] = ()
     if joint["train_denoiser"]:
         trained += ("denoiser", *picture_losses.trained_parts(config))
+    if joint["train_landmark"]:
+        trained += ("landmark",)
     return Stage(init, loss_fn, preview, trained, eval_fn)
 
 

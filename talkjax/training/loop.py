@@ -1,9 +1,9 @@
 """The training run: data, mesh, state, compiled programs, the loop, evaluation and resumption.
 
 A run's directory holds `config.json`, `checkpoints/`, `metrics.jsonl` (one JSON object per line)
-and `samples/STEP.png`. Started again with the same arguments, a run resumes from its newest
-checkpoint with bit-identical losses: noise depends on the step alone, and the position of the data
-is in the checkpoint.
+and `samples/STEP.png`; `tensorboard/` and `profile/` if asked for. Started again with the same
+arguments, a run resumes from its newest checkpoint with bit-identical losses: noise depends on the
+step alone, and the position of the data is in the checkpoint.
 """
 
 import contextlib
@@ -19,7 +19,17 @@ import numpy as np
 
 from talkjax import files, pictures, runs
 from talkjax.errors import UserError
-from talkjax.training import checkpoints, input, metrics, plan, sharding, state
+from talkjax.training import (
+    checkpoints,
+    costs,
+    input,
+    metrics,
+    plan,
+    profiler,
+    sharding,
+    state,
+    tensorboard,
+)
 from talkjax.training.stage import Params, Stage
 
 _NOT_TRAINED_ON = ("clip", "start")  # what held-out batches hold besides
@@ -32,6 +42,7 @@ def train(
     make_data: input.MakeData,
     load_initial: Callable[[], Params] = dict,
     should_stop: Callable[[Mapping[int, float]], bool] = lambda _: False,
+    profile: tuple[int, int] | None = None,
 ) -> bool:
     """Trains, or resumes training, up to `config.steps`.
 
@@ -44,6 +55,7 @@ def train(
       load_initial: () -> {network: params} that replace the initialisation of a new run.
       should_stop: ({step: evaluation loss} so far) -> whether to end early; called after every
         step. With several processes, it must give the same answer in all of them.
+      profile: First and last step of a trace by JAX's profiler, see `profiler.Recorder`.
 
     Returns:
       Whether SIGTERM ended the run early. The last step is saved however a run ends.
@@ -71,6 +83,8 @@ def train(
             f"{dict(planned.mesh.shape)}, {jax.process_count()} process(es); stage "
             f"{config.stage}, batch {config.batch_size}"
         )
+        if problem := costs.find_problem(costs.step_costs(planned, {})):
+            warn(problem)  # without temporaries, which are known after compilation
 
         # -- state
         losses = metrics.evaluation_losses(workdir / metrics.FILE)
@@ -92,7 +106,10 @@ def train(
         for step in [step for step in losses if step > done]:
             del losses[step]  # of a checkpoint that turned out to be damaged
         input.check_encoder(config, current.params)
-        writer = metrics.Writer(workdir / metrics.FILE, done) if first else metrics.Silent()
+        writers = [metrics.Writer(workdir / metrics.FILE, done)] if first else []
+        if first and config.log.tensorboard:
+            writers.append(tensorboard.EventWriter(workdir, done))
+        writer = stack.enter_context(contextlib.closing(metrics.Several(*writers)))
         trained, total = (
             sum(x.size for x in jax.tree.leaves(t)) for t in (current.ema, current.params)
         )
@@ -112,31 +129,38 @@ def train(
         # -- compile every program before anything else can fail
         started = time.perf_counter()
         compiled = {name: planned.lower(name).compile() for name in planned.wanted(config)}
-        costs = metrics.compiled_costs(compiled["train"])
-        costs["compile_s"] = time.perf_counter() - started
-        say(metrics.describe_costs(costs))
-        evaluate = functools.partial(
-            _evaluate, config, workdir, make_data, planned, compiled, writer, say
-        )
+        cost = costs.step_costs(planned, compiled)
+        cost["compile_s"] = time.perf_counter() - started
+        say(costs.describe(cost))
+        if problem := costs.find_problem(cost):
+            warn(problem)
+        evaluate = functools.partial(_evaluate, config, make_data, planned, compiled, writer, say)
         if evaluation_is_due():  # the run was killed between a save and its evaluation
             losses[done] = evaluate(current, done)["loss"]
 
         # -- the loop
-        clock = metrics.Clock(config.batch_size, costs["flops"])
+        clock = metrics.Clock(config.batch_size, cost["flops"])
+        stack.enter_context(contextlib.closing(clock))
+        recorder = profiler.Recorder(profile, workdir, done, say, warn)
+        stack.enter_context(recorder)
         in_flight: list[jax.Array] = []
         bar = first and sys.stderr.isatty()
         shown = stack.enter_context(metrics.Progress(done, config.steps, say, bar))
         asked_to_stop = stack.enter_context(_sigterm(manager))
         stop = False
         while not (last or stop):
-            with clock.waiting():
-                batch = next(iterator, None)
-            if batch is None:
-                raise UserError(f"the training data ended at step {done}; it must be endless")
-            placed = sharding.place_batch(batch, planned.batch_sharding)
-            with jax.transfer_guard("disallow"):
-                current, numbers = compiled["train"](current, placed)
+            recorder.before(done + 1, current.step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=done + 1):
+                with clock.waiting():
+                    batch = next(iterator, None)
+                if batch is None:
+                    raise UserError(f"the training data ended at step {done}; it must be endless")
+                placed = sharding.place_batch(batch, planned.batch_sharding)
+                with jax.transfer_guard("disallow"):
+                    current, numbers = compiled["train"](current, placed)
             done += 1
+            clock.dispatched(numbers["loss"])
+            recorder.after(done, numbers)
             # The host may run ahead a little, but not without bound: batches wait in memory.
             in_flight = [*in_flight[-1:], numbers["skipped_in_a_row"]]
             limit = config.max_skipped_in_a_row
@@ -146,8 +170,8 @@ def train(
             last = done == config.steps or should_stop(losses)
             if stop or last or clock.steps == 0 or done % config.log.every == 0:
                 row = {name: float(x) for name, x in jax.device_get(numbers).items()}
-                row = {"step": done, **row, **clock.lap(done), **costs}
-                costs = {}  # in the first line only
+                row = {"step": done, **row, **clock.lap(done), **cost}
+                cost = {}  # in the first line only
                 warning = stage.find_problem(row) if stage.find_problem else None
                 writer.write(row | ({"warning": warning} if warning else {}))
                 shown.show(row)
@@ -207,11 +231,10 @@ def _sigterm(manager: Any) -> Iterator[Callable[[int], bool]]:
 
 def _evaluate(
     config: Any,
-    workdir: Any,
     make_data: input.MakeData,
     planned: plan.Plan,
     compiled: dict[str, Any],
-    writer: metrics.Writer | metrics.Silent,
+    writer: metrics.Several,
     say: Callable[..., None],
     current: state.TrainState,
     done: int,
@@ -232,7 +255,7 @@ def _evaluate(
             for name, x in (numbers | {"weight": 1.0}).items():
                 totals[name] = totals.get(name, 0.0) + float(x) * weight
             if "preview" in compiled and index == 0:
-                _draw(config, workdir, planned, compiled["preview"], current, batch, done)
+                _draw(config, planned, compiled["preview"], writer, current, batch, done)
     weight = totals.pop("weight", 0.0)
     if not weight:
         raise UserError("the held-out split is empty; prepare one or set --config.eval.every=0")
@@ -244,9 +267,9 @@ def _evaluate(
 
 def _draw(
     config: Any,
-    workdir: Any,
     planned: plan.Plan,
     preview: Any,
+    writer: metrics.Several,
     current: state.TrainState,
     batch: dict[str, np.ndarray],
     done: int,
@@ -262,5 +285,4 @@ def _draw(
         # Under jit a dict comes back sorted by name; the truth belongs first.
         names = sorted(columns, key=lambda name: (name != "truth", name))
         columns = {name: columns[name][: config.eval.pictures] for name in names}
-        path = workdir / "samples" / f"{done:08d}.png"
-        pictures.write_png(path, pictures.grid(columns), " | ".join(columns))
+        writer.write_pictures(done, pictures.grid(columns), " | ".join(columns))

@@ -1,5 +1,6 @@
-"""What a run reports: metrics.jsonl, the cost of the compiled step, times and progress."""
+"""What a run reports: metrics.jsonl, times and progress."""
 
+import concurrent.futures
 import contextlib
 import json
 import math
@@ -8,7 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from talkjax import files
+import jax
+import numpy as np
+
+from talkjax import files, pictures
 
 FILE = "metrics.jsonl"
 
@@ -36,12 +40,34 @@ class Writer:
         with self._path.open("a") as file:
             file.write(_line(row))
 
+    def write_pictures(self, step: int, image: np.ndarray, caption: str) -> None:
+        """Writes a picture grid, (H, W, 3) uint8, to samples/STEP.png beside the file."""
+        pictures.write_png(self._path.parent / "samples" / f"{step:08d}.png", image, caption)
 
-class Silent:
-    """A `Writer` for processes that write nothing."""
+    def close(self) -> None:
+        """Does nothing: every line is written at once."""
+
+
+class Several:
+    """Writes everything with several writers; with none, it writes nothing."""
+
+    def __init__(self, *writers: Any):
+        self._writers = writers
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Does nothing."""
+        """Writes a row of metrics."""
+        for writer in self._writers:
+            writer.write(row)
+
+    def write_pictures(self, step: int, image: np.ndarray, caption: str) -> None:
+        """Writes a picture grid."""
+        for writer in self._writers:
+            writer.write_pictures(step, image, caption)
+
+    def close(self) -> None:
+        """Closes the writers."""
+        for writer in self._writers:
+            writer.close()
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -67,49 +93,48 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps({name: plain(x) for name, x in row.items()}) + "\n"
 
 
-# ---- the compiled step --------------------------------------------------------------------------
-
-
-def compiled_costs(compiled: Any) -> dict[str, float]:
-    """Returns FLOPs and memory of a compiled step per device, 0 where the backend reports none."""
-    costs = compiled.cost_analysis() or {}
-    costs = costs[0] if isinstance(costs, list) else costs
-    memory = compiled.memory_analysis()
-    return {
-        "flops": max(float(costs.get("flops", 0.0)), 0.0),
-        "argument_bytes": getattr(memory, "argument_size_in_bytes", 0),
-        "temporary_bytes": getattr(memory, "temp_size_in_bytes", 0),
-    }
-
-
-def describe_costs(costs: Mapping[str, float]) -> str:
-    """Describes `compiled_costs` and the time of compilation in one line."""
-    return (
-        f"compiled in {costs['compile_s']:.1f} s; per device and step {costs['flops'] / 1e9:.2f} "
-        f"GFLOP, {costs['argument_bytes'] / 2**20:.0f} MiB of state and batch, "
-        f"{costs['temporary_bytes'] / 2**20:.0f} MiB of temporaries"
-    )
-
-
 # ---- time and progress --------------------------------------------------------------------------
 
 
 class Clock:
-    """Measures time per step and samples per second between two readings."""
+    """Measures time per step and samples per second between two readings.
+
+    Steps run asynchronously: while the host waits for a batch, the devices may still compute. So
+    there are two times. "data_wait_s" is how long the host waited per step, which costs nothing
+    while the devices have work. "data_stall" is the share of the interval in which the host waited
+    and no step was running, so that the step waited for its data: 0 if the loader keeps up, near 1
+    if it is much slower than the step. With several processes, both are those of this one; a step
+    that waits for another process's data takes longer instead.
+    """
 
     def __init__(self, batch_size: int, flops: float):
         self.steps = 0  # number of readings so far
         self._batch_size, self._flops = batch_size, flops
         self._last_step: int | None = None
         self._start = time.perf_counter()
-        self._waited = 0.0
+        self._waited = self._stalled = 0.0
+        self._watcher = concurrent.futures.ThreadPoolExecutor(1, "end of a step")
+        self._ended: concurrent.futures.Future[float] | None = None
+
+    def close(self) -> None:
+        """Ends the thread that notices when steps end."""
+        self._watcher.shutdown(wait=False)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Counts the body of the `with` statement as time spent waiting for data."""
         before = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - before
+        now = time.perf_counter()
+        self._waited += now - before
+        if self._ended is None:
+            self._stalled += now - before
+        elif self._ended.done():
+            self._stalled += now - max(before, self._ended.result())
+
+    def dispatched(self, result: jax.Array) -> None:
+        """Tells the clock that a step has been dispatched, and one of its results."""
+        self._ended = self._watcher.submit(_time_of, result)
 
     def lap(self, step: int) -> dict[str, float]:
         """Reads the clock after `step`, whose results have arrived, and restarts it."""
@@ -118,6 +143,7 @@ class Clock:
         row = {
             "step_s": seconds,
             "data_wait_s": self._waited / max(count, 1),
+            "data_stall": min(self._stalled / (seconds * max(count, 1)), 1.0),
             "samples_per_s": self._batch_size / seconds,
         }
         if self._flops:
@@ -128,7 +154,14 @@ class Clock:
 
     def reset(self, step: int) -> None:
         """Restarts the clock, leaving out what happened since the last reading."""
-        self._last_step, self._start, self._waited = step, time.perf_counter(), 0.0
+        self._last_step, self._start = step, time.perf_counter()
+        self._waited = self._stalled = 0.0
+
+
+def _time_of(result: jax.Array) -> float:
+    """Waits for an array and returns the time at which it was ready."""
+    jax.block_until_ready(result)
+    return time.perf_counter()
 
 
 class Progress:
@@ -153,12 +186,17 @@ class Progress:
         """Shows a row of metrics."""
         if self._bar is not None:
             self._bar.update(row["step"] - self._bar.n)
-            self._bar.set_postfix(loss=f"{row['loss']:.4g}", skipped=f"{row['skipped']:.0f}")
+            self._bar.set_postfix(
+                loss=f"{row['loss']:.4g}",
+                skipped=f"{row['skipped']:.0f}",
+                data_stall=f"{row['data_stall']:.0%}",
+            )
             return
         left = (self._total - row["step"]) * row["step_s"]
         self._say(
             f"step {row['step']}/{self._total}: loss {row['loss']:.5g}, "
             f"gradient {row['grad_norm']:.3g}, {row['samples_per_s']:.1f} samples/s, "
-            f"{row['step_s'] * 1e3:.0f} ms/step, {left / 60:.0f} min left"
+            f"{row['step_s'] * 1e3:.0f} ms/step, {row['data_stall']:.0%} of it waiting for data, "
+            f"{left / 60:.0f} min left"
             + (f", {row['skipped']:.0f} skipped" if row["skipped"] else "")
         )

@@ -101,9 +101,15 @@ def make_plan(
         shardings,
     )
 
+    def gathered(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Gathers the parameters, the first argument of a stage's function."""
+        return lambda params, *rest: function(
+            sharding.gather(params, shardings.params, stage.compute_type), *rest
+        )
+
     on_mesh = {"seed": config.seed, "mesh": mesh, "shardings": shardings}
     train_step = step.make_train_step(
-        stage.loss_fn,
+        gathered(stage.loss_fn),
         optimizer,
         schedule,
         trainable=stage.trainable,
@@ -113,7 +119,7 @@ def make_plan(
     )
     weight = jax.ShapeDtypeStruct((config.batch_size,), jnp.float32, sharding=batch_sharding)
     index = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-    eval_step = step.make_eval_step(stage.eval_fn or stage.loss_fn, **on_mesh)
+    eval_step = step.make_eval_step(gathered(stage.eval_fn or stage.loss_fn), **on_mesh)
     programs = {
         "train": (train_step, (shapes, batch)),
         "eval": (eval_step, (shapes, batch | {"weight": weight}, index)),
@@ -121,7 +127,7 @@ def make_plan(
     if stage.preview and config.eval.pictures:
         # Pictures, too, are made on all devices: the requested number, rounded up.
         count = -(-config.eval.pictures // mesh.size) * mesh.size
-        preview = step.make_preview(stage.preview, **on_mesh)
+        preview = step.make_preview(gathered(stage.preview), **on_mesh)
         programs["preview"] = preview, (shapes, batch_of(min(count, config.batch_size)))
     return Plan(mesh, batch_sharding, batch, shapes, shardings, init, create, programs)
 

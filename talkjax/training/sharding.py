@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -124,6 +125,48 @@ def named(mesh: Mesh, specs: Any) -> Any:
         specs,
         is_leaf=lambda x: isinstance(x, PartitionSpec),
     )
+
+
+def gather(params: Any, shardings: Any, compute_type: Callable[[str], Any] | None) -> Any:
+    """Gathers sharded parameters, in the type that their layers compute in.
+
+    Left to itself, the compiler gathers parameters too, but activations instead wherever these are
+    smaller on one device, and shards others like the parameters.
+
+    Args:
+      params: Tree of parameters. What is not sharded is returned as it is.
+      shardings: Their NamedShardings.
+      compute_type: `Stage.compute_type`.
+
+    Returns:
+      The same tree, replicated. Its gradient is sharded like `params`, in their own type.
+    """
+
+    def whole(path: Any, leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        if where.is_fully_replicated:
+            return leaf
+        dtype = compute_type(path_name(path)) if compute_type else leaf.dtype
+        return _gather(leaf, where, dtype)
+
+    return jax.tree_util.tree_map_with_path(whole, params, shardings)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: jax.Array, where: NamedSharding, dtype: Any) -> jax.Array:
+    x = jax.lax.with_sharding_constraint(x.astype(dtype), where)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(where.mesh, PartitionSpec()))
+
+
+def _gather_forward(x: jax.Array, where: NamedSharding, dtype: Any) -> tuple[jax.Array, tuple]:
+    return _gather(x, where, dtype), ()
+
+
+def _gather_backward(where: NamedSharding, dtype: Any, _: tuple, g: jax.Array) -> tuple[jax.Array]:
+    # The compiler sums over devices; this sum is scattered and not replicated.
+    return (jax.lax.with_sharding_constraint(g, where).astype(jnp.float32),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def path_name(path: Any) -> str:

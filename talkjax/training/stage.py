@@ -32,6 +32,8 @@ class Stage:
         frozen: no gradient, no optimizer state, no moving average. ("",) trains everything.
       eval_fn: Like `loss_fn`, for held-out data (no dropout); None uses `loss_fn` itself.
       find_problem: (row of `metrics.jsonl`) -> a warning of one line, or None.
+      compute_type: (path of a parameter) -> the type that its layer converts it to. None if
+        everything is computed in the type of the parameters, float32.
     """
 
     init: Callable[[jax.Array, Batch], Params]
@@ -40,3 +42,4 @@ class Stage:
     trainable: tuple[str, ...] = ("",)
     eval_fn: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Metrics]] | None = None
     find_problem: Callable[[dict[str, float]], str | None] | None = None
+    compute_type: Callable[[str], Any] | None = None

@@ -5,6 +5,8 @@ landmarks, optimised end to end); and `sync`, the sync expert. Each has a module
 `make_stage(config)` returns a `Stage`, which is all that the training loop knows.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,4 +40,6 @@ def make_stage(config: Mapping[str, Any]) -> Stage:
     nets = networks.make_networks(config)
     if config["stage"] not in _MAKERS:
         raise ValueError(f"no stage {config['stage']!r}; use one of {', '.join(_MAKERS)}, sync")
-    return _MAKERS[config["stage"]](config, nets)
+    stage = _MAKERS[config["stage"]](config, nets)
+    compute_type = functools.partial(networks.compute_type, config["dtype"])
+    return dataclasses.replace(stage, compute_type=compute_type)

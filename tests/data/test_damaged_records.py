@@ -27,8 +27,12 @@ def clips():
 
 
 @pytest.fixture
-def data(tmp_path, clips):
-    """Shards of `clips`, alike for train and test; their files may be damaged."""
+def data(tmp_path, clips, monkeypatch):
+    """Shards of `clips`, alike for train and test; their files may be damaged.
+
+    They have many pictures in a record, so that most samples of a clip read the damaged one.
+    """
+    monkeypatch.setattr(records, "GROUP", 25)
     return write_shards(tmp_path, {"train": clips, "test": clips})
 
 
@@ -226,7 +230,7 @@ def test_a_group_of_another_clip_is_damage(data, tmp_path, clips, caplog):
             lambda index: index | {"version": 3},
             "index.json has records of version 3, not 2; update",
         ),
-        (lambda index: index | {"group": 50}, "index.json has groups of 50 pictures"),
+        (lambda index: index | {"group": 0}, "index.json has groups of 0 pictures"),
         (lambda index: index | {"ticks": {"train": [1]}}, "its lists do not agree"),
         (lambda index: {k: index[k] for k in index if k != "usable"}, "lacks usable; prepare"),
         (

@@ -46,6 +46,15 @@ class Bucket(type(backend.os_backend)):
     def stat(self, path):
         return super().stat(self.local(path))
 
+    def makedirs(self, path, exist_ok=False, mode=None):
+        super().makedirs(self.local(path), exist_ok=exist_ok)
+
+    def remove(self, path):
+        super().remove(self.local(path))
+
+    def replace(self, src, dst):
+        super().replace(self.local(src), self.local(dst))
+
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
@@ -73,6 +82,11 @@ def first_batch(data_dir, latents_dir=None):
     return next(iter(loader.train_dataset(data_dir, options, seed=0)))
 
 
+def latent_shard(data):
+    (path,) = latents.default_directory(data).glob("train*.array_record")
+    return path
+
+
 def assert_equal(first, second):
     assert first.keys() == second.keys()
     for key in first:
@@ -87,7 +101,7 @@ def test_shards_and_latents_in_a_bucket_give_the_same_batches(data, bucket):
     )
     fetched = [name for name in bucket.opened if not name.endswith(".json")]
     shards = sum("array_record" in name for name in fetched)
-    assert (shards, len(fetched)) == (3, 6)  # a shard for each part and three arrays, once each
+    assert (shards, len(fetched)) == (4, 4)  # one for each part and one of latents, once each
     assert storage.list_splits("gs://mine/shards") == {"train": 3, "test": 1}
     described = talkjax.data.describe("gs://mine/shards", "gs://mine/shards/latents")
     assert described == talkjax.data.describe(data, latents.default_directory(data))
@@ -97,7 +111,7 @@ def test_shards_and_latents_in_a_bucket_give_the_same_batches(data, bucket):
 
 
 def test_a_copy_that_differs_is_fetched_again(data, bucket):
-    path = epath.Path("gs://mine/shards/latents/train.frames.npy")
+    path = epath.Path("gs://mine/shards/latents") / latent_shard(data).name
     (copy,) = remote.local_copies([path])
     assert copy.read_bytes() == (latents.default_directory(data) / path.name).read_bytes()
     bucket.opened.clear()
@@ -114,15 +128,39 @@ def test_a_copy_that_differs_is_fetched_again(data, bucket):
 
 def test_an_incomplete_download_leaves_nothing(data, bucket):
     bucket.truncate = True
-    path = "gs://mine/shards/latents/train.frames.npy"
-    with pytest.raises(UserError, match=r"train.frames.npy arrived with 5 of \d+ bytes"):
+    path = f"gs://mine/shards/latents/{latent_shard(data).name}"
+    with pytest.raises(UserError, match=r"array_record arrived with 5 of \d+ bytes"):
         remote.local_copies([path])
     assert not list(remote._place(epath.Path(path)).parent.iterdir())
 
 
 def test_local_paths_are_used_as_they_are(data):
-    paths = [latents.default_directory(data) / "train.frames.npy"]
+    paths = [latent_shard(data)]
     assert remote.local_copies(paths) == paths
+
+
+def test_latents_are_written_to_a_bucket(data, bucket):
+    out = "gs://mine/new/latents"
+    for index in range(2):
+        cache_latents.cache_latents(
+            "gs://mine/shards", lambda images: images[:, ::4, ::4], "fake", ("train", "test"), out,
+            region=MOUTH_REGION, mask=MASK, batch=4, shard=(index, 2),
+        )  # fmt: skip
+    assert_equal(
+        first_batch("gs://mine/shards", out),
+        first_batch(data, str(latents.default_directory(data))),
+    )
+    left = sorted(path.name for path in Path(bucket.local(out)).iterdir())
+    assert left == sorted(path.name for path in latents.default_directory(data).iterdir())
+
+
+def test_a_bucket_that_cannot_be_listed_or_lacks_a_shard(data, bucket, monkeypatch):
+    Path(bucket.local("gs://mine/shards/latents"), latent_shard(data).name).unlink()
+    with pytest.raises(UserError, match=r"latents/train-\S+ cannot be read \(FileNot"):
+        first_batch("gs://mine/shards", "gs://mine/shards/latents")
+    monkeypatch.setattr(bucket, "listdir", lambda path: (_ for _ in ()).throw(OSError("no rights")))
+    with pytest.raises(UserError, match=r"gs://mine/\S+ cannot be read \(OSError: no rights"):
+        first_batch("gs://mine/shards", "gs://mine/shards/latents")
 
 
 def test_mistakes_are_one_line(data, bucket, monkeypatch):

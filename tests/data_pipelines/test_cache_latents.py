@@ -1,6 +1,10 @@
 import dataclasses
 import hashlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 
 import talkjax.data
 from configs import demo_64
-from data_pipelines import cache_latents, encoder
+from data_pipelines import cache_latents, encoder, latent_shards
 from talkjax import conventions, networks, runs, weights
 from talkjax.conventions import MOUTH_REGION, Box, mask_region
 from talkjax.data import latents, loader, stored_clips, windows
@@ -48,29 +52,40 @@ def run(data, encoder, splits=("train", "test"), **changes):
     return cache_latents.cache_latents(data, encoder, "fake", splits, **settings)
 
 
-def test_latents_are_those_of_the_frames(data):
-    index = run(data, Encoder())
-    cache = latents.LatentCache(latents.default_directory(data), "train")
+def open_cache(data, split="train", directory=None):
+    reader = stored_clips.ShardReader(data, split)
+    return latents.LatentCache(directory or latents.default_directory(data), reader)
+
+
+def shard_files(data, split=""):
+    return sorted(latents.default_directory(data).glob(f"{split}*.array_record"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_latents_are_those_of_the_frames(data, dtype):
+    index = run(data, Encoder(), dtype=dtype)
+    cache = open_cache(data)
+    exact = {"float16": 2e-3, "bfloat16": 1e-2, "float32": 1e-5}[dtype]
     assert cache.shape == (5, 7, 3) and index["latent_shape"] == [5, 7, 3]
     reader = stored_clips.ShardReader(data, "train")
     rows = []
     for position in range(3):
         record = reader.read(position)
-        frames = cache.frames(position, record.clip_id)
+        frames = cache.frames(reader.clip(position).usable)
         np.testing.assert_array_equal(frames, np.flatnonzero(record.face_found)[::2])
         crops = np.stack([windows.decode_jpeg(record.frames[f]) for f in frames])
         pixels = REGION.cut(crops).astype(np.float32) / 127.5 - 1
         expected = Encoder()(pixels)
         rows.append(expected)
-        which = np.arange(len(frames))
-        got = cache.target(position, which) * cache.std + cache.mean
-        np.testing.assert_allclose(got, expected, atol=2e-3)
-        masked = cache.masked(position, which) * cache.std + cache.mean
+        whole, masked = cache.read(position, np.arange(len(frames))) * cache.std + cache.mean
+        np.testing.assert_allclose(whole, expected, atol=exact)
         # Mask rows 14 to 30 and columns 4 to 28 of the crop: 2 to 18 and 2 to 26 of the region.
         np.testing.assert_allclose(masked[:, 1:4, 1:6], 0, atol=1e-6)
     values = np.concatenate(rows)
     np.testing.assert_allclose(cache.mean, values.mean((0, 1, 2)), atol=1e-3)
     np.testing.assert_allclose(cache.std, values.std((0, 1, 2)), atol=1e-3)
+    size = {"float16": 2, "bfloat16": 2, "float32": 4}[dtype]
+    assert len(cache._records[0]) == 16 + 2 * 5 * 7 * 3 * size
 
 
 def test_masked_images_do_not_depend_on_what_is_masked():
@@ -84,24 +99,79 @@ def test_masked_images_do_not_depend_on_what_is_masked():
     assert (masked[0][:, 8:72, 8:104] == 0).all()
 
 
-@pytest.mark.parametrize("stop_after", [1, 9, 17, 30])
-def test_an_interrupted_run_goes_on_where_it_was(data, stop_after):
+@pytest.mark.parametrize("stop_after", [1, 30])
+def test_an_interrupted_run_goes_on_where_it_was(data, stop_after, monkeypatch):
+    monkeypatch.setattr(latent_shards, "SHARD_ROWS", 20)
+    run(data, Encoder())
+    whole = {path.name: path.read_bytes() for path in shard_files(data)}
+    shutil.rmtree(latents.default_directory(data))
     first, second = Encoder(stop_after), Encoder()
     with pytest.raises(KeyboardInterrupt):
         run(data, first)
+    assert not (latents.default_directory(data) / "latents.json").exists()
+    finished = shard_files(data)
+    assert len(finished) == {1: 0, 30: 2}[stop_after] < len(whole)
     resumed = run(data, second)
-    rows = sum(n for clips in resumed["splits"].values() for _, n in clips)
-    # All but at most one chunk (4 batches of 4, twice) of the first run's work counts.
-    assert first.images + second.images <= 2 * rows + 2 * 16
-    directory = latents.default_directory(data)
-    whole = {p.name: np.load(p) for p in directory.glob("*.npy")}
-    for path in directory.glob("*"):
-        path.unlink()
-    run(data, Encoder())
-    assert len(whole) == 6
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, np.load(directory / name))
-    assert not [p for p in directory.iterdir() if p.name.startswith(".")]
+    rows = sum(entry["rows"] for entry in resumed["splits"].values())
+    # A shard of 20 to 38 frames is encoded again from its beginning, twice a frame.
+    assert first.images + second.images <= 2 * rows + 2 * 38
+    assert {path.name: path.read_bytes() for path in shard_files(data)} == whole
+
+
+def test_a_killed_run_leaves_nothing_half_written(data, tmp_path):
+    """SIGKILL amid a shard; what is left behind goes when the work is complete."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from data_pipelines import latent_shards\n"
+        "from tests.data_pipelines import test_cache_latents as tests\n"
+        "class Killed(tests.Encoder):\n"
+        "    def __call__(self, images):\n"
+        "        if self.calls == 30:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().__call__(images)\n"
+        "latent_shards.SHARD_ROWS = 20\n"
+        f"tests.run({str(data)!r}, Killed())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
+    assert done.returncode == -9
+    left = list(latents.default_directory(data).iterdir())
+    half = [path for path in left if path.name.startswith(".")]
+    assert len(half) == 1 and len(shard_files(data)) == 2 and len(left) == 5  # with their facts
+    with pytest.raises(UserError, match="holds no cached latents"):
+        open_cache(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent_shards, "SHARD_ROWS", 20)
+        encoder = Encoder()
+        run(data, encoder)
+    assert encoder.images < sum(rows_of(data)) * 2 and not half[0].exists()
+    open_cache(data)
+
+
+def test_a_full_disk_is_one_line(data, tmp_path):
+    """The limit of a file's size stands in for it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import resource, signal, sys\n"
+        "from talkjax.errors import UserError\n"
+        "from tests.data_pipelines import test_cache_latents as tests\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "try:\n"
+        f"    tests.run({str(data)!r}, tests.Encoder())\n"
+        "except UserError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert "cannot be written (write() failed: File too large" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and not list(latents.default_directory(data).iterdir())
+
+
+def rows_of(data):
+    index = latents.read_index(latents.default_directory(data))
+    return [entry["rows"] for entry in index["splits"].values()]
 
 
 def test_nothing_is_encoded_twice(data):
@@ -109,6 +179,21 @@ def test_nothing_is_encoded_twice(data):
     again = Encoder()
     assert run(data, again)["encoded"] == 0 and again.calls == 0
     assert run(data, Encoder(), splits=("train",), stride=3)["encoded"] > 0
+    assert len(shard_files(data, "train")) == 1  # those of stride 2 are gone
+
+
+def test_parts_of_the_work_are_the_same_as_all_of_it(data, monkeypatch):
+    monkeypatch.setattr(latent_shards, "SHARD_ROWS", 20)
+    whole = run(data, Encoder())
+    expected = {path.name: path.read_bytes() for path in shard_files(data)}
+    shutil.rmtree(latents.default_directory(data))
+    done = [run(data, Encoder(), shard=(index, 3)) for index in (2, 0, 1)]
+    assert [part["missing"] > 0 for part in done] == [True, True, False]
+    assert sum(part["encoded"] for part in done) == whole["encoded"]
+    assert {path.name: path.read_bytes() for path in shard_files(data)} == expected
+    assert {k: v for k, v in done[-1].items() if k != "encoded"} == {
+        k: v for k, v in whole.items() if k != "encoded"
+    }
 
 
 def test_the_loader_draws_cached_frames_only(data):
@@ -134,19 +219,19 @@ def test_latents_belong_to_their_frames(data):
     options = loader.LoaderOptions(
         stage="diffusion", batch_size=8, latents=str(latents.default_directory(data))
     )
-    reader = stored_clips.ShardReader(data, "train")
-    cache = latents.LatentCache(options.latents, "train")
+    reader, cache = stored_clips.ShardReader(data, "train"), open_cache(data)
     batch = next(iter(loader.train_dataset(data, options, seed=0)))
     found = 0
     for b in range(8):
         for position in range(3):
-            record = reader.read(position)
-            content = record.frame_landmarks[:, 74:]
+            clip = reader.clip(position)
+            content = clip.frame_landmarks[:, 74:]
             same = (content == batch["frame_landmarks"][b, 0, 74:]).all((1, 2))
             for frame in np.flatnonzero(same):
-                row = np.searchsorted(cache.frames(position, record.clip_id), frame)
-                expected = cache.target(position, np.array([row]))[0]
-                np.testing.assert_array_equal(batch["target_latent"][b, 0], expected)
+                row = np.searchsorted(cache.frames(clip.usable), frame)
+                whole, masked = cache.read(position, [row])
+                np.testing.assert_array_equal(batch["target_latent"][b, 0], whole[0])
+                np.testing.assert_array_equal(batch["masked_latent"][b, 0], masked[0])
                 found += 1
     assert found == 8
 
@@ -166,7 +251,7 @@ def test_mistakes(data, tmp_path):
         loader.train_dataset(data, wrong, seed=0)
     other = write_shards(tmp_path / "other", {"train": [make_record("x"), make_record("y")]})
     with pytest.raises(UserError, match="were made from other shards"):
-        next(iter(loader.train_dataset(other, options, seed=0)))
+        loader.train_dataset(other, options, seed=0)
     with pytest.raises(UserError, match=re.escape("latents that are not finite")):
         run(data, lambda x: np.full((len(x), 5, 7, 3), np.nan), splits=("train",), stride=4)
 
@@ -177,7 +262,7 @@ def test_published_encoder(repository):
     out = loaded.encode(np.zeros((2, 16, 24, 3), np.float32))
     assert out.shape[:3] == (2, 2, 3) and len(loaded.identity) == 64
     assert encoder.load_encoder(file).identity == loaded.identity
-    assert (loaded.region, loaded.mask) == (MOUTH_REGION, conventions.MASK)
+    assert (loaded.region, loaded.mask) == (conventions.FULL, conventions.MASK)
 
 
 def test_encoder_id_depends_on_the_encoder_alone():
@@ -221,9 +306,10 @@ def test_boxes_are_checked(box):
         cache_latents.main([f"--region={box}", "--data=x", "--encoder=y"])
 
 
-def test_latents_are_written_to_local_folders():
-    with pytest.raises(UserError, match="out=gs://bucket/latents is in a bucket"):
-        cache_latents.check_local("gs://bucket/latents")
+@pytest.mark.parametrize("shard", ["1", "2/2", "-1/2", "a/b", "0/0", "1/"])
+def test_parts_are_checked(shard):
+    with pytest.raises(UserError, match=r"argument --shard: .* is not I/N"):
+        cache_latents.main([f"--shard={shard}", "--data=x", "--encoder=y"])
 
 
 def test_the_command(data, repository, capsys):
@@ -231,10 +317,30 @@ def test_the_command(data, repository, capsys):
     flags = ["--stride=20", "--splits=train", "--region=0.25,0,1,1"]
     cache_latents.main([f"--data={data}", f"--encoder={file}", *flags])
     assert "train 9 frames (9 newly encoded)" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"unrecognized arguments: --config\.crop_size=32"):
+        cache_latents.main([f"--data={data}", f"--encoder={file}", "--config.crop_size=32"])
     described = talkjax.data.describe(data, latents.default_directory(data))
     assert described["crop_size"] == 32 and described["clips"] == {"train": 3, "test": 1}
     assert described["latents"] | {"mean": None, "std": None} == {
         "region": (0.25, 0.0, 1.0, 1.0), "mask": tuple(conventions.MASK), "crop_size": 32,
-        "stride": 20, "encoder": encoder.load_encoder(file).identity,
+        "stride": 20, "dtype": "float16", "encoder": encoder.load_encoder(file).identity,
         "latent_shape": described["latents"]["latent_shape"], "mean": None, "std": None,
     }  # fmt: skip
+
+
+def test_the_command_takes_region_and_mask_of_a_configuration(data, repository, capsys):
+    file = repository / "tests" / "golden" / "taesd_encoder.safetensors"
+    flags = [f"--data={data}", f"--encoder={file}", "--stride=20", "--dtype=bfloat16"]
+    config = ["--config=configs/demo_64.py", "--config.mask=(0.5,0.25,0.9375,0.75)"]
+    with pytest.raises(UserError, match=r"has crops of 32 px, --config=\S+ has crop_size=64"):
+        cache_latents.main([*flags, *config])
+    flags += [*config, "--config.crop_size=32"]
+    with pytest.raises(UserError, match="encoder does not take images of 20 x 28 px"):
+        cache_latents.main(flags)
+    flags.append("--config.region=(0.25,0.0,1.0,1.0)")
+    cache_latents.main([*flags, "--shard=0/2"])
+    assert "1 shards in" in capsys.readouterr().out
+    cache_latents.main([*flags, "--shard=1/2"])
+    index = latents.read_index(latents.default_directory(data))
+    assert index["region"] == [0.25, 0.0, 1.0, 1.0] and index["mask"] == [0.5, 0.25, 0.9375, 0.75]
+    assert index["dtype"] == "bfloat16"

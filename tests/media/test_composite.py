@@ -173,3 +173,20 @@ def test_region_not_finite_stays_inside():
         out = composite.paste(frame, region, matrix, colour=False)
     outside = ~mask_area(frame.shape, matrix)
     np.testing.assert_array_equal(out[outside], frame[outside])
+
+
+@pytest.mark.parametrize("side", [60, 200, 500])
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+def test_only_the_part_with_weights_is_computed(side, angle, monkeypatch):
+    """What is left out would not have changed anything."""
+    frame, matrix = picture(400, 500), transform(side, 250, 200, angle)
+    region = picture(80, 112, 30, 50)
+    inside = np.zeros((128, 128), np.float32)
+    inside[66:90, 40:75] = 0.5 + 0.5 * np.outer(np.hanning(24), np.hanning(35))
+    got = composite.paste(frame, region, matrix, inside=inside)
+    monkeypatch.setattr(composite, "_reach", lambda inside, transform, mask: mask)
+    whole = composite.paste(frame, region, matrix, inside=inside)
+    assert np.abs(got.astype(int) - whole).max() <= 4  # OpenCV rounds places
+    assert ((got != frame).any(-1) == (whole != frame).any(-1)).mean() > 0.999
+    nowhere = composite.paste(frame, region, matrix, inside=np.zeros((128, 128), np.float32))
+    np.testing.assert_array_equal(nowhere, frame)

@@ -296,6 +296,24 @@ def test_exception_leaves_nothing(tmp_path):
     assert path.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_file_is_finished_before_it_has_its_name(tmp_path):
+    path, seen = tmp_path / "o.mp4", []
+
+    def finish(temporary):
+        with av.open(temporary) as container:
+            seen.append((path.exists(), container.streams.video[0].frames))
+
+    write(path, make.pictures(3, 64, 48), finish=finish)
+    assert seen == [(False, 3)] and path.exists()
+
+    def fail(temporary):
+        raise UserError("cannot be signed")
+
+    with pytest.raises(UserError, match="cannot be signed"):
+        write(tmp_path / "p.mp4", make.pictures(3, 64, 48), finish=fail)
+    assert [each.name for each in tmp_path.iterdir()] == ["o.mp4"]
+
+
 def test_wrong_frames_are_bugs(tmp_path):
     path = tmp_path / "a.mp4"
     with pytest.raises(ValueError, match="expected"), VideoWriter(path, 64, 48) as w:

@@ -7,7 +7,7 @@ import pytest
 from talkjax import networks
 from talkjax.metrics import probe
 from tests.sampling import fakes
-from tests.training.test_stages import batch
+from tests.training.small_stages import batch
 
 TALK = "denoiser.talkformer"
 

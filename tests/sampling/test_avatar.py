@@ -1,5 +1,6 @@
 """Avatar files: what they hold, and files that are none."""
 
+import contextlib
 import itertools
 import json
 import struct
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 import talkjax
+from talkjax import commands
 from talkjax.errors import UserError
 from talkjax.media.video import VideoReader
-from talkjax.sampling import Sampler
+from talkjax.sampling import Sampler, avatar_command, pipeline
 from talkjax.sampling.avatar import Avatar
 from tests.media_files import make_media
 from tests.sampling import fakes
@@ -40,6 +42,28 @@ def test_what_it_holds(sampler, template, made):
     references = avatar.references()
     assert references.landmarks.shape == (sampler.references, 131, 2)
     assert not references.heard.any()
+
+
+def test_the_command(checkpoint, template, tmp_path, monkeypatch, capsys):
+    mesh = contextlib.nullcontext(fakes.ScriptedMesh())
+    monkeypatch.setattr(pipeline, "make_detector", lambda face: mesh)
+    out = tmp_path / "a.safetensors"
+    flags = [f"--video={template}", f"--out={out}", f"--checkpoint={checkpoint}"]
+    flags += ["--no_compilation_cache"]
+    assert commands.run_main(avatar_command.main, flags) == 0
+    assert Avatar.load(out).frames == 12
+    assert f"{out}: 12 frames of 96x80, " in capsys.readouterr().out
+    for changed, message in (
+        ([f"--image={template}"], "give one template"),
+        ([f"--out={tmp_path / 'a.txt'}"], "--out="),
+        ([f"--out={tmp_path / 'none' / 'a.safetensors'}"], "does not exist"),
+        (["--seconds=0"], "--seconds=0.0 is out of range"),
+        (["--video=nothing.mp4"], "nothing.mp4"),
+        ([f"--video={out}"], "is an input as well"),
+    ):
+        assert commands.run_main(avatar_command.main, [*flags, *changed]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
 
 
 def test_pictures_with_loss_are_smaller(sampler, template, made, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import av
+import numpy as np
 import pytest
 
 import talkjax
@@ -45,6 +46,17 @@ def test_the_label_is_in_the_container(generate, sampler, suffix):
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_it_can_be_left_out(generate, suffix):
     assert comment_of(generate(f"o.{suffix}", metadata=False)) == ""
+
+
+def last_frame(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][-1]
+
+
+def test_the_mark_is_in_the_frames(generate):
+    plain, marked = (last_frame(generate(f"{m or 'none'}.mp4", mark=m)) for m in ("", "AI"))
+    rows, columns = np.nonzero(np.abs(marked.astype(int) - plain).max(-1) > 60)
+    assert rows.min() > plain.shape[0] / 2 and columns.min() > plain.shape[1] / 2
 
 
 def test_another_comment_is_no_label():

@@ -235,6 +235,36 @@ def test_async(stream, spoken):
     assert asyncio.run(read_closed()) == []
 
 
+def test_async_with(sampler, avatar, spoken):
+    async def speak():
+        items = []
+        async with sampler.stream(avatar, options=talkjax.Options(steps=0)) as session:
+            assert session.size == avatar.size
+            session.push_audio(spoken[1][:4000])
+            session.flush()
+            async for item in session:
+                items.append(item)
+                if item.end_of_speech:
+                    break
+        return items
+
+    items = asyncio.run(asyncio.wait_for(speak(), 60))
+    assert sum(item.speaking for item in items) == 7 and not sampler.open_sessions
+
+
+def test_the_mark_is_in_the_frames(sampler, avatar):
+    frames = []
+    for mark in ("", "AI"):
+        options = talkjax.Options(steps=0, mark=mark)
+        with sampler.stream(avatar, realtime=False, options=options) as session:
+            frames.append(np.stack([next(session).frame for _ in range(avatar.frames * 2)]))
+    different = (frames[0] != frames[1]).any(-1)
+    assert different.any((1, 2)).all()  # also in frames at rest, of which the second are kept ones
+    rows, columns = np.nonzero(different.any(0))
+    assert rows.min() > avatar.size[1] / 2 and columns.min() > avatar.size[0] / 2
+    np.testing.assert_array_equal(frames[1][1], frames[1][2 * avatar.frames - 3])  # once, not twice
+
+
 def test_a_cancelled_wait_loses_nothing(stream, spoken):
     session = stream(realtime=True)
 

@@ -3,7 +3,7 @@ import pytest
 
 from talkjax.training import agreement, stages
 from tests.parameters import random_for
-from tests.training.test_stages import batch, tiny_config
+from tests.training.small_stages import batch, tiny_config
 
 
 def test_signal_agrees_and_noise_does_not():

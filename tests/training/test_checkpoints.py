@@ -295,3 +295,12 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path):
     new.denoiser.blocks = 3
     with pytest.raises(UserError, match=r"denoiser\.blocks was 2, is 3"):
         checkpoints.check_config(tmp_path, new)
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+    from tests.training.test_loop import train
+
+    (tmp_path / "file").write_text("")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"file.*; make it writable or choose another workdir"):
+            train(workdir)

@@ -84,7 +84,28 @@ def test_processes_must_read_the_same_data(shards, tmp_path, monkeypatch):
     for folder in (shards, shutil.copytree(shards, tmp_path / "copy")):
         input.check_data(config(folder, "landmark"))
     wrong = config(other, "landmark")
-    refused(lambda: input.check_data(wrong), "process 1 has 2 clips, process 0 has 15")
+    refused(lambda: input.check_data(wrong), "process 1 has 2 clips and", "process 0 has 15 and")
+
+
+def test_processes_must_read_the_same_latents(shards, cached, tmp_path, monkeypatch):
+    seen = []
+
+    def gather(row):
+        seen.append(row)
+        return np.stack([seen[0], row])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(input.multihost_utils, "process_allgather", gather)
+    other = Path(shutil.copytree(cached, tmp_path / "copy"))
+    input.check_data(config(shards, **{"data.latents": cached}))
+    input.check_data(config(shards, **{"data.latents": str(other)}))
+    index = latents.read_index(other)
+    index["splits"]["train"]["rows"] -= 1
+    (other / latents.INDEX).write_text(json.dumps(index))
+    wrong = config(shards, **{"data.latents": str(other)})
+    total = sum(entry["rows"] for entry in latents.read_index(cached)["splits"].values())
+    words = f"latents of {total - 1} frames, process 0 has 15 and {total}"
+    refused(lambda: input.check_data(wrong), words)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +126,13 @@ def test_latents_of_other_settings_are_refused(shards, cached, field, value, wor
         Path(c.data.latents).mkdir(exist_ok=True)
         (Path(c.data.latents) / "latents.json").write_text(json.dumps(index))
     refused(lambda: input.check_data(c), *words)
+
+
+def test_latents_with_another_number_of_channels_are_refused(shards, cached):
+    """Their statistics, which the configuration takes, do not even make networks."""
+    statistics = {"autoencoder.latent_mean": (0.0,) * 5, "autoencoder.latent_std": (1.0,) * 5}
+    c = config(shards, **{"data.latents": cached}, **statistics)
+    refused(lambda: input.check_data(c), "do not fit", "have 5 channels", "cache them again")
 
 
 def test_latents_of_another_encoder_are_refused(shards, cached, autoencoder):

@@ -49,10 +49,13 @@ def run(workdir, *changes, **environment):
     return process.returncode, out + err
 
 
-def train(workdir, make_data=None, stage=None, should_stop=lambda _: False, **changes):
+def train(
+    workdir, make_data=None, stage=None, should_stop=lambda _: False, profile=None, **changes
+):
     c = toy.config(**changes)
     data = make_data or toy.make_data(c)
-    return loop.train(c, workdir, stage or toy.stage(), data, should_stop=should_stop)
+    stage = stage or toy.stage()
+    return loop.train(c, workdir, stage, data, should_stop=should_stop, profile=profile)
 
 
 def poisoned(steps):

@@ -5,50 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import person_128
-from talkjax.training import image_batches, joint_stage, losses, stages
+from talkjax.training import joint_stage, losses, stages
 from tests.parameters import random_for
-
-
-def tiny_config(stage, **changes):
-    config = person_128.get_config()
-    config.stage = stage
-    config.crop_size = 64
-    config.region = (0.25, 0.0, 1.0, 1.0)
-    config.autoencoder.layout = "taesd"
-    config.autoencoder.latent_mean, config.autoencoder.latent_std = (0.0,), (1.0,)
-    config.denoiser.channels = (8, 16)
-    config.denoiser.groups = 4
-    config.denoiser.blocks = 1
-    config.denoiser.talkformer.heads = 2
-    config.landmark.update({"features": 16, "layers": 1, "heads": 2, "dropout": 0.0})
-    config.landmark.update({"past": 1, "future": 2})
-    config.update_from_flattened_dict(changes)
-    return config
-
-
-def batch(seed=0, b=2, f=2, t=5):
-    rng = np.random.default_rng(seed)
-
-    def uniform(*shape):
-        return rng.uniform(0.2, 0.8, shape).astype(np.float32)
-
-    return {
-        "mel": uniform(b, 1 + t + 2, 16, 80),
-        "pose": uniform(b, t, 74, 2),
-        "content": uniform(b, t, 57, 2),
-        "reference_landmarks": uniform(b, 3, 131, 2),
-        "reference_mel": uniform(b, 3, 16, 80),
-        "reference_heard": np.tile([True, False, True], (b, 1)),
-        "target_latent": uniform(b, f, 6, 8, 4),
-        "masked_latent": uniform(b, f, 6, 8, 4),
-        "reference_latent": uniform(b, 1, 6, 8, 4),
-        "frame_landmarks": uniform(b, f, 131, 2),
-        "image_reference_landmarks": uniform(b, 1, 131, 2),
-        "frame_tick": np.array([[0.0, 3.5], [1.25, 4.0]], np.float32),
-        "keep_landmarks": np.ones(b, bool),
-        "keep_reference": np.ones(b, bool),
-    }
+from tests.training.small_stages import batch, tiny_config, warped
 
 
 def landmark_gradient(config):
@@ -69,6 +28,16 @@ def landmark_gradient(config):
 def test_diffusion_loss_reaches_the_landmark_network_only_end_to_end():
     assert landmark_gradient(tiny_config("joint")) > 0
     assert landmark_gradient(tiny_config("joint", **{"joint.end_to_end": False})) == 0
+
+
+def test_stage_joint_trains_what_it_is_told_to():
+    only = {"train_denoiser": ("landmark",), "train_landmark": ("denoiser",)}
+    for field, trained in only.items():
+        config = tiny_config("joint", **{f"joint.{field}": False})
+        assert stages.make_stage(config).trainable == trained
+    config.joint.train_denoiser = False
+    with pytest.raises(ValueError, match="must not both be False"):
+        stages.make_stage(config)
 
 
 @pytest.mark.parametrize("path", ["teacher", "one_step", "warp"])
@@ -163,140 +132,6 @@ def test_pixels_in_the_batch_give_what_cached_latents_give():
     first, _ = jax.jit(stage.loss_fn)(params, pixels, jax.random.key(0))
     second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
     np.testing.assert_allclose(first, second, rtol=1e-4)
-
-
-def warped(**changes):
-    """A configuration that fills in the mask with warped references, and a batch of pixels."""
-    config = tiny_config("diffusion", **changes)
-    config.denoiser.fill = "warp"
-    config.data.image_references = 2
-    data = {k: v for k, v in batch().items() if not k.endswith("latent")}
-    rng = np.random.default_rng(0)
-    data["target"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
-    data["reference"] = rng.integers(0, 255, (2, 2, 48, 64, 3), np.uint8)
-    data["image_reference_landmarks"] = np.repeat(data["image_reference_landmarks"], 2, axis=1)
-    return config, data
-
-
-def test_warped_references_fill_in_the_mask_unless_they_are_dropped():
-    config, data = warped()
-    stage = stages.make_stage(config)
-    params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
-    data["keep_reference"] = np.array([True, False])
-    made = jax.jit(lambda d: image_batches.encode_images(nets, params, d, d["frame_landmarks"]))(
-        data
-    )
-    target = data["target"].astype(np.float32) / 127.5 - 1
-    hidden = np.zeros((48, 64), bool)
-    hidden[nets.hidden] = True
-    filled = np.asarray(made["filled"])
-    np.testing.assert_allclose(filled[:, :, ~hidden], target[:, :, ~hidden], atol=1e-6)
-    np.testing.assert_array_equal(filled[1][:, hidden], 0)
-    assert filled[0][:, hidden].std() > 0.1
-    assert np.abs(filled[0][:, hidden] - target[0][:, hidden]).mean() > 0.1
-
-
-def test_a_residual_denoiser_begins_at_the_warp():
-    config, data = warped()
-    config.diffusion.update({"schedule": "cosine", "prediction": "v"})
-    config.diffusion.update({"residual_scale": 0.5, "last_timestep": 1.0})
-    config.loss.landmark_jitter = 0.0
-    stage = stages.make_stage(config)
-    nets = stages.networks.make_networks(config)
-    params = random_for(stage.init, data)
-    params["denoiser"] = stage.init(jax.random.key(0), data)["denoiser"]  # its output is 0
-    noise = jax.random.normal(jax.random.key(1), (4, *nets.latent_shape))
-
-    @jax.jit
-    def sample(batch):
-        made = image_batches.encode_images(nets, params, batch, batch["frame_landmarks"])
-        points = batch["frame_landmarks"]
-        return made, image_batches.sample_latents(nets, params, made, points, noise, 1)
-
-    made, got = sample(data)
-    warp = image_batches.flat(made["masked_latent"])
-    np.testing.assert_allclose(got, warp, atol=1e-3)
-    truth = image_batches.flat(made["target_latent"])
-    state = nets.to_state(truth, warp)
-    np.testing.assert_allclose(state, 2 * (truth - warp), atol=1e-4)
-    np.testing.assert_allclose(nets.to_latents(state, warp), truth, atol=1e-4)
-    # At the last timestep nothing but noise is left, so that every estimate is the warp, too.
-    _, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
-    want = (jnp.abs(truth - warp).mean(-1) * nets.mask[None]).sum((1, 2)) / nets.mask.sum()
-    np.testing.assert_allclose(metrics["x0_l1"], want.mean(), rtol=1e-3)
-    config.denoiser.fill = "grey"
-    with pytest.raises(ValueError, match=r"requires denoiser\.fill='warp'"):
-        stages.make_stage(config)
-
-
-def test_losses_of_pictures_train_the_denoiser_and_its_discriminator():
-    config, data = warped()
-    config.diffusion.last_timestep = 1.0
-    plain = stages.make_stage(config.copy_and_resolve_references())
-    assert plain.trainable == ("denoiser",)
-    config.loss.update({"picture_weight": 1.0, "adversarial_weight": 0.5})
-    stage = stages.make_stage(config)
-    assert stage.trainable == ("denoiser", "discriminator")
-    params = random_for(stage.init, data)
-    key, data = jax.random.key(0), jax.tree.map(jnp.asarray, data)
-    grad = jax.jit(jax.value_and_grad(lambda p: stage.loss_fn(p, data, key), has_aux=True))
-    (loss, metrics), gradient = grad(params)
-    without, _ = jax.jit(plain.loss_fn)(params, data, key)
-    terms = metrics["adversarial"] + metrics["discriminator"]
-    np.testing.assert_allclose(loss, without + metrics["picture"] + 0.5 * terms, rtol=1e-4)
-    # The discriminator learns from its own loss alone: it would otherwise help the denoiser.
-    config.loss.update({"picture_weight": 0.0, "adversarial_weight": 1.0})
-    stage = stages.make_stage(config)
-
-    def own(judge):
-        return stage.loss_fn({**params, "discriminator": judge}, data, key)[1]["discriminator"]
-
-    want = jax.jit(jax.grad(own))(params["discriminator"])
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, 0.5 * b, atol=1e-5),
-        gradient["discriminator"],
-        want,
-    )
-
-
-def test_pictures_count_only_at_the_last_timestep():
-    config, data = warped()
-    config.loss.picture_weight = 1.0
-    config.diffusion.last_timestep = 0.0
-    stage = stages.make_stage(config)
-    _, metrics = jax.jit(stage.loss_fn)(random_for(stage.init, data), data, jax.random.key(0))
-    assert metrics["picture"] == 0
-
-
-def test_cached_latents_with_pixels_are_filled_in_too():
-    config, data = warped()
-    stage = stages.make_stage(config)
-    params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
-    encode = jax.jit(lambda x: nets.encode(params["autoencoder"], x))
-    cached = data | {f"{k}_latent": encode(data[k]) for k in ("target", "reference")}
-    first, _ = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
-    second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
-    np.testing.assert_allclose(first, second, rtol=1e-4)
-
-
-def test_a_guided_autoencoder_trains_on_what_fills_in_the_mask():
-    config, data = warped()
-    config.stage = "autoencoder"
-    config.autoencoder.update({"kind": "light", "size": "tiny", "f": 8, "guided": True})
-    stage = stages.make_stage(config)
-    data = {
-        **data,
-        "target": data["target"][:, 0],
-        "frame_landmarks": data["frame_landmarks"][:, 0],
-    }
-    params = random_for(stage.init, data)
-    loss = jax.jit(stage.loss_fn)
-    value, metrics = loss(params, data, jax.random.key(0))
-    assert np.isfinite(value) and np.isfinite(metrics["psnr"])
-    other = {**data, "reference": 255 - data["reference"]}
-    assert abs(loss(params, other, jax.random.key(0))[0] - value) > 1e-4
-    pictures = jax.jit(stage.preview)(params, data, jax.random.key(0))
-    assert pictures["guided"].shape == pictures["guide"].shape == pictures["truth"].shape
 
 
 def test_the_mouth_counts_more_where_it_is():
