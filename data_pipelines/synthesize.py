@@ -34,7 +34,7 @@ from talkjax.errors import UserError
 from .workers import JobError, cores, run_jobs
 
 FORMAT = "talkjax-corpus"
-VERSION = 2  # Raise it whenever the same plan gives other images or sounds.
+VERSION = 3  # Raise it whenever the same plan gives other images or sounds.
 _SECONDS_PER_CLIP = 600.0  # Time limit of a clip; a slow machine needs a tenth of it.
 _STALE = 600.0  # Seconds after which an unfinished file belongs to a process that was killed.
 

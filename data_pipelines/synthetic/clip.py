@@ -17,14 +17,17 @@ import numpy as np
 
 from talkjax.media.video_writer import VideoWriter
 
-from . import scene, sidecar
+from . import outfit, scene, sidecar
 from .animation import motion, visemes
+from .animation.turns import Turns, apply_turns, sample_turns
 from .geometry import face_model, shape
 from .geometry.face import FaceGeometry
 from .painting import appearance, backgrounds
 from .painting.portrait import Textures, paint_portrait
 from .plan import ClipPlan, CorpusSettings, random_stream
+from .props import Props, compute_reach, sample_props
 from .rendering.avatar import Avatar
+from .rendering.capture import Capture, record, sample_capture
 from .speech import acoustics, espeak, recordings
 from .speech.phonemes import Phoneme
 from .speech.speaking import Speak
@@ -36,10 +39,12 @@ _LEAD, _GAP, _TAIL = (0.12, 0.35), (0.12, 0.5), (0.2, 0.45)
 _ENOUGH = 0.7  # No further sentence is started after this share of the wanted length.
 _PEAK = (0.35, 0.8)  # Range of the sound's peak amplitude.
 _LOUDNESS_SPAN = 0.08  # Seconds.
+_NOSE = 4  # The landmark at the nose's tip.
 # Purposes of random streams (see `plan.random_stream`) of an identity ...
-_APPEARANCE, _PAINT, _STYLE = 2, 3, 4
+_APPEARANCE, _PAINT, _STYLE, _OUTFIT, _GROOMING = range(2, 7)
 # ... and of a clip.
 _TIMING, _SOUND, _MOTION, _LIGHT, _CAMERA, _BACKGROUND = range(2, 8)
+_PROPS, _TURNS, _CAPTURE, _HARDNESS = range(8, 12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,26 @@ class Person:
     appearance: appearance.Appearance
     shape: shape.Shape
     textures: Textures
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where and how a clip is filmed.
+
+    Attributes:
+      background: Background in sRGB in [0, 1], (size, size, 3).
+      light, camera: Lights and lens.
+      props: Things at the face.
+      turns: Motion that is added to the performance.
+      capture: How the frames are recorded.
+    """
+
+    background: np.ndarray
+    light: scene.Light
+    camera: scene.Camera
+    props: Props
+    turns: Turns
+    capture: Capture
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +108,10 @@ class Performance:
 def _sample_identity(key: tuple[int, ...]) -> tuple[appearance.Appearance, shape.Shape]:
     rng = random_stream(key, _APPEARANCE)
     look = appearance.sample_appearance(rng)
-    return look, shape.sample_shape(rng, look.sex)
+    geometry = shape.sample_shape(rng, look.sex)
+    worn = outfit.sample_outfit(random_stream(key, _OUTFIT), look)
+    grown = outfit.sample_grooming(random_stream(key, _GROOMING), look)
+    return replace(look, outfit=worn, grooming=grown), geometry
 
 
 def make_person(key: tuple[int, ...]) -> Person:
@@ -206,6 +234,30 @@ def compute_landmarks(
     return np.stack([face.landmarks(pose, camera, settings.size) for pose in performance.poses])
 
 
+def sample_setting(plan: ClipPlan, settings: CorpusSettings) -> Setting:
+    """Draws the setting of a clip."""
+    key = plan.clip_key
+    light = scene.sample_light(random_stream(key, _LIGHT))
+    return Setting(
+        background=backgrounds.paint_background(random_stream(key, _BACKGROUND), settings.size),
+        light=scene.sample_hard_light(random_stream(key, _HARDNESS), light),
+        camera=scene.sample_camera(random_stream(key, _CAMERA)),
+        props=sample_props(random_stream(key, _PROPS)),
+        turns=sample_turns(random_stream(key, _TURNS)),
+        capture=sample_capture(random_stream(key, _CAPTURE)),
+    )
+
+
+def stage_poses(
+    poses: tuple[scene.Pose, ...], setting: Setting, settings: CorpusSettings
+) -> tuple[scene.Pose, ...]:
+    """Adds what a setting brings to the poses of a performance: wider motion and visiting hands."""
+    duration = len(poses) / settings.fps
+    reach = compute_reach(setting.props, np.arange(len(poses)) / settings.fps, duration)
+    wider = apply_turns(poses, settings.fps, setting.turns)
+    return tuple(replace(p, reach=float(r)) for p, r in zip(wider, reach, strict=True))
+
+
 def make_clip(
     plan: ClipPlan,
     settings: CorpusSettings,
@@ -236,16 +288,26 @@ def make_clip(
     on_stage("paint")
     performance = make_performance(plan, settings, speak)
     on_stage("speech")
-    light = scene.sample_light(random_stream(plan.clip_key, _LIGHT))
-    camera = scene.sample_camera(random_stream(plan.clip_key, _CAMERA))
-    background = backgrounds.paint_background(
-        random_stream(plan.clip_key, _BACKGROUND), settings.size
-    )
-    avatar = Avatar(person.appearance, person.shape, person.textures, background, light, camera)
+    setting = sample_setting(plan, settings)
+    poses = stage_poses(performance.poses, setting, settings)
+    avatar = Avatar(
+        person.appearance, person.shape, person.textures, setting.background, setting.light,
+        setting.camera, setting.props,
+    )  # fmt: skip
     path = pathlib.Path(out) / plan.split / f"{plan.clip_id}.mp4"
     # The old sidecar must not vouch for a video that is being replaced.
     sidecar.sidecar_paths(path)[1].unlink(missing_ok=True)
     landmarks = []
+
+    def render():
+        for pose in poses:
+            frame, exact = avatar.render(pose)
+            landmarks.append(exact)
+            on_stage("render")
+            yield frame, exact[_NOSE, :2]
+
+    seconds = len(poses) / settings.fps
+    frames = record(render(), setting.capture, settings.size, settings.fps, seconds)
     with tempfile.TemporaryDirectory() as folder:
         sound = pathlib.Path(folder) / "speech.wav"
         write_wav(sound, performance.samples, performance.rate)
@@ -253,27 +315,22 @@ def make_clip(
         with VideoWriter(
             path, size, size, settings.fps, crf=_CRF, preset=_PRESET, audio=sound
         ) as writer:
-            for number, pose in enumerate(performance.poses):
-                frame, exact = avatar.render(pose)
-                on_stage("render")
+            for number, frame in enumerate(frames):
                 writer.write(frame, number / settings.fps)
-                landmarks.append(exact)
                 on_stage("encode")
-    truth = _ground_truth(plan, settings, performance, np.stack(landmarks), person, light, camera)
+    performance = replace(performance, poses=poses)
+    truth = _ground_truth(plan, settings, performance, np.stack(landmarks), person, setting)
     sidecar.save_truth(path, truth)
     on_stage("encode")
-    frames = len(performance.poses)
     return {
         "clip_id": plan.clip_id,
         "split": plan.split,
-        "frames": frames,
-        "seconds": round(frames / settings.fps, 3),
+        "frames": len(poses),
+        "seconds": round(seconds, 3),
     }
 
 
-def _ground_truth(
-    plan, settings, performance, landmarks, person, light, camera
-) -> sidecar.GroundTruth:
+def _ground_truth(plan, settings, performance, landmarks, person, setting) -> sidecar.GroundTruth:
     poses = [
         (p.yaw, p.pitch, p.roll, p.x, p.y, p.z, p.blink, p.brow, *p.gaze, p.breath)
         for p in performance.poses
@@ -294,8 +351,10 @@ def _ground_truth(
             "channels": list(visemes.CHANNELS),
             "look": asdict(person.appearance),
             "shape": asdict(person.shape),
-            "light": asdict(light),
-            "camera": asdict(camera),
+            "light": asdict(setting.light),
+            "camera": asdict(setting.camera),
+            "props": asdict(setting.props),
+            "capture": asdict(setting.capture),
         },
     )
 

@@ -4,7 +4,7 @@ Geometry lives in the frame of the neutral head (see `geometry.face_model`). `ap
 it to the camera's frame, which has the same axes, and `project` to pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class Pose:
       brow: Eyebrows from -1 (frown) to 1 (raised).
       gaze: Eye rotation in radians right and down, relative to the head, (2,).
       breath: Inhalation from 0 to 1, which raises the shoulders.
+      reach: How near a hand or a cup is: 0 is away, 1 is at the chin. See `props`.
     """
 
     yaw: float = 0.0
@@ -39,6 +40,7 @@ class Pose:
     brow: float = 0.0
     gaze: tuple[float, float] = (0.0, 0.0)
     breath: float = 0.0
+    reach: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,31 @@ def sample_light(rng: np.random.Generator) -> Light:
         rim_power=float(rng.uniform(0.0, 0.6)),
         ambient_power=float(rng.uniform(0.32, 0.5)),
         warmth=float(rng.uniform(-0.7, 1.0)),
+    )
+
+
+def sample_hard_light(rng: np.random.Generator, light: Light) -> Light:
+    """Makes the light of some clips hard, coloured, or one from below or behind.
+
+    Args:
+      rng: Generator that draws the change.
+      light: The light that most clips keep.
+    """
+    kind = str(rng.choice(("soft", "hard", "coloured", "dim"), p=(0.64, 0.16, 0.12, 0.08)))
+    azimuth, elevation = rng.uniform(-1.5, 1.5), rng.uniform(-0.45, 1.1)
+    power, rest, warmth = rng.uniform(0.95, 1.5), rng.uniform(0.15, 0.6), rng.uniform(-3, 3)
+    if kind == "soft":
+        return light
+    if kind == "coloured":
+        return replace(light, warmth=float(warmth), rim_power=float(2 * rest))
+    if kind == "dim":
+        return replace(light, key_power=float(0.5 * rest), ambient_power=float(0.3 + 0.4 * rest))
+    return replace(
+        light,
+        key=(float(azimuth), float(elevation)),
+        key_power=float(power),
+        fill_power=float(0.2 * rest),
+        ambient_power=float(0.35 * rest),
     )
 
 

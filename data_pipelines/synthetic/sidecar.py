@@ -41,7 +41,8 @@ class GroundTruth:
         distances, (T, 11) float32.
       bilabial: Start and end of the lip closure of each p, b and m in seconds, (n, 2) float64.
       info: Plain data: "plan", "settings", "seconds", "spoken" (the sentences), "phonemes"
-        ([symbol, start, end] each), "channels", "look", "shape", "light" and "camera".
+        ([symbol, start, end] each), "channels", "look", "shape", "light", "camera",
+        "props" and "capture".
     """
 
     times: np.ndarray

@@ -49,10 +49,16 @@ HAIRCUTS = {
     "bob": Haircut(0.16, 0.17, bangs=4.0, fall=0.5, rough=0.02, edge=0.08),
     "bun": Haircut(0.07, 0.055, rough=0.006, bun=True),
     "curly": Haircut(0.34, 0.30, bangs=4.0, rough=0.07, edge=0.12),
+    "long_curly": Haircut(0.30, 0.34, bangs=3.0, fall=0.6, rough=0.06, edge=0.16),
+    "wild": Haircut(0.22, 0.24, bangs=14.0, fall=0.8, rough=0.045, edge=0.14),
     "afro": Haircut(0.55, 0.50, rough=0.05, edge=0.12),
 }
 
-_VARIANTS = {"short": ("short", "quiff", "fringe"), "long": ("long", "long_fringe")}
+_VARIANTS = {
+    "short": ("short", "quiff", "fringe"),
+    "long": ("long", "long", "long_fringe", "wild"),
+    "curly": ("curly", "afro", "long_curly", "long_curly"),
+}
 
 
 def choose_haircut(style: str, rng: np.random.Generator) -> str:
@@ -90,6 +96,11 @@ def _hairline(azimuth, bangs, receding):
     return polar[np.argmax(height > limit, 1)]
 
 
+def count_repeats(texels: int) -> int:
+    """Returns how often a hair texture of a width in texels is repeated around the head."""
+    return max(1, round(700 / texels))
+
+
 def make_hair(
     style: str, surface: HeadSurface, rng: np.random.Generator, receding: float, texels: int
 ) -> list[MeshPart]:
@@ -125,7 +136,7 @@ def make_hair(
     thick = thick + cut.rough * _noise(rng, theta, polar * 2, 8 + round(120 * cut.rough))
     radius = skin + 0.010 + np.maximum(thick, 0.02) * body
     points = d * radius[..., None] + CENTRE
-    repeats = max(1, round(700 / texels))
+    repeats = count_repeats(texels)
     uv = np.stack([theta / (2 * np.pi) * repeats, polar * 0.9], -1)
     opacity = np.clip((limit[None] - polar) / (cut.edge * limit[None]), 0, 1) * 1.05 + 0.02
     shade = 0.62 + 0.38 * body

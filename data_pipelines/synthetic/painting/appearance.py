@@ -1,9 +1,11 @@
 """Appearance of a person without geometry: plain numbers from which textures are painted."""
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from ..outfit import Grooming, Outfit
 
 HAIR_STYLES = ("bald", "short", "crop", "long", "bun", "curly", "bob")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
@@ -72,6 +74,8 @@ class Appearance:
       glasses_colour: Colour of the frame.
       shirt_colour, shirt_second: Colours of the cloth.
       shirt_pattern: One of `SHIRTS`.
+      outfit: What is worn at the neck; `sample_appearance` leaves the default.
+      grooming: How hair and beard are worn; likewise.
     """
 
     sex: str
@@ -109,6 +113,8 @@ class Appearance:
     shirt_colour: RGB
     shirt_second: RGB
     shirt_pattern: str
+    outfit: Outfit = field(default_factory=Outfit)
+    grooming: Grooming = field(default_factory=Grooming)
 
     @property
     def skin_colour(self) -> np.ndarray:

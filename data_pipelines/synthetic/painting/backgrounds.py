@@ -1,11 +1,14 @@
-"""Backgrounds: rooms, studios, windows and plants, out of focus."""
+"""Backgrounds: rooms, studios, windows, plants and structures, in and out of focus."""
 
 import cv2
 import numpy as np
 
+from . import structures
+
 _SHARES = {
-    "studio": 0.16, "wall": 0.18, "room": 0.24, "shelf": 0.10, "window": 0.12, "bokeh": 0.08,
-    "plant": 0.12,
+    "studio": 0.10, "wall": 0.10, "room": 0.14, "shelf": 0.10, "window": 0.08, "bokeh": 0.06,
+    "plant": 0.07, "vivid": 0.11, "blinds": 0.05, "tiles": 0.05, "crowd": 0.04, "text": 0.05,
+    "clutter": 0.05,
 }  # fmt: skip
 
 
@@ -24,7 +27,7 @@ def paint_background(rng: np.random.Generator, size: int = 256) -> np.ndarray:
     y, x = (np.mgrid[:n, :n].astype(np.float32) + 0.5) / n
     image = _PAINTERS[kind](rng, x, y)
     image = image * (1 - rng.uniform(0.05, 0.3) * ((x - 0.5) ** 2 + (y - 0.45) ** 2) * 2)[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(1.5, 4.0))
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 4.0))
     image = image + rng.normal(0, 0.004, (n, n, 1))
     image = np.clip(image, 0, 1).astype(np.float32)
     if size != n:
@@ -242,4 +245,5 @@ _PAINTERS = {
     "window": _paint_window,
     "bokeh": _paint_bokeh,
     "plant": _paint_plant,
+    **structures.PAINTERS,
 }

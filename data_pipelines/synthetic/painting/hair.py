@@ -226,3 +226,11 @@ def paint_beard(appearance: Appearance, c: Canvas, rng: np.random.Generator, lin
         if len(curves):
             linear = mix(linear, colour * factor, amount * c.strokes(curves, strength))
     return linear, gloss * (1 - 0.6 * mask)
+
+
+def paint_beard_mask(appearance: Appearance, c: Canvas, rng: np.random.Generator) -> np.ndarray:
+    """Draws where a beard has volume: (N, N) float32 in [0, 1], empty if it has none."""
+    grown = appearance.grooming.beard_length or appearance.grooming.moustache_length
+    if appearance.sex != "male" or not grown:
+        return np.zeros((c.size, c.size), np.float32)
+    return _beard_mask(appearance.beard, c, rng)

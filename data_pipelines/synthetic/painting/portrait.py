@@ -19,7 +19,10 @@ class Textures:
       gloss: Gloss of the face, (N, N) float32 in [0, 1].
       eye: Eyeball from the front, (64, 64, 3).
       hair: Tileable strands, which run downwards, (M, M, 3).
-      cloth: Tileable cloth, (K, K, 3).
+      cloth: Tileable cloth of the garment, (K, K, 3).
+      trim: Tileable cloth of collars, (K, K, 3).
+      neckwear: Tileable cloth of a tie or a scarf, (K, K, 3).
+      beard: Where a beard grows, (N, N) float32 in [0, 1].
     """
 
     face: np.ndarray
@@ -27,6 +30,9 @@ class Textures:
     eye: np.ndarray
     hair: np.ndarray
     cloth: np.ndarray
+    trim: np.ndarray
+    neckwear: np.ndarray
+    beard: np.ndarray
 
 
 def paint_portrait(
@@ -50,10 +56,16 @@ def paint_portrait(
     linear, gloss = hair.paint_scalp(appearance, canvas, rng, linear, gloss)
     linear, gloss = hair.paint_beard(appearance, canvas, rng, linear, gloss)
     linear = hair.paint_brows(appearance, canvas, rng, linear)
+    worn = appearance.outfit
     return Textures(
         face=to_srgb(linear),
         gloss=np.clip(gloss, 0, 1).astype(np.float32),
         eye=features.paint_eye(appearance, rng),
         hair=tileable.paint_strands(appearance, rng),
         cloth=tileable.paint_cloth(appearance, rng),
+        trim=tileable.paint_fabric(worn.trim_colour, worn.trim_second, worn.trim_fabric, rng),
+        neckwear=tileable.paint_fabric(
+            worn.neckwear_colour, worn.neckwear_second, worn.neckwear_fabric, rng
+        ),
+        beard=hair.paint_beard_mask(appearance, canvas, rng),
     )

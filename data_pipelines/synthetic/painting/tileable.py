@@ -26,32 +26,59 @@ def paint_strands(appearance: Appearance, rng: np.random.Generator, size: int = 
 
 
 def paint_cloth(appearance: Appearance, rng: np.random.Generator, size: int = 256):
-    """Paints tileable cloth: (size, size, 3) float32 sRGB."""
-    colour, second = to_linear(appearance.shirt_colour), to_linear(appearance.shirt_second)
+    """Paints the tileable cloth of a shirt: (size, size, 3) float32 sRGB."""
+    return paint_fabric(
+        appearance.shirt_colour, appearance.shirt_second, appearance.shirt_pattern, rng, size
+    )
+
+
+def paint_fabric(colour, second, fabric: str, rng: np.random.Generator, size: int = 256):
+    """Paints a tileable fabric.
+
+    Args:
+      colour, second: Its colours in sRGB, (3,).
+      fabric: One of `outfit.FABRICS`.
+      rng: Generator that draws the details.
+      size: Side of the texture in pixels.
+
+    Returns:
+      (size, size, 3) float32 sRGB in [0, 1].
+    """
+    colour, second = to_linear(colour), to_linear(second)
     y, x = np.mgrid[:size, :size] / size
-    if appearance.shirt_pattern == "stripes":
-        count = int(rng.integers(10, 24))
-        amount = np.clip(
-            np.sin(2 * np.pi * count * (y if rng.random() < 0.6 else x)) * 4
-            + 0.5
-            - rng.uniform(0, 2),
-            0,
-            1,
-        )
-    elif appearance.shirt_pattern == "check":
-        count = int(rng.integers(8, 14))
-        a, b = (np.clip(np.sin(2 * np.pi * count * v) * 4 + 0.5, 0, 1) for v in (x, y))
-        amount = 0.4 * (a + b)
-    else:
-        amount = np.zeros((size, size))
+    amount = _paint_pattern(fabric, x, y, rng)
     image = colour + amount[..., None] * (second - colour) * 0.85
     weave = 0.05 * tileable_noise(rng, size, (0.8, 0.8)) + 0.05 * tileable_noise(rng, size, (9, 9))
     folds = 0.06 * tileable_noise(rng, size, (34, 14)) + 0.04 * tileable_noise(rng, size, (16, 30))
-    if appearance.shirt_pattern == "knit":
+    if fabric == "knit":
         weave = weave + 0.16 * np.sin(2 * np.pi * 64 * x) * (
             0.6 + 0.4 * np.sin(2 * np.pi * (48 * y + 0.5))
         )
+    elif fabric == "rib":
+        ribs = np.sin(2 * np.pi * int(rng.integers(14, 30)) * x)
+        stitches = np.sin(2 * np.pi * 40 * y)
+        weave = weave + rng.uniform(0.15, 0.5) * ribs * (0.8 + 0.2 * stitches)
     return to_srgb(np.clip(image * np.exp(weave + folds)[..., None], 0, 1))
+
+
+def _paint_pattern(fabric, x, y, rng):
+    """Draws how much of the second colour there is: (N, N) in [0, 1]."""
+    if fabric == "stripes":
+        count = int(rng.integers(10, 24))
+        along = y if rng.random() < 0.6 else x
+        return np.clip(np.sin(2 * np.pi * count * along) * 4 + 0.5 - rng.uniform(0, 2), 0, 1)
+    if fabric == "check":
+        count = int(rng.integers(8, 14))
+        a, b = (np.clip(np.sin(2 * np.pi * count * v) * 4 + 0.5, 0, 1) for v in (x, y))
+        return 0.4 * (a + b)
+    if fabric == "diagonal":
+        count = int(rng.integers(8, 24))
+        return np.clip(np.sin(2 * np.pi * count * (x + y)) * 4 + 0.5 - rng.uniform(0, 2), 0, 1)
+    if fabric == "dots":
+        count = int(rng.integers(10, 26))
+        dots = np.sin(2 * np.pi * count * x) * np.sin(2 * np.pi * count * y)
+        return np.clip((dots - rng.uniform(0.3, 0.7)) * 6, 0, 1)
+    return np.zeros_like(x)
 
 
 def paint_tips(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

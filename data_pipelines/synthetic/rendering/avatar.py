@@ -11,6 +11,7 @@ from ..geometry.shape import Shape
 from ..painting.appearance import Appearance
 from ..painting.portrait import Textures
 from ..painting.textures import to_linear
+from ..props import Props
 from ..scene import Camera, Light, Pose, apply_head_pose, project, project_landmarks
 from . import rasterizer, shadow_map
 from .avatar_mesh import AvatarMesh
@@ -93,6 +94,7 @@ class Avatar:
       background: Background in sRGB in [0, 1], (size, size, 3); frames have its size.
       light: Lights of the setting.
       camera: Camera of the setting.
+      props: Things at the face; None is nothing.
     """
 
     def __init__(
@@ -103,10 +105,13 @@ class Avatar:
         background: np.ndarray,
         light: Light,
         camera: Camera,
+        props: Props | None = None,
     ):
         self.size, self.camera = len(background), camera
         self.face = FaceGeometry(shape)
-        self.mesh = AvatarMesh(appearance, self.face, textures, camera.scale * self.size)
+        self.mesh = AvatarMesh(
+            appearance, self.face, textures, camera.scale * self.size, props or Props()
+        )
         self.lights, self.ambient, self._map_axes = _light_arrays(light)
         exposure = _exposure(light, textures.face)
         self.lights[:, 3:6] *= exposure

@@ -1,111 +1,29 @@
 """The avatar's mesh: the vertex arrays, materials and texture atlas that the rasterizer needs."""
 
-from typing import NamedTuple
-
-import cv2
 import numpy as np
 
 from ..geometry import (
+    beard,
     expression,
     eyes,
     face,
     face_model,
+    garments,
     glasses,
     hair,
     head,
+    locks,
     mouth,
     rims,
+    things,
+    torso,
 )
 from ..geometry.mesh import MeshPart, smoothstep
-from ..painting import skin, teeth, tileable
 from ..painting.appearance import Appearance
-from ..painting.canvas import UNITS
 from ..painting.portrait import Textures
-from ..painting.textures import to_linear
+from ..props import Props
 from ..scene import Pose
-from .rasterizer import CUTOUT, INNER, MATERIAL_FIELDS, OPAQUE
-
-FACE = "face"
-_NECK_STREAM = 0x4EC4
-
-
-class _Shading(NamedTuple):
-    """How a material reflects light.
-
-    Attributes:
-      highlight: Strength of the highlight at full gloss.
-      exponent: Binary logarithm of the highlight's exponent.
-      wrap: How far diffuse light wraps around the edges in red, green and blue.
-      two_sided: Whether back faces are visible.
-    """
-
-    highlight: float
-    exponent: int
-    wrap: tuple[float, float, float]
-    two_sided: bool = True
-
-
-_SKIN_WRAP = (0.40, 0.22, 0.16)  # Red light travels furthest in skin.
-_SHADING = {
-    FACE: _Shading(0.34, 4, _SKIN_WRAP, two_sided=False),
-    head.SKIN: _Shading(0.10, 4, _SKIN_WRAP),
-    head.NECK: _Shading(0.10, 4, _SKIN_WRAP),
-    eyes.EYE: _Shading(0.9, 8, (0.3, 0.3, 0.3), two_sided=False),
-    hair.HAIR: _Shading(0.16, 4, (0.25, 0.25, 0.25)),
-    head.CLOTH: _Shading(0.03, 3, (0.2, 0.2, 0.2)),
-    mouth.TEETH: _Shading(0.30, 6, (0.5, 0.45, 0.45)),
-    mouth.FLESH: _Shading(0.25, 5, (0.6, 0.4, 0.4)),
-    rims.RIM: _Shading(0.25, 5, (0.5, 0.3, 0.3)),
-    glasses.FRAME: _Shading(0.6, 6, (0.2, 0.2, 0.2)),
-}
-# Materials that cast no shadow; glasses are finer than the texels of the shadow map.
-_NOT_CASTING = (mouth.FLESH, rims.RIM, eyes.EYE, glasses.FRAME)
-
-
-class _TextureAtlas:
-    """Packs textures below each other; see `rasterizer` for the rows of materials."""
-
-    def __init__(self):
-        self.images, self.rows, self.height = [], {}, 0
-
-    def add(self, material, rgb, gloss, tileable=False, kind=OPAQUE):
-        """Adds a material with a texture of its own: sRGB (H, W, 3) and gloss (H, W) or one."""
-        gloss = np.broadcast_to(np.asarray(gloss, np.float32), rgb.shape[:2])
-        image = np.dstack([to_linear(rgb), gloss]).astype(np.float32)
-        height, width = image.shape[:2]
-        self._add_row(material, (0, self.height, width, height, tileable, kind))
-        self.images.append(image)
-        self.height += height
-
-    def share(self, material, other):
-        """Adds a material with the texture of another one."""
-        self._add_row(material, self.rows[other][:6])
-
-    def _add_row(self, material, rectangle):
-        shading = _SHADING[material]
-        self.rows[material] = (
-            *rectangle, shading.highlight, shading.exponent, *shading.wrap, shading.two_sided
-        )  # fmt: skip
-
-    def pack(self):
-        """Returns the (H, W, 4) atlas and the (M, 12) materials, both float32."""
-        atlas = np.zeros((self.height, max(i.shape[1] for i in self.images), 4), np.float32)
-        y = 0
-        for image in self.images:
-            atlas[y : y + image.shape[0], : image.shape[1]] = image
-            y += image.shape[0]
-        materials = np.array(list(self.rows.values()), np.float32)
-        assert materials.shape[1] == MATERIAL_FIELDS
-        return atlas, materials
-
-
-def _shrink(image, scale):
-    """Shrinks a texture to the resolution that an image can show."""
-    size = max(8, round(image.shape[0] * min(1.0, scale)))
-    if size == image.shape[0]:
-        return image.astype(np.float32)
-    width = max(8, round(image.shape[1] * min(1.0, scale)))
-    return cv2.resize(image.astype(np.float32), (width, size), interpolation=cv2.INTER_AREA)
+from .atlas import FACE, NOT_CASTING, paint_atlas
 
 
 def _ambient_occlusion(matrix, jaw):
@@ -136,6 +54,7 @@ class AvatarMesh:
       geometry: Geometry of its face.
       textures: Its textures.
       unit: Interocular distance in pixels, to which the face texture is shrunk.
+      props: Things at the face.
 
     Attributes:
       uv, colours, opacity, triangles, material, materials, atlas: See `rasterizer`.
@@ -149,16 +68,30 @@ class AvatarMesh:
         geometry: face.FaceGeometry,
         textures: Textures,
         unit: float,
+        props: Props,
     ):
         self.topology = face.head_topology()
         shape, points = geometry.shape, geometry.points
         surface = self.topology.matrix @ geometry.control
         rng = np.random.default_rng(shape.seed + 1)
-        atlas = self._paint_atlas(appearance, textures, unit, shape.seed, rng)
-        parts = self._make_rigid_parts(
-            appearance, shape, points, surface, textures.hair.shape[1], rng
+        atlas = paint_atlas(appearance, textures, unit, shape.seed, rng)
+        parts = [
+            *self._make_rigid_parts(
+                appearance, shape, points, surface, textures.hair.shape[1], rng
+            ),
+            *_make_things(props, geometry),
+        ]
+        cover = things.make_cover(props, points[152])
+        self.rigid = _stack_vertices(parts)
+        self._cover = _stack_vertices(cover)
+        self.beards = beard.make_beard(
+            appearance.grooming,
+            textures.beard,
+            surface,
+            self.topology.triangles,
+            np.clip(self.topology.uv, 0.004, 0.996),
+            points[152],
         )
-        self.rigid = np.concatenate([part.vertices for part in parts])
         self.seam = (points[13] + points[14]) / 2
         self.upper_teeth, self.lower_teeth = mouth.make_teeth(self.seam, 1 + 0.05 * shape.lip_width)
         self.tongue, self.throat = mouth.make_tongue(self.seam), mouth.make_throat(self.seam)
@@ -176,45 +109,26 @@ class AvatarMesh:
             [
                 skin_part, self.upper_teeth, self.throat, self.lower_teeth, self.tongue,
                 *(rims.make_rim(*boundary) for boundary in self._boundaries(surface)),
-                *(eye.part for eye in self.eyes), *parts,
+                *(eye.part for eye in self.eyes), *(shell.part for shell in self.beards), *parts,
+                *cover,
             ],
             list(atlas.rows),
         )  # fmt: skip
         self._find_seam_shadow(len(geometry.control))
 
     @staticmethod
-    def _paint_atlas(appearance, textures, unit, seed, rng):
-        atlas = _TextureAtlas()
-        detail = 1.35 * unit * UNITS / textures.face.shape[0]
-        atlas.add(FACE, _shrink(textures.face, detail), _shrink(textures.gloss, detail))
-        atlas.share(head.SKIN, FACE)
-        neck = skin.paint_neck(textures.face, np.random.default_rng([_NECK_STREAM, seed]))
-        atlas.add(head.NECK, neck, 0.3)
-        atlas.add(eyes.EYE, textures.eye, 1.0, kind=INNER)
-        tips = tileable.paint_tips(textures.hair.shape[:2], rng)
-        atlas.add(hair.HAIR, textures.hair, tips, tileable=True, kind=CUTOUT)
-        atlas.add(head.CLOTH, textures.cloth, 0.5, tileable=True)
-        rows = teeth.paint_teeth(rng)
-        atlas.add(mouth.TEETH, rows[..., :3], rows[..., 3], kind=INNER)
-        atlas.add(mouth.FLESH, np.full((8, 8, 3), 0.87, np.float32), 0.6, kind=INNER)
-        atlas.share(rims.RIM, mouth.FLESH)
-        if appearance.glasses in glasses.FRAMES:
-            colour = np.broadcast_to(np.float32(appearance.glasses_colour), (8, 8, 3))
-            atlas.add(glasses.FRAME, colour, glasses.FRAMES[appearance.glasses].gloss)
-        return atlas
-
-    @staticmethod
     def _make_rigid_parts(appearance, shape, points, surface, hair_width, rng):
         """Makes the parts that no expression moves."""
-        chin = points[152, 1]
+        body = torso.Torso(shape.neck, points[152, 1])
         haircut = hair.choose_haircut(appearance.hair_style, rng)
+        skull = head.HeadSurface(surface)
+        sides = hair.HAIRCUTS[haircut].sides if haircut in hair.HAIRCUTS else 0.0
         return [
-            *head.make_neck(1 + 0.09 * shape.neck, chin),
-            head.make_torso(shape.neck, chin),
+            *torso.make_neck(body),
+            *garments.make_garments(appearance.outfit, body),
             *head.make_ears(points),
-            *hair.make_hair(
-                haircut, head.HeadSurface(surface), rng, appearance.hairline, hair_width
-            ),
+            *hair.make_hair(haircut, skull, rng, appearance.hairline, hair_width),
+            *locks.make_locks(appearance.grooming, skull, sides, hair.count_repeats(hair_width)),
             *glasses.make_glasses(appearance.glasses, points, surface),
         ]
 
@@ -236,7 +150,7 @@ class AvatarMesh:
         self.triangles = np.concatenate(
             [part.triangles + start for part, start in zip(parts, starts, strict=True)]
         ).astype(np.int32)
-        casting = [i for i, name in enumerate(names) if name not in _NOT_CASTING]
+        casting = [i for i, name in enumerate(names) if name not in NOT_CASTING]
         self.casting = self.triangles[np.isin(self.material, casting)]
 
     def _find_seam_shadow(self, control_points):
@@ -274,7 +188,24 @@ class AvatarMesh:
             mouth.deform_tongue(self.tongue.vertices, self.seam, visemes),
             *(rims.rim_vertices(*boundary) for boundary in self._boundaries(surface)),
             *eyeballs,
+            *(shell.deform(surface) for shell in self.beards),
             self.rigid,
+            self._cover + (1 - pose.reach) * things.AWAY,
         ]
         landmarks = np.concatenate([surface[: face_model.SURFACE], *irises])
         return np.concatenate(vertices), landmarks
+
+
+def _stack_vertices(parts):
+    """Returns the vertices of all parts, (N, 3)."""
+    return np.concatenate([np.zeros((0, 3)), *(part.vertices for part in parts)])
+
+
+def _make_things(props, geometry):
+    """Makes what is at the face all the time."""
+    points = geometry.points
+    body = torso.Torso(geometry.shape.neck, points[152, 1])
+    return [
+        *things.make_headset(props, points, points[10, 1] - 0.75),
+        *things.make_microphone(props, points[152], body),
+    ]

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import scene
+from data_pipelines.synthetic import props, scene
 from data_pipelines.synthetic.animation.visemes import CHANNELS
 from data_pipelines.synthetic.geometry import expression, face_model, shape
 from data_pipelines.synthetic.painting.appearance import sample_appearance
@@ -18,7 +18,7 @@ def visemes(**values):
     return tuple(float(values.get(name, 0.0)) for name in CHANNELS)
 
 
-def make(seed=0):
+def make(seed=0, things=None):
     """An avatar of plain colours before a grey background."""
     rng = np.random.default_rng(seed)
     textures = Textures(
@@ -27,11 +27,16 @@ def make(seed=0):
         eye=np.full((64, 64, 3), 0.9, np.float32),
         hair=np.clip(rng.normal(0.3, 0.05, (64, 64, 3)), 0, 1).astype(np.float32),
         cloth=np.full((32, 32, 3), (0.2, 0.3, 0.6), np.float32),
+        trim=np.full((32, 32, 3), (0.8, 0.8, 0.8), np.float32),
+        neckwear=np.full((32, 32, 3), (0.7, 0.1, 0.1), np.float32),
+        beard=np.zeros((128, 128), np.float32),
     )
     background = np.full((SIZE, SIZE, 3), 0.5, np.float32)
     camera = dataclasses.replace(scene.sample_camera(rng), grain=1.0)
     look = dataclasses.replace(sample_appearance(rng), hair_style="short", glasses="thin")
-    return Avatar(look, shape.sample_shape(rng), textures, background, scene.Light(), camera)
+    return Avatar(
+        look, shape.sample_shape(rng), textures, background, scene.Light(), camera, things
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +62,21 @@ def test_landmarks_need_no_picture(person):
     np.testing.assert_allclose(alone, person.render(pose)[1][:468], atol=1e-4)
 
 
+def test_a_hand_hides_the_mouth_and_leaves_the_landmarks(person):
+    covered = make(things=props.Props(cover="hand", cover_at=(0.0, -0.45), covered=(0.0, 1.0)))
+    pose = scene.Pose(visemes=visemes(jaw=0.5, part=1))
+    away, there = (covered.render(dataclasses.replace(pose, reach=r)) for r in (0.0, 1.0))
+    free = person.render(pose)
+    for _, points in (away, there):
+        np.testing.assert_array_equal(points, free[1])
+    np.testing.assert_allclose(away[0], free[0], atol=30)  # of the noise
+    x, y = free[1][152, :2].astype(int)
+    chin = (slice(y - 12, y + 6), slice(x - 6, x + 12))
+    assert np.abs(there[0][chin].astype(int) - free[0][chin]).mean() > 8
+
+
 def test_landmarks_lie_within_the_frame(person):
-    for yaw in (-0.35, 0.35):
+    for yaw in (-0.7, -0.35, 0.35, 0.7):
         for pitch in (-0.2, 0.2):
             _, points = person.render(
                 scene.Pose(yaw=yaw, pitch=pitch, visemes=visemes(jaw=1, part=1))

@@ -66,7 +66,7 @@ def test_the_truth_fits_the_video(made):
     assert set(info["spoken"]) <= set(planned.sentences) and info["spoken"]
     starts = [start for _, start, _ in info["phonemes"]]
     assert starts == sorted(starts) and 1.0 <= starts[0] < starts[-1] < outcome["seconds"]
-    for key in ("look", "shape", "light", "camera"):
+    for key in ("look", "shape", "light", "camera", "props", "capture"):
         assert info[key]
     assert ((truth.bilabial >= 1.0) & (truth.bilabial <= outcome["seconds"])).all()
     assert sidecar.is_finished(path, planned.to_json(), dataclasses.asdict(SETTINGS))
@@ -152,3 +152,19 @@ def test_loudness_follows_the_sound():
     value = clips.compute_loudness(samples, rate, np.arange(50) / 25)
     assert value[:23].max() == 0 and value[27:].min() == pytest.approx(1)
     assert clips.compute_loudness(np.zeros(rate, np.float32), rate, np.arange(25) / 25).max() == 0
+
+
+def test_settings_belong_to_clips_and_leave_the_performance_alone():
+    one, other = plan_corpus(1, 2, 5, 0, SETTINGS)
+    drawn = clips.sample_setting(one, SETTINGS)
+    again = clips.sample_setting(one, SETTINGS)
+    for name in ("light", "camera", "props", "turns", "capture"):
+        assert getattr(drawn, name) == getattr(again, name)
+    np.testing.assert_array_equal(drawn.background, again.background)
+    assert clips.sample_setting(other, SETTINGS).capture.seed != drawn.capture.seed
+    # Speech without pictures takes its poses before this step, which moves the head alone.
+    poses = (clips.scene.Pose(yaw=0.1, visemes=(0.5,) * 7, blink=0.3),) * 30
+    turned = dataclasses.replace(drawn, turns=clips.Turns(yaw=(0.5, 0.1, 2.0, 0.0)))
+    for before, after in zip(poses, clips.stage_poses(poses, turned, SETTINGS), strict=True):
+        assert after.yaw > before.yaw
+        assert (after.visemes, after.blink, after.x) == (before.visemes, before.blink, before.x)

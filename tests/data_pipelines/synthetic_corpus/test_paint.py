@@ -38,7 +38,7 @@ def test_textures_have_their_shapes_and_range():
     check(textures.face, (SIZE, SIZE, 3))
     check(textures.gloss, (SIZE, SIZE))
     check(textures.eye, (64, 64, 3))
-    for image in (textures.hair, textures.cloth):
+    for image in (textures.hair, textures.cloth, textures.trim, textures.neckwear):
         check(image, (len(image), len(image), 3))
 
 
@@ -46,7 +46,7 @@ def test_same_seed_same_person():
     _, first = someone(3)
     someone.cache_clear()
     _, second = someone(3)
-    for name in ("face", "gloss", "eye", "hair", "cloth"):
+    for name in ("face", "gloss", "eye", "hair", "cloth", "trim", "neckwear", "beard"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
 
 
