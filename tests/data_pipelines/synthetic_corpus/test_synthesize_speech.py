@@ -6,6 +6,7 @@ import pytest
 from data_pipelines import synthesize_speech
 from data_pipelines.speech_sources import Sources
 from data_pipelines.synthetic import clip, sidecar
+from data_pipelines.synthetic.animation.turns import Turns
 from data_pipelines.synthetic.plan import CorpusSettings, plan_speech
 from data_pipelines.synthetic.speech import espeak
 from data_pipelines.synthetic.speech.voices import Voice
@@ -23,8 +24,9 @@ def speech(tmp_path_factory):
     return out
 
 
-def test_what_is_said_and_what_is_seen_are_those_of_a_real_clip(speech, tmp_path):
+def test_what_is_said_and_what_is_seen_are_those_of_a_real_clip(speech, tmp_path, monkeypatch):
     """The same plan, drawn: the record has the sidecar's landmarks and the video's sound."""
+    monkeypatch.setattr(clip, "sample_turns", lambda rng: Turns())  # which only videos have
     p = plan_speech(1, 5, CorpusSettings(seconds=1.5))[0]
     settings = CorpusSettings(seconds=1.5, size=64)
     (tmp_path / p.split).mkdir()
