@@ -8,7 +8,7 @@ slowly. These pictures say it outright. They are differentiable in the landmarks
 import jax
 import jax.numpy as jnp
 
-from talkjax.conventions import INNER_LIPS, LIPS_SLICE, OUTER_LIPS
+from talkjax.conventions import LIPS_SLICE, OUTER_LIPS
 from talkjax.models import positions
 
 FINE = 4  # parts of a cell along each axis
@@ -31,9 +31,8 @@ def draw_lips(landmarks: jax.Array, size: tuple[int, int], region: tuple[float, 
     points = positions.grid_positions(height * FINE, width * FINE, region)
     softness = (region[2] - region[0]) / (height * FINE) / 4
     lips = landmarks[:, LIPS_SLICE]
-    shapes = lips[:, : len(OUTER_LIPS)], lips[:, len(OUTER_LIPS) :]
-    assert shapes[1].shape[1] == len(INNER_LIPS)
-    drawn = [jax.nn.sigmoid(signed_distance(points, shape) / softness) for shape in shapes]
+    outlines = jnp.split(lips, [len(OUTER_LIPS)], axis=1)  # of the lips and of the opening
+    drawn = [jax.nn.sigmoid(signed_distance(points, shape) / softness) for shape in outlines]
     x = jnp.stack(drawn, -1).reshape(-1, height, FINE, width, FINE, 2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, height, width, CHANNELS)
 

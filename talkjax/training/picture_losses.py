@@ -28,7 +28,8 @@ def init_discriminator(config: Mapping[str, Any], nets: Networks, key: jax.Array
     """Initialises the discriminator, if the configuration has one: {"discriminator": ...} or {}."""
     if not config["loss"]["adversarial_weight"]:
         return {}
-    return {"discriminator": PatchDiscriminator().init(key, _zeros(nets))["params"]}
+    image = jnp.zeros((1, *nets.image_size, 3))
+    return {"discriminator": PatchDiscriminator().init(key, image)["params"]}
 
 
 def trained_parts(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -97,7 +98,3 @@ def picture_terms(
         both = metrics["adversarial"] + metrics["discriminator"]
         total = total + config["loss"]["adversarial_weight"] * both
     return total, metrics
-
-
-def _zeros(nets: Networks) -> jax.Array:
-    return jnp.zeros((1, *nets.image_size, 3))
