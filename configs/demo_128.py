@@ -1,11 +1,11 @@
-"""The bundled model: avatars of the synthetic corpus, 128 px crops, 8 M parameters in all.
+"""Avatars of the synthetic corpus, 128 px crops, 8 M parameters in all.
 
     uv run train.py --config=configs/demo_128.py:STAGE --workdir=W --config.data.dir=SHARDS ...
 
 STAGE is autoencoder, landmark, diffusion or joint. All data come from `data_pipelines.synthesize`
 and, for stage landmark, `data_pipelines.synthesize_speech`. The README has complete command lines
-for configs/demo_64.py. The bundled weights come from several runs with other flags than the
-defaults below; docs/results.md lists the flags and the measured results.
+for configs/demo_64.py. The landmark network of the bundled checkpoint was trained with this file;
+docs/results.md lists the flags and the measured results.
 """
 
 from ml_collections import ConfigDict

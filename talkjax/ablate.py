@@ -2,23 +2,24 @@ r"""Trains and measures the paper's ablations, and prints one table.
 
   python -m talkjax.ablate --config=configs/demo_128.py --out=DIR --data=SHARDS \
     --autoencoder=RUN --landmark=RUN --diffusion_steps=2000 --joint_steps=300 \
-    [--rows=full,no_end_to_end,...] [--clips=N] [-- --config.field=value ...]
+    [--rows=full,no_end_to_end,...] [--seeds=0,1,2] [--clips=N] [-- --config.field=value ...]
 
 Every row starts from the same autoencoder, landmark network, seed and data, and trains for the same
-number of steps: stage `diffusion` from scratch, then `joint`. Each is then probed
-(talkjax/metrics/probe.py) and evaluated on held-out clips. Flags after -- are passed to train.py in
-every row. Everything is stored in DIR; started again, the command continues where it stopped.
+number of steps: stage `diffusion` from scratch, then `joint`, once for each of --seeds. Each is
+then probed (talkjax/metrics/probe.py) and evaluated on held-out clips. Flags after -- are passed to
+train.py in every row. Everything is stored in DIR; started again, the command continues where it
+stopped.
 """
 
+import argparse
 import contextlib
-import csv
 import dataclasses
 import itertools
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ from talkjax import commands, files
 from talkjax.data import loader
 from talkjax.errors import UserError
 from talkjax.export import export as export_run
-from talkjax.metrics import packages, probe, statistics
-from talkjax.metrics.protocol import METRICS, SETS
+from talkjax.metrics import ablation_table, packages, probe
 from talkjax.metrics.report import replace_non_finite
 from talkjax.sampling import checkpoint
 from talkjax.training import agreement
@@ -43,6 +43,7 @@ _TALKFORMER = "--config.denoiser.talkformer"
 # Row -> (flags of train.py in both stages, flags in `joint` only).
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "full": ((), ()),
+    "one_step": ((), ("--config.joint.path=one_step", "--config.joint.change_weight=1.0")),
     "no_end_to_end": ((), ("--config.joint.end_to_end=False",)),
     "exposure_only": (
         (),
@@ -53,14 +54,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dot_product": ((f"{_TALKFORMER}.positional=dot",), ()),
 }
 WEIGHTS = ("lpips", "face_embedding", "fid", "sync_expert")
-EVALUATED = "model,cross_driven,wrong_audio"
-TABLE = (
-    ("model", "opening_correlation"), ("cross_driven", "opening_correlation"),
-    ("model", "articulation"), ("model", "closures"), ("model", "lmd"), ("model", "lse_c"),
-    ("model", "lse_d"), ("wrong_audio", "lse_c"), ("model", "psnr"),
-    ("model", "ssim"), ("model", "lpips"), ("model", "fid"), ("model", "csim"),
-    ("model", "jitter"),
-)  # fmt: skip
+EVALUATED = ("model", "cross_driven", "wrong_audio")
 _PROBE_BATCHES, _PROBE_BATCH_SIZE = 8, 8
 # The loader's batches hold consecutive windows, mostly of one clip. Batches of the probe take one
 # window of each of several stretches of the split instead, so that they mix different people.
@@ -81,7 +75,9 @@ class Study:
       videos: Folder of the original videos, if they have moved.
       split: Split to measure on.
       diffusion_steps, joint_steps: Training steps of every row.
+      seeds: Seeds of stage `joint`. A row's numbers are means over them.
       clips, seconds, steps: Flags of evaluate.py; None evaluates on all clips.
+      evaluated: Rows of the protocol that are evaluated.
       weights: Flags of evaluate.py that name weights.
       overrides: Flags of train.py, for every row.
     """
@@ -96,9 +92,11 @@ class Study:
     split: str = "test"
     diffusion_steps: int = 2000
     joint_steps: int = 300
+    seeds: tuple[int, ...] = (0,)
     clips: int | None = None
     seconds: float = 20.0
     steps: int = 10
+    evaluated: tuple[str, ...] = EVALUATED
     weights: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
@@ -120,23 +118,39 @@ def ablate(study: Study, rows: Sequence[str]) -> str:
     if unknown or not rows:
         raise UserError(f"--rows takes {', '.join(ROWS)}, not {','.join(unknown) or 'nothing'}")
     packages.require(*packages.EVAL_MODULES)  # before hours of training
-    reports = {}
+    reports: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        export = train_row(study, row)
-        probe_row(study, export, study.out / row / "probe.json")
-        reports[row] = evaluate_row(study, row, export)
-    text = make_table(study.out, reports)
+        for seed in study.seeds:
+            export = train_row(study, row, seed)
+            if seed == study.seeds[0]:
+                probe_row(study, export, study.out / row / "probe.json")
+            reports.setdefault(row, []).append(evaluate_row(study, row, seed, export))
+    values = {
+        row: [
+            ablation_table.read_csv(seed_folder(study, row, seed) / "report.csv")
+            for seed in study.seeds
+        ]
+        for row in reports
+    }
+    probes = {row: json.loads((study.out / row / "probe.json").read_text()) for row in reports}
+    text, content = ablation_table.make_table(reports, values, probes)
+    files.write_json(study.out / "table.json", content)
     files.write_text(study.out / "table.md", text + "\n")
     return text
 
 
-def train_row(study: Study, row: str) -> Path:
+def seed_folder(study: Study, row: str, seed: int) -> Path:
+    """Returns the folder of a row's run with one seed."""
+    return study.out / row / f"seed{seed}"
+
+
+def train_row(study: Study, row: str, seed: int) -> Path:
     """Trains a row, unless that is done, and returns the folder of its export."""
     both, joint_only = ROWS[row]
     # Rows that differ only in `joint` share the stage before it.
     shared = next(name for name, (flags, _) in ROWS.items() if flags == both)
-    out = study.out
-    first, second, export = out / shared / "diffusion", out / row / "joint", out / row / "export"
+    first, folder = study.out / shared / "diffusion", seed_folder(study, row, seed)
+    second, export = folder / "joint", folder / "export"
     data = [f"--config.data.dir={study.data}", f"--config.data.latents={study.latents}"]
     run_command(
         f"{row}: diffusion", *TRAIN, f"--config={study.config}:diffusion",
@@ -144,10 +158,10 @@ def train_row(study: Study, row: str) -> Path:
         f"--config.steps={study.diffusion_steps}", *both, *study.overrides,
     )  # fmt: skip
     run_command(
-        f"{row}: joint", *TRAIN, f"--config={study.config}:joint", f"--workdir={second}",
-        *data, f"--config.init_from.diffusion={first}",
+        f"{row}: joint, seed {seed}", *TRAIN, f"--config={study.config}:joint",
+        f"--workdir={second}", *data, f"--config.init_from.diffusion={first}",
         f"--config.init_from.landmark={study.landmark}", f"--config.steps={study.joint_steps}",
-        *both, *joint_only, *study.overrides,
+        *both, *joint_only, *study.overrides, f"--config.seed={seed}",
     )  # fmt: skip
     export_run(export, run=second)
     return export
@@ -180,6 +194,7 @@ def compare_gradients(study: Study, config: dict[str, Any], params: Any) -> dict
         training_input.loader_options(ConfigDict(config), config["batch_size"]),
         stage="joint",
         latents=study.latents,
+        weights=(),  # the study's data may be a part of what the row was trained on
     )
     iterator = iter(loader.train_dataset(study.data, options, seed=1))
     with contextlib.closing(iterator):
@@ -188,14 +203,16 @@ def compare_gradients(study: Study, config: dict[str, Any], params: Any) -> dict
         return found | {"pictures": found["pictures"][0]}
 
 
-def evaluate_row(study: Study, row: str, export: Path) -> dict[str, Any]:
-    """Evaluates a row and returns its report; all rows share one work folder."""
-    path = study.out / row / "report.json"
+def evaluate_row(study: Study, row: str, seed: int, export: Path) -> dict[str, Any]:
+    """Evaluates a row's run and returns its report; all share one work folder."""
+    path = seed_folder(study, row, seed) / "report.json"
     optional = {"--videos": study.videos, "--clips": study.clips}
     run_command(
-        f"{row}: evaluation", *EVALUATE, f"--checkpoint={export}", f"--data={study.data}",
-        f"--split={study.split}", f"--out={path}", f"--work={study.out / 'work'}",
-        f"--steps={study.steps}", f"--seconds={study.seconds}", f"--rows={EVALUATED}",
+        f"{row}: evaluation, seed {seed}", *EVALUATE, f"--checkpoint={export}",
+        f"--data={study.data}", f"--split={study.split}", f"--out={path}",
+        f"--work={study.out / 'work'}",
+        f"--steps={study.steps}", f"--seconds={study.seconds}",
+        f"--rows={','.join(study.evaluated)}",
         *(f"{k}={v}" for k, v in optional.items() if v), *study.weights,
     )  # fmt: skip
     return json.loads(path.read_text(encoding="utf-8"))
@@ -221,92 +238,11 @@ def run_command(title: str, *arguments: str) -> None:
         )
 
 
-def make_table(out: Path, reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """Compares the rows with the first one in a Markdown table, and writes table.json.
-
-    Intervals are those of differences on the same clips, so the clips' difficulty cancels.
-    """
-    values = {row: read_csv(out / row / "report.csv") for row in reports}
-    base = next(iter(reports))
-    content: dict[str, Any] = {"reports": {}, "differences": {}, "probe": {}}
-    lines = [["row", "metric", *reports], ["---"] * (2 + len(reports))]
-    for video, metric in TABLE:
-        entries = {row: found["rows"].get(video, {}).get(metric) for row, found in reports.items()}
-        if not any(entry and entry["mean"] is not None for entry in entries.values()):
-            continue
-        digits = METRICS[metric].digits
-        cells = []
-        for row, entry in entries.items():
-            cell = "" if not entry or entry["mean"] is None else f"{entry['mean']:.{digits}f}"
-            if row != base and metric not in SETS:
-                name = f"{video} {metric}"
-                differences = paired_differences(values[row], values[base], video, metric)
-                found = statistics.bootstrap_mean(differences)
-                content["differences"].setdefault(row, {})[name] = found
-                if found["ci95"]:
-                    low, high = found["ci95"]
-                    sign = "*" if low > 0 or high < 0 else ""
-                    cell += f" ({low:+.{digits}f} to {high:+.{digits}f}){sign}"
-            cells.append(cell)
-        lines.append([video, metric, *cells])
-    probes = {row: json.loads((out / row / "probe.json").read_text()) for row in reports}
-    content["probe"], content["reports"] = probes, {r: dict(x["rows"]) for r, x in reports.items()}
-    for condition in next(iter(probes.values()))["x0_l1"]:
-        numbers = [_format(one["x0_l1"][condition], 4) for one in probes.values()]
-        lines.append(["error around the mouth", condition, *numbers])
-    for whose in ("own", "other"):
-        for name in ("error", "kernel", "identity"):
-            lines.append([f"warp, {whose} reference", name, *(
-                _mean_warp(one["warp"][whose], name) for one in probes.values()
-            )])  # fmt: skip
-    for part in ("pictures", "landmark"):
-        for name in ("norm", "norm_of_mean", "cosine_of_halves"):
-            lines.append([f"gradient of the loss, {part}", name, *(
-                _format(one["gradient"][part][name], 3) if "gradient" in one else ""
-                for one in probes.values()
-            )])  # fmt: skip
-    files.write_json(out / "table.json", content)
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    text.append("")
-    text.append(
-        f"In brackets: 95% bootstrap interval of the difference from {base} on the same clips, "
-        "with * where it excludes 0. Errors around the mouth are those of one-step estimates in "
-        "latent units, warps are in crop units (mean over blocks), and gradients are those of the "
-        "landmark network (`talkjax/training/agreement.py`)."
-    )
-    return "\n".join(text)
-
-
-def _mean_warp(blocks: Mapping[str, Mapping[str, float]], name: str) -> str:
-    known = [block[name] for block in blocks.values() if block[name] is not None]
-    return _format(np.mean(known) if known else None, 4)
-
-
-def _format(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def read_csv(path: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Reads an evaluation's CSV: {(row, clip): {metric: value}}."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return {
-            (line.pop("row"), line.pop("clip")): {k: float(v) for k, v in line.items() if v}
-            for line in csv.DictReader(file)
-        }
-
-
-def paired_differences(
-    values: Mapping[tuple[str, str], Mapping[str, float]],
-    base: Mapping[tuple[str, str], Mapping[str, float]],
-    row: str,
-    metric: str,
-) -> list[float]:
-    """Returns the differences in a metric on the clips that both have."""
-    return [
-        numbers[metric] - base[key][metric]
-        for key, numbers in values.items()
-        if key[0] == row and metric in numbers and metric in base.get(key, {})
-    ]
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds = tuple(commands.bounded(int, 0)(part) for part in commands.comma_separated(text))
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"the seeds in {text!r} must differ")
+    return seeds
 
 
 def make_parser() -> commands.Parser:
@@ -331,12 +267,16 @@ def make_parser() -> commands.Parser:
     add("--rows", type=commands.comma_separated, default=rows, metavar="ROW,...",
         help=f"rows, of {', '.join(ROWS)}; the others are compared with the first "
         f"(default: {','.join(rows)})")  # fmt: skip
+    add("--seeds", type=_seeds, default=(0,), metavar="N,...",
+        help="seeds of stage joint; numbers are means over them (default: 0)")  # fmt: skip
     add("--clips", type=commands.bounded(int, 1), metavar="N",
         help="evaluate on at most N clips, evenly spread (default: all)")  # fmt: skip
     add("--seconds", type=commands.bounded(float, 1), default=20.0, metavar="X",
         help="cut longer clips after X seconds (default: %(default)s)")  # fmt: skip
     add("--steps", type=commands.bounded(int, 1), default=10, metavar="N",
         help="denoising steps (default: %(default)s)")  # fmt: skip
+    add("--evaluated", type=commands.comma_separated, default=list(EVALUATED), metavar="ROW,...",
+        help=f"rows of evaluate.py that are measured (default: {','.join(EVALUATED)})")  # fmt: skip
     for name in WEIGHTS:
         add(f"--{name}", metavar="FILE", help=f"--{name} of evaluate.py")
     add("overrides", nargs="*", metavar="-- --config.FIELD=VALUE",
@@ -355,7 +295,9 @@ def main(argv: Sequence[str]) -> None:
         config=args.config, out=Path(args.out), data=args.data, autoencoder=args.autoencoder,
         landmark=args.landmark, latents=args.latents or str(Path(args.data) / "latents"),
         videos=args.videos, split=args.split, diffusion_steps=args.diffusion_steps,
-        joint_steps=args.joint_steps, clips=args.clips, seconds=args.seconds, steps=args.steps,
+        joint_steps=args.joint_steps,
+        seeds=args.seeds, clips=args.clips, seconds=args.seconds, steps=args.steps,
+        evaluated=tuple(args.evaluated),
         weights=tuple(f"--{name}={value}" for name, value in weights.items() if value),
         overrides=tuple(args.overrides),
     )  # fmt: skip

@@ -123,10 +123,12 @@ def default_config() -> ConfigDict:
     c.loss.margin_weight = 0.2  # weight of latent cells outside of the mask
     c.loss.edge_weight = 0.5  # of differences between neighbouring pixels, stage autoencoder
     c.loss.mouth_weight = 0.0  # additional weight of the mouth, in pixels and in latents
-    # Stages diffusion and joint, from pixels: weight of the error of pictures that are decoded from
-    # the estimates at the last timestep (L1 and edges, see edge_weight; one a window), and of the
-    # loss of a patch discriminator, for the end of the training.
+    # Stages diffusion and joint, from pixels: weights of losses of pictures, one a window, that are
+    # decoded from the estimates at the last timestep: the error of pixels (L1 and edges, as
+    # edge_weight says); that of the lips' places, which a regressor reads off the pictures; what a
+    # patch discriminator thinks of them, for the end of the training.
     c.loss.picture_weight = 0.0
+    c.loss.lip_weight = 0.0
     c.loss.adversarial_weight = 0.0
     c.loss.landmark_jitter = 0.002  # standard deviation in crop units, stage diffusion
     c.joint = ConfigDict()

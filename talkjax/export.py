@@ -20,6 +20,7 @@ from talkjax import commands, files, hub, runs, weights
 from talkjax.errors import UserError
 
 DTYPES = ("float32", "float16")
+_FOR_TRAINING = ("discriminator", "lip_regressor")  # networks that sampling does not use
 _NO_LICENSE = "other"
 
 
@@ -48,7 +49,7 @@ def export(
         raise UserError("give either run, or landmark and diffusion")
     if run is not None:
         params, config, _ = runs.load_weights(run)
-        params = {name: x for name, x in params.items() if name != "discriminator"}  # for training
+        params = {name: x for name, x in params.items() if name not in _FOR_TRAINING}
     elif landmark is None or diffusion is None:
         raise UserError("landmark and diffusion must be given together")
     else:

@@ -10,7 +10,7 @@ import pytest
 
 from talkjax import ablate, configuration
 from talkjax.errors import UserError
-from talkjax.metrics import probe, statistics
+from talkjax.metrics import ablation_table, probe, statistics
 
 CORRELATION = {"full": 0.9, "no_end_to_end": 0.9, "no_motion_align": 0.5}
 
@@ -34,7 +34,7 @@ def runs(monkeypatch):
         if "talkjax.metrics.command" in arguments:
             arguments = arguments[len(ablate.EVALUATE) :]
             flags = dict(a.removeprefix("--").split("=", 1) for a in arguments)
-            write_report(Path(flags["out"]), title.split(":")[0])
+            write_report(Path(flags["out"]), title.split(":")[0], title)
 
     def probe_row(study, export, to):
         blocks = {"up": {"error": 0.01, "identity": 0.04, "kernel": 0.005}}
@@ -52,9 +52,10 @@ def runs(monkeypatch):
     return calls
 
 
-def write_report(path, row):
+def write_report(path, row, title):
     path.parent.mkdir(parents=True, exist_ok=True)
     values = CORRELATION[row] + 0.05 * np.random.default_rng(0).normal(size=8)
+    values += 0.1 * int(title[-1])  # of the seed
     if row == "no_end_to_end":
         values += 0.001 * np.array([1, -1, 1, -1, 1, -1, 1, -1])
     entry = statistics.bootstrap_mean(values)
@@ -79,21 +80,24 @@ def test_rows_get_the_same_and_differ_in_their_ablation_alone(made):
         for title, arguments in calls
         if arguments[: len(ablate.TRAIN)] == ablate.TRAIN
     }
-    first, second = flags["full: diffusion"], flags["full: joint"]
+    first, second = flags["full: diffusion"], flags["full: joint, seed 0"]
     assert "--config.seed=3" in first & second
     off = "--config.denoiser.talkformer.motion_align=False"
     assert flags["no_motion_align: diffusion"] - first == {off}
-    assert flags["no_motion_align: joint"] - second == {off}
+    assert flags["no_motion_align: joint, seed 0"] - second == {off}
     assert flags["no_end_to_end: diffusion"] == first
-    assert flags["no_end_to_end: joint"] - second == {"--config.joint.end_to_end=False"}
+    assert flags["no_end_to_end: joint, seed 0"] - second == {"--config.joint.end_to_end=False"}
     by_title = dict(calls)
     # The stage that they share is trained once.
     assert f"--workdir={out}/full/diffusion" in by_title["no_end_to_end: diffusion"]
-    assert f"--config.init_from.diffusion={out}/full/diffusion" in by_title["no_end_to_end: joint"]
+    assert (
+        f"--config.init_from.diffusion={out}/full/diffusion"
+        in by_title["no_end_to_end: joint, seed 0"]
+    )
     assert f"--workdir={out}/no_motion_align/diffusion" in by_title["no_motion_align: diffusion"]
     works = {a for _, arguments in calls for a in arguments if a.startswith("--work=")}
     assert works == {f"--work={out}/work"}
-    assert "--lpips=l.safetensors" in by_title["full: evaluation"]
+    assert "--lpips=l.safetensors" in by_title["full: evaluation, seed 0"]
 
 
 def test_the_flags_are_of_a_config_that_exists():
@@ -123,6 +127,33 @@ def test_the_table_marks_certain_differences(made):
     assert content["probe"]["full"]["x0_l1"]["no landmarks"] == 0.3
     assert "| warp, own reference | error | 0.0100 |" in text
     assert "| gradient of the loss, pictures | cosine_of_halves | -0.050 |  | -0.050 |" in text
+
+
+def test_numbers_are_means_over_seeds(runs, tmp_path):
+    rows = ["full", "no_motion_align"]
+    for row in rows:
+        (tmp_path / row).mkdir()
+    text = ablate.ablate(study(tmp_path, seeds=(0, 2)), rows)
+    commands = [flags for title, flags in runs if title == "full: joint, seed 2"]
+    assert len(commands) == 1 and commands[0][-1] == "--config.seed=2"  # the last one wins
+    assert f"--workdir={tmp_path}/full/seed2/joint" in commands[0]
+    row = next(line for line in text.splitlines() if "opening_correlation" in line)
+    first = 0.9 + _shift()
+    assert f"| {first + 0.1:.3f} [{first:.3f}, {first + 0.2:.3f}] |" in row
+    assert "(-0.400 to -0.400)*" in row
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["seeds"]["full"]["model opening_correlation"] == pytest.approx(
+        [first, first + 0.2]
+    )
+
+
+def test_values_that_a_seed_lacks_are_left_out_of_the_means():
+    tables = [
+        {("model", "a"): {"lmd": 1.0, "psnr": 3.0}, ("model", "b"): {"lmd": 2.0}},
+        {("model", "a"): {"lmd": 2.0}},
+    ]
+    found = ablation_table.mean_over_seeds(tables)
+    assert found == {("model", "a"): {"lmd": 1.5}, ("model", "b"): {}}
 
 
 def _shift():
@@ -214,6 +245,7 @@ def test_a_run_that_fails_ends_it(tmp_path, monkeypatch):
         (["--config=c", "--out=o", "--data=d", "--autoencoder=a"], "are required: --landmark"),
         (["--rows=nothing"], "--rows takes full"),
         (["--rows=full", "--", "stray"], "unexpected argument 'stray'"),
+        (["--rows=full", "--seeds=1,1"], "the seeds in '1,1' must differ"),
         (["--rows=full", "--no_such=1"], "unrecognized arguments: --no_such=1"),
     ],
 )

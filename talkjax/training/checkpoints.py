@@ -309,8 +309,8 @@ def restore(
 # Networks that a field of `config.init_from` takes from its source: it must have the first, and
 # may have the others. Later fields are more specific, and win.
 _TAKEN = {
-    "joint": ("denoiser", "landmark", "speech", "autoencoder"),
-    "diffusion": ("denoiser", "autoencoder"),
+    "joint": ("denoiser", "landmark", "speech", "autoencoder", "lip_regressor", "discriminator"),
+    "diffusion": ("denoiser", "autoencoder", "lip_regressor", "discriminator"),
     "landmark": ("landmark", "speech"),
     "autoencoder": ("autoencoder",),
     "sync": ("sync",),

@@ -113,8 +113,7 @@ def init_denoiser(
             stream(key, "autoencoder"), jnp.zeros((1, *nets.image_size, 3))
         )["params"],
     }  # fmt: skip
-    discriminator = stream(key, "discriminator")
-    return params | picture_losses.init_discriminator(config, nets, discriminator)
+    return params | picture_losses.init_parts(config, nets, stream(key, "picture losses"))
 
 
 def keep_all(batch: Batch) -> Batch:

@@ -170,7 +170,14 @@ def _one_step(
     latents = image_batches.sample_latents(nets, params, batch, landmarks, noise, 1)
     guide = image_batches.flat(batch["filled"]) if "filled" in batch else None
     made = nets.decode(jax.lax.stop_gradient(params["autoencoder"]), latents, guide)
-    return _picture_terms(config, nets, made, batch)
+    loss, metrics = _picture_terms(config, nets, made, batch)
+    if config["loss"]["lip_weight"]:
+        truth = image_batches.flat(to_float(batch["target"]))
+        regressor = jax.lax.stop_gradient(params["lip_regressor"])
+        wrong = picture_losses.lip_differences(regressor, nets, made, truth)
+        wrong = losses.mean(wrong, batch)
+        loss, metrics = loss + config["loss"]["lip_weight"] * wrong, {**metrics, "lips": wrong}
+    return loss, metrics
 
 
 def _warp(

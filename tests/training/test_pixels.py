@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax.training import image_batches, stages
+from talkjax.training import image_batches, picture_losses, stages
 from tests.parameters import random_for
 from tests.training.small_stages import warped
 
@@ -89,6 +89,49 @@ def test_losses_of_pictures_train_the_denoiser_and_its_discriminator():
         gradient["discriminator"],
         want,
     )
+
+
+def test_lips_that_are_read_off_pictures_train_the_denoiser_and_the_regressor(monkeypatch):
+    monkeypatch.setattr(picture_losses, "_LARGEST_ERROR", 0.5)
+    config, data = warped()
+    config.diffusion.last_timestep = 1.0
+    plain = stages.make_stage(config.copy_and_resolve_references())
+    config.loss.lip_weight = 3.0
+    stage = stages.make_stage(config)
+    assert stage.trainable == ("denoiser", "lip_regressor")
+    params = random_for(stage.init, data)
+    key, data = jax.random.key(0), jax.tree.map(jnp.asarray, data)
+    grad = jax.jit(jax.value_and_grad(lambda p: stage.loss_fn(p, data, key), has_aux=True))
+    (loss, metrics), gradient = grad(params)
+    without, _ = jax.jit(plain.loss_fn)(params, data, key)
+    trust = 1 - metrics["lip_regressor"] / 0.5
+    assert 0.2 < trust < 0.9
+    untaught = loss - 3 * trust * metrics["lips"]
+    assert metrics["lips"] > 0 and untaught > without
+
+    # The regressor learns on true pictures alone: it would otherwise learn generated ones.
+    config.loss.lip_weight = 1e-9
+    alone = stages.make_stage(config)
+    _, own = jax.jit(jax.value_and_grad(lambda p: alone.loss_fn(p, data, key), has_aux=True))(
+        params
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        gradient["lip_regressor"],
+        own["lip_regressor"],
+    )
+    config.loss.lip_weight = 3.0
+
+    # The denoiser learns from both, and the landmarks that are read are not its condition.
+    def lips(denoiser):
+        return stage.loss_fn({**params, "denoiser": denoiser}, data, key)[1]["lips"]
+
+    slope = jax.jit(jax.grad(lips))(params["denoiser"])
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slope)) > 0
+    # One that is wrong by more than what counts does not teach.
+    monkeypatch.setattr(picture_losses, "_LARGEST_ERROR", 0.01)
+    got, _ = jax.jit(stages.make_stage(config).loss_fn)(params, data, key)
+    np.testing.assert_allclose(got, untaught, rtol=1e-4)
 
 
 def test_pictures_count_only_at_the_last_timestep():

@@ -71,6 +71,23 @@ def test_a_path_is_nothing_at_the_truth_and_reaches_the_landmark_network(path):
     assert all(np.isfinite(x).all() for x in found)
 
 
+def test_the_error_of_the_lips_in_the_picture_reaches_the_landmarks():
+    config, data = warped(**{"joint.path": "one_step"})
+    config.stage = "joint"
+    nets = stages.networks.make_networks(config)
+    config.loss.lip_weight = 2.0
+    params = random_for(stages.make_stage(config).init, data)
+
+    def lips(landmarks):
+        loss, metrics = joint_stage.PATHS["one_step"](config, nets, params, data, landmarks, None)
+        return metrics["lips"], (loss, metrics)
+
+    grad = jax.jit(jax.value_and_grad(lips, has_aux=True))
+    (found, (loss, metrics)), slope = grad(data["frame_landmarks"] + 0.02)
+    np.testing.assert_allclose(loss, metrics["picture_l1"] + 2 * found, rtol=1e-4)
+    assert np.isfinite(slope).all() and jnp.abs(slope).sum() > 0
+
+
 def test_the_warp_of_the_target_itself_is_without_error():
     config, data = warped(**{"joint.change_weight": 1.0})
     config.stage = "joint"
