@@ -122,7 +122,7 @@ def test_lips_that_are_read_off_pictures_train_the_denoiser_and_the_regressor(mo
     )
     config.loss.lip_weight = 3.0
 
-    # The denoiser learns from both, and the landmarks that are read are not its condition.
+    # The lips' part alone reaches the denoiser.
     def lips(denoiser):
         return stage.loss_fn({**params, "denoiser": denoiser}, data, key)[1]["lips"]
 
