@@ -77,6 +77,7 @@ def test_the_error_of_the_lips_in_the_picture_reaches_the_landmarks():
     nets = stages.networks.make_networks(config)
     config.loss.lip_weight = 2.0
     params = random_for(stages.make_stage(config).init, data)
+    data = jax.tree.map(jnp.asarray, data)
 
     def lips(landmarks):
         loss, metrics = joint_stage.PATHS["one_step"](config, nets, params, data, landmarks, None)
