@@ -1,4 +1,8 @@
-"""A small patch discriminator (Isola et al., arXiv 1611.07004, section 3.2.2)."""
+"""A small patch discriminator (Isola et al., arXiv 1611.07004, section 3.2.2).
+
+As there, it sees what the picture was made from. With warped references in the mask, that is how
+the picture differs from them: on pictures alone it was still guessing after 300 steps of 8.
+"""
 
 from typing import Any
 
@@ -6,6 +10,8 @@ import jax
 from flax import linen as nn
 
 _FEATURES = (32, 64, 128)
+_GROUPS = 8
+_GAIN = 2.0  # of differences, which are smaller than pictures
 
 
 class PatchDiscriminator(nn.Module):
@@ -14,11 +20,21 @@ class PatchDiscriminator(nn.Module):
     dtype: Any = jax.numpy.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps (B, H, W, 3) in [-1, 1] to logits (B, H/8, W/8), high where images look real."""
-        x = images.astype(self.dtype)
+    def __call__(self, images: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Judges pictures.
+
+        Args:
+          images: (B, H, W, 3) in [-1, 1].
+          guide: (B, H, W, 3) the same pictures with warped references in the mask.
+
+        Returns:
+          (B, H/8, W/8) logits, high where the images look real.
+        """
+        x = (images if guide is None else _GAIN * (images - guide)).astype(self.dtype)
         for number, features in enumerate(_FEATURES):
             x = nn.Conv(features, (4, 4), (2, 2), dtype=self.dtype, name=f"conv_{number}")(x)
+            if number:
+                x = nn.GroupNorm(_GROUPS, dtype=self.dtype, name=f"norm_{number}")(x)
             x = nn.leaky_relu(x, 0.2)
         x = nn.Conv(1, (3, 3), dtype=jax.numpy.float32, name="logits")(x.astype(jax.numpy.float32))
         return x[..., 0]

@@ -68,6 +68,14 @@ def lip_differences(
     return _in_crop_units(_read_lips(params, images)[1] - wanted, nets)
 
 
+def trust_in(errors: jax.Array) -> jax.Array:
+    """Shares by which regressors count, of their errors in crop units.
+
+    One that has not learned yet must not teach.
+    """
+    return jnp.clip(1 - errors / _LARGEST_ERROR, 0.0, 1.0)
+
+
 def _read_lips(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     maps = LipRegressor().apply({"params": params}, images)
     return maps, mean_places(maps)
@@ -144,15 +152,14 @@ def picture_terms(
         shown, lips = shown.reshape(-1, *real.shape[1:]), lips.reshape(-1, *lips.shape[2:])
         own, wrong = _regressor_terms(params["lip_regressor"], nets, shown, lips)
         metrics["lip_regressor"] = losses.mean(wrong, batch)
-        # A regressor that has not learned yet must not teach.
-        trust = 1 - jax.lax.stop_gradient(metrics["lip_regressor"]) / _LARGEST_ERROR
-        lip_weight = config["loss"]["lip_weight"] * jnp.clip(trust, 0.0, 1.0)
+        trust = trust_in(jax.lax.stop_gradient(metrics["lip_regressor"]))
+        lip_weight = config["loss"]["lip_weight"] * trust
         total = total + lip_weight * metrics["lips"] + losses.mean(own, batch)
     if config["loss"]["adversarial_weight"]:
         judge = PatchDiscriminator()
 
         def score(params: Params, images: jax.Array) -> jax.Array:
-            return judge.apply({"params": params}, images)
+            return judge.apply({"params": params}, images, guide)
 
         own, fixed = params["discriminator"], jax.lax.stop_gradient(params["discriminator"])
         looks = score(fixed, made)

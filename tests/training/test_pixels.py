@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax.training import image_batches, picture_losses, stages
+from talkjax.training import diffusion_stage, image_batches, picture_losses, stages
 from tests.parameters import random_for
 from tests.training.small_stages import warped
 
@@ -36,7 +36,8 @@ def test_a_residual_denoiser_begins_at_the_warp():
     stage = stages.make_stage(config)
     nets = stages.networks.make_networks(config)
     params = random_for(stage.init, data)
-    params["denoiser"] = stage.init(jax.random.key(0), data)["denoiser"]  # its output is 0
+    output = params["denoiser"]["conv_out"]  # zero where training starts, not in `random_for`
+    params["denoiser"]["conv_out"] = jax.tree.map(np.zeros_like, output)
     noise = jax.random.normal(jax.random.key(1), (4, *nets.latent_shape))
 
     @jax.jit
@@ -61,94 +62,109 @@ def test_a_residual_denoiser_begins_at_the_warp():
         stages.make_stage(config)
 
 
-def test_losses_of_pictures_train_the_denoiser_and_its_discriminator():
-    config, data = warped()
+def seen(config):
+    """Networks, random parameters and encoded images of the losses of pictures."""
     config.diffusion.last_timestep = 1.0
-    plain = stages.make_stage(config.copy_and_resolve_references())
-    assert plain.trainable == ("denoiser",)
+    _, data = warped()
+    stage, nets = stages.make_stage(config), stages.networks.make_networks(config)
+    params = {k: v for k, v in random_for(stage.init, data).items() if k != "denoiser"}
+    data["filled"] = data["target"].astype(np.float32)[::-1] / 127.5 - 1
+    data["target_latent"] = np.random.default_rng(1).normal(size=(2, 2, 6, 8, 4)).astype("f4")
+    return nets, params, data
+
+
+def terms_of(config, nets, part=None, last=True):
+    """A compiled function of parameters and data: ((loss, metrics), gradients).
+
+    They are those of `part` of the metrics, or of the loss, in the parameters and the latents. Data
+    that the function closed over would be constants, and be computed with while it compiles.
+    """
+
+    def loss(params, latents, data):
+        known = jnp.full(4, last)
+        total, metrics = picture_losses.picture_terms(config, nets, params, data, latents, known)
+        return (metrics[part] if part else total), metrics
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+    latents = jax.random.normal(jax.random.key(0), (4, 6, 8, 4))
+    return lambda params, data: grad(params, latents, data)
+
+
+def largest(tree):
+    return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+def test_a_discriminator_trains_what_made_the_pictures_and_itself():
+    config, _ = warped()
+    assert stages.make_stage(config.copy_and_resolve_references()).trainable == ("denoiser",)
     config.loss.update({"picture_weight": 1.0, "adversarial_weight": 0.5})
-    stage = stages.make_stage(config)
-    assert stage.trainable == ("denoiser", "discriminator")
-    params = random_for(stage.init, data)
-    key, data = jax.random.key(0), jax.tree.map(jnp.asarray, data)
-    grad = jax.jit(jax.value_and_grad(lambda p: stage.loss_fn(p, data, key), has_aux=True))
-    (loss, metrics), gradient = grad(params)
-    without, _ = jax.jit(plain.loss_fn)(params, data, key)
+    assert stages.make_stage(config).trainable == ("denoiser", "discriminator")
+    nets, params, data = seen(config)
+    (loss, metrics), (own, latents) = terms_of(config, nets)(params, data)
     terms = metrics["adversarial"] + metrics["discriminator"]
-    np.testing.assert_allclose(loss, without + metrics["picture"] + 0.5 * terms, rtol=1e-4)
-    # The discriminator learns from its own loss alone: it would otherwise help the denoiser.
-    config.loss.update({"picture_weight": 0.0, "adversarial_weight": 1.0})
-    stage = stages.make_stage(config)
-
-    def own(judge):
-        return stage.loss_fn({**params, "discriminator": judge}, data, key)[1]["discriminator"]
-
-    want = jax.jit(jax.grad(own))(params["discriminator"])
+    np.testing.assert_allclose(loss, metrics["picture"] + 0.5 * terms, rtol=1e-5)
+    # It learns from its own loss alone: it would otherwise help what it judges.
+    judged = terms_of(config, nets, "discriminator")(params, data)[1]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, 0.5 * b, atol=1e-5),
-        gradient["discriminator"],
-        want,
+        own["discriminator"],
+        judged[0]["discriminator"],
     )
+    assert largest(judged[1]) == 0
+    assert largest(terms_of(config, nets, "adversarial")(params, data)[1][1]) > 1e-5
+    assert largest(latents[1::2]) == 0 < largest(latents[::2])  # the first frame of each window
 
 
-def test_lips_that_are_read_off_pictures_train_the_denoiser_and_the_regressor(monkeypatch):
+def test_lips_that_are_read_off_pictures_train_what_made_them_and_the_regressor(monkeypatch):
     monkeypatch.setattr(picture_losses, "_LARGEST_ERROR", 0.5)
-    config, data = warped()
-    config.diffusion.last_timestep = 1.0
-    plain = stages.make_stage(config.copy_and_resolve_references())
+    config, _ = warped()
     config.loss.lip_weight = 3.0
-    stage = stages.make_stage(config)
-    assert stage.trainable == ("denoiser", "lip_regressor")
-    params = random_for(stage.init, data)
-    key, data = jax.random.key(0), jax.tree.map(jnp.asarray, data)
-    grad = jax.jit(jax.value_and_grad(lambda p: stage.loss_fn(p, data, key), has_aux=True))
-    (loss, metrics), gradient = grad(params)
-    without, _ = jax.jit(plain.loss_fn)(params, data, key)
-    trust = 1 - metrics["lip_regressor"] / 0.5
-    assert 0.2 < trust < 0.9
-    untaught = loss - 3 * trust * metrics["lips"]
-    assert metrics["lips"] > 0 and untaught > without
-
-    # The regressor learns on true pictures alone: it would otherwise learn generated ones.
+    assert stages.make_stage(config).trainable == ("denoiser", "lip_regressor")
+    nets, params, data = seen(config)
+    (loss, metrics), (own, latents) = terms_of(config, nets)(params, data)
     config.loss.lip_weight = 1e-9
-    alone = stages.make_stage(config)
-    _, own = jax.jit(jax.value_and_grad(lambda p: alone.loss_fn(p, data, key), has_aux=True))(
-        params
-    )
+    (untaught, _), (alone, _) = terms_of(config, nets)(params, data)
+    trust = 1 - metrics["lip_regressor"] / 0.5
+    assert 0.2 < trust < 0.9 and metrics["lips"] > 0
+    np.testing.assert_allclose(loss, untaught + 3 * trust * metrics["lips"], rtol=1e-4)
+    assert largest(latents[::2]) > 1e-6
+    # The regressor learns on true pictures alone: it would otherwise learn generated ones.
+    assert largest(own["lip_regressor"]) > 1e-3
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        gradient["lip_regressor"],
         own["lip_regressor"],
+        alone["lip_regressor"],
     )
-    config.loss.lip_weight = 3.0
 
-    # The lips' part alone reaches the denoiser.
-    def lips(denoiser):
-        return stage.loss_fn({**params, "denoiser": denoiser}, data, key)[1]["lips"]
 
-    slope = jax.jit(jax.grad(lips))(params["denoiser"])
-    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(slope)) > 0
-    # One that is wrong by more than what counts does not teach.
-    monkeypatch.setattr(picture_losses, "_LARGEST_ERROR", 0.01)
-    got, _ = jax.jit(stages.make_stage(config).loss_fn)(params, data, key)
-    np.testing.assert_allclose(got, untaught, rtol=1e-4)
+def test_a_regressor_that_is_wrong_by_more_than_what_counts_does_not_teach():
+    errors = jnp.array([0.0, 0.01, 0.02, 0.3])
+    np.testing.assert_allclose(picture_losses.trust_in(errors), [1, 0.5, 0, 0], atol=1e-6)
 
 
 def test_pictures_count_only_at_the_last_timestep():
-    config, data = warped()
+    config, _ = warped()
     config.loss.picture_weight = 1.0
-    config.diffusion.last_timestep = 0.0
-    stage = stages.make_stage(config)
-    _, metrics = jax.jit(stage.loss_fn)(random_for(stage.init, data), data, jax.random.key(0))
-    assert metrics["picture"] == 0
+    nets, params, data = seen(config)
+    (loss, _), (_, latents) = terms_of(config, nets, last=False)(params, data)
+    assert loss == 0 == largest(latents)
 
 
-@pytest.mark.parametrize("name", ["diffusion", "autoencoder"])
-def test_augmentation_is_for_training_alone(name):
+def test_the_losses_of_pictures_are_part_of_the_stage():
     config, data = warped()
-    config.stage = name
-    if name == "autoencoder":
-        data |= {k: data[k][:, 0] for k in ("target", "frame_landmarks")}
+    config.diffusion.last_timestep = 1.0
+    config.loss.update({"picture_weight": 2.0, "lip_weight": 1.0, "adversarial_weight": 0.5})
+    stage = stages.make_stage(config)
+    params = random_for(stage.init, data)
+    loss, metrics = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
+    assert {"picture", "lips", "lip_regressor", "adversarial", "discriminator"} <= metrics.keys()
+    assert loss > metrics["diffusion"] + 2 * metrics["picture"] > metrics["diffusion"]
+
+
+def test_augmentation_of_an_autoencoder_is_for_training_alone():
+    config, data = warped()
+    config.stage = "autoencoder"
+    data |= {k: data[k][:, 0] for k in ("target", "frame_landmarks")}
     plain = stages.make_stage(config.copy_and_resolve_references())
     config.augmentation.update({"mirror": 1.0, "colour": 1.0})
     stage = stages.make_stage(config)
@@ -160,15 +176,37 @@ def test_augmentation_is_for_training_alone(name):
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_augmentation_of_a_denoiser_is_for_training_alone(monkeypatch):
+    config, data = warped()
+    config.augmentation.update({"mirror": 1.0, "colour": 1.0})
+    config.loss.landmark_jitter = 0.0
+    stage = stages.make_stage(config)
+    params = random_for(stage.init, data)
+    monkeypatch.setattr(
+        diffusion_stage, "diffusion_terms", lambda *arguments: (arguments[3], arguments[4])
+    )
+    compared = ("target", "reference", "frame_landmarks", "image_reference_landmarks")
+    shown, points = jax.jit(stage.eval_fn)(params, data, jax.random.key(0))
+    for name in compared:
+        np.testing.assert_array_equal(shown[name], data[name])
+    np.testing.assert_array_equal(points, data["frame_landmarks"])
+    changed, points = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
+    for name in compared:
+        assert np.abs(np.asarray(changed[name], np.float32) - data[name]).max() > 0.01
+    np.testing.assert_array_equal(points, changed["frame_landmarks"])
+
+
 def test_cached_latents_with_pixels_are_filled_in_too():
     config, data = warped()
     stage = stages.make_stage(config)
     params, nets = random_for(stage.init, data), stages.networks.make_networks(config)
-    encode = jax.jit(lambda x: nets.encode(params["autoencoder"], x))
-    cached = data | {f"{k}_latent": encode(data[k]) for k in ("target", "reference")}
-    first, _ = jax.jit(stage.loss_fn)(params, data, jax.random.key(0))
-    second, _ = jax.jit(stage.loss_fn)(params, cached, jax.random.key(0))
-    np.testing.assert_allclose(first, second, rtol=1e-4)
+    encode = jax.jit(lambda params, x: nets.encode(params["autoencoder"], x))
+    cached = data | {f"{k}_latent": encode(params, data[k]) for k in ("target", "reference")}
+    whole = jax.jit(lambda p, d: image_batches.encode_images(nets, p, d, d["frame_landmarks"]))
+    first, second = whole(params, data), whole(params, cached)
+    assert first.keys() == second.keys() > {"filled", "masked_latent"}
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=1e-4)
 
 
 def test_a_guided_autoencoder_trains_on_what_fills_in_the_mask():
