@@ -7,13 +7,21 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 20
+KILLS = 10
+SEED = 9  # its kills hit nearly every phase, and saves above all
 
 
 def test_nothing_is_lost_however_often_training_is_killed(tmp_path):
     report = tmp_path / "report.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.crash", f"--kills={KILLS}", f"--report={report}"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.crash",
+            f"--kills={KILLS}",
+            f"--seed={SEED}",
+            f"--report={report}",
+        ],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -46,8 +46,12 @@ def test_an_untrained_posterior_lets_the_means_through():
     """Where its noise drowns them, training never begins (posterior collapse)."""
     model = light_autoencoder.LightAutoencoder(**light_autoencoder.size_arguments("small"))
     images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3), minval=-1.0)
-    params = model.init(jax.random.key(1), images)["params"]
-    mean, logvar = model.apply({"params": params}, images, method="encode")
+
+    @jax.jit
+    def encode(key, images):
+        return model.apply(model.init(key, images), images, method="encode")
+
+    mean, logvar = encode(jax.random.key(1), images)
     assert jnp.exp(0.5 * logvar).mean() < mean.std()
 
 
