@@ -15,19 +15,15 @@ def test_nothing_is_lost_however_often_training_is_killed(tmp_path):
     report = tmp_path / "report.json"
     done = subprocess.run(
         [
-            sys.executable,
-            "-m",
-            "benchmarks.crash",
-            f"--kills={KILLS}",
-            f"--seed={SEED}",
-            f"--report={report}",
+            sys.executable, "-m", "benchmarks.crash",
+            f"--kills={KILLS}", f"--seed={SEED}", f"--report={report}",
         ],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=1200,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(report.read_text())
     assert sum(found["phases"].values()) == sum(found["interrupted"].values()) == KILLS
