@@ -100,7 +100,11 @@ def test_a_discriminator_trains_what_made_the_pictures_and_itself():
     config.loss.update({"picture_weight": 1.0, "adversarial_weight": 0.5})
     assert stages.make_stage(config).trainable == ("denoiser", "discriminator")
     nets, params, data = seen(config)
-    (loss, metrics), (own, latents) = terms_of(config, nets)(params, data)
+    run = terms_of(config, nets)
+    (loss, metrics), (own, latents) = run(params, data)
+    # It sees what the pictures were made from.
+    (_, other), _ = run(params, {**data, "filled": -data["filled"]})
+    assert abs(other["adversarial"] - metrics["adversarial"]) > 1e-4
     terms = metrics["adversarial"] + metrics["discriminator"]
     np.testing.assert_allclose(loss, metrics["picture"] + 0.5 * terms, rtol=1e-5)
     # It learns from its own loss alone: it would otherwise help what it judges.
