@@ -1,8 +1,8 @@
 """A small patch discriminator (Isola et al., arXiv 1611.07004, section 3.2.2).
 
-As in that paper, it is shown the generator's input as well. Where warped references fill in the mask,
-it judges how the picture differs from them. On pictures alone, it was still guessing after 300 steps of
-8 pairs.
+As in that paper, it is shown the generator's input as well. Where warped references fill in the
+mask, it judges how the picture differs from them. On pictures alone, it was still guessing after
+300 steps of 8 pairs.
 """
 
 from typing import Any
