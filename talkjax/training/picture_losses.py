@@ -157,9 +157,11 @@ def picture_terms(
         total = total + lip_weight * metrics["lips"] + losses.mean(own, batch)
     if config["loss"]["adversarial_weight"]:
         judge = PatchDiscriminator()
+        # In stage joint, landmarks must not move the warp so that the discriminator does better.
+        given = jax.lax.stop_gradient(guide)
 
         def score(params: Params, images: jax.Array) -> jax.Array:
-            return judge.apply({"params": params}, images, guide)
+            return judge.apply({"params": params}, images, given)
 
         own, fixed = params["discriminator"], jax.lax.stop_gradient(params["discriminator"])
         looks = score(fixed, made)
