@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,16 @@ from etils import epath
 
 from talkjax.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 PathLike = str | os.PathLike
+LOCK = ".lock"
+_PATIENCE = (
+    5.0  # seconds: the worker processes of one that was killed hold its lock a little longer
+)
 
 
 class WriteError(UserError, OSError):
@@ -57,6 +67,43 @@ def replacing(path: PathLike) -> Iterator[epath.Path]:
                 f"{path}: cannot be written ({reason}); choose another place"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def held(folder: PathLike, remedy: str) -> Iterator[None]:
+    """Keeps a folder to this process in the body, by a lock on the file `.lock` in it.
+
+    The operating system releases the lock however the process ends. Nothing is locked in a bucket,
+    on Windows, and on file systems that cannot.
+
+    Args:
+      folder: The folder, which is made if it does not exist.
+      remedy: What to do about the error, for its message.
+
+    Raises:
+      UserError: Another process holds the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None and not is_remote(folder):
+            with contextlib.suppress(OSError):
+                os.makedirs(folder, exist_ok=True)
+                file = stack.enter_context(open(as_path(folder) / LOCK, "w"))
+                if not _lock(file):
+                    raise UserError(f"{folder} is in use by another process; {remedy}")
+        yield
+
+
+def _lock(file: Any) -> bool:
+    """Locks an open file; returns False if another process keeps it locked."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(0.1)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:

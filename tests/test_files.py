@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 
 import pytest
 
@@ -30,6 +31,34 @@ def test_written_files_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    folder = tmp_path / "new"
+    with files.held(folder, "wait"):
+        second = files.held(folder, "wait")
+        with pytest.raises(UserError, match="new is in use by another process; wait"):
+            second.__enter__()
+        with files.held(tmp_path, "wait"):
+            pass
+    with files.held(folder, "wait"):
+        pass
+
+
+def test_a_folder_that_is_let_go_soon_is_waited_for(tmp_path):
+    first = files.held(tmp_path, "wait")
+    first.__enter__()
+    threading.Timer(0.3, first.__exit__, (None, None, None)).start()
+    with files.held(tmp_path, "wait"):
+        pass
+
+
+def test_what_cannot_be_locked_is_not(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "in it", "gs://bucket/run"):
+        with files.held(folder, "wait"):
+            pass
 
 
 def test_json_round_trip_and_refusals(tmp_path):

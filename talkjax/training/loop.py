@@ -61,8 +61,8 @@ def train(
       Whether SIGTERM ended the run early. The last step is saved however a run ends.
 
     Raises:
-      UserError: Configuration, data or a checkpoint do not allow it, or too many steps in a row
-        had a gradient that was not finite.
+      UserError: Configuration, data or a checkpoint do not allow it, another process trains in
+        `workdir`, or too many steps in a row had a gradient that was not finite.
     """
     workdir = files.as_path(workdir)
     first = jax.process_index() == 0
@@ -74,6 +74,9 @@ def train(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(checkpoints.full_disk_explained(workdir))
+        if first:
+            remedy = "wait until it has ended, or choose another --workdir"
+            stack.enter_context(files.held(workdir, remedy))
 
         # -- data, mesh, shapes
         iterator = stack.enter_context(contextlib.closing(iter(make_data("train"))))
