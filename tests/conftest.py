@@ -1,4 +1,4 @@
-"""Set before any test touches jax: strict types and ranks, eight devices, a compilation cache."""
+"""Set before any test touches jax: strict types and ranks, eight devices, quick compilation."""
 
 import os
 import tempfile
@@ -16,6 +16,11 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Programs run once or twice on small arrays: code that is not optimised saves a third of all time.
+# Commands that tests start inherit it. Whoever names a level in XLA_FLAGS keeps it.
+_LEVEL = "--xla_backend_optimization_level"
+if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{_LEVEL}=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 # Kept between runs of the same user: compiling is most of what tests of models do.
 _CACHE = Path(tempfile.gettempdir()) / f"talkjax-tests-jax-cache-{os.getuid()}"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
