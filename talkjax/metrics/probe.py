@@ -8,7 +8,7 @@ is from that point's true location there.
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,20 +72,32 @@ def _probe(nets: Networks, params: Any, batch: Batch, key: jax.Array) -> dict[st
     x0 = nets.to_state(first["target_latent"], first["masked_latent"])
     noise = jax.random.normal(key, x0.shape)
     near = _near_lips(nets, points)
-    errors = {}
-    for name in CONDITIONS:
-        errors[name] = jnp.zeros(())
-        for share in TIMESTEPS:
-            t = jnp.full((x0.shape[0],), round(share * nets.schedule.steps), jnp.int32)
-            z = schedules.add_noise(nets.schedule, x0, noise, t)
-            output = _denoise(nets, params, batch, points, first["masked_latent"], z, t, name)
-            estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
-            error = (jnp.abs(estimate - x0).mean(-1) * near).sum() / near.sum()
-            errors[name] += (nets.residual_scale or 1.0) * error / len(TIMESTEPS)
-    other = {k: jnp.roll(batch[k], 1, 0) for k in ("reference_latent", "image_reference_landmarks")}
+    cases = [_case(batch, points, name) for name in CONDITIONS]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
+
+    def error_at(case: _Case, t: jax.Array) -> jax.Array:
+        z = schedules.add_noise(nets.schedule, x0, noise, t)
+        output = _denoise(nets, params, first["masked_latent"], z, t, case)
+        estimate = schedules.predict_x0(nets.schedule, nets.prediction, output, z, t)
+        error = (jnp.abs(estimate - x0).mean(-1) * near).sum() / near.sum()
+        return (nets.residual_scale or 1.0) * error
+
+    steps = jnp.array([round(share * nets.schedule.steps) for share in TIMESTEPS], jnp.int32)
+    times = jnp.repeat(steps[:, None], x0.shape[0], axis=1)
+
+    # Loops, because a denoiser for each condition and timestep takes long to compile.
+    def error_of(case: _Case) -> jax.Array:
+        return jax.lax.map(lambda t: error_at(case, t), times).mean()
+
+    errors = dict(zip(CONDITIONS, jax.lax.map(error_of, stacked), strict=True))
+    names = "reference_latent", "image_reference_landmarks"
+    both = {name: jnp.stack([batch[name], jnp.roll(batch[name], 1, 0)]) for name in names}
+    warps = jax.lax.map(
+        lambda references: _warp(nets, params, references, points, x0, first["masked_latent"]), both
+    )
     warp = {
-        name: _warp(nets, params, references, points, x0, first["masked_latent"])
-        for name, references in (("own", batch), ("other", other))
+        name: jax.tree.map(lambda x, index=index: x[index], warps)
+        for index, name in enumerate(("own", "other"))
     }
     return {"x0_l1": errors, "warp": warp}
 
@@ -101,32 +113,39 @@ def _near_lips(nets: Networks, points: jax.Array) -> jax.Array:
     return inside.astype(jnp.float32) * jnp.asarray(nets.mask)[None]
 
 
-def _denoise(
-    nets: Networks,
-    params: Any,
-    batch: Batch,
-    points: jax.Array,
-    masked: jax.Array,
-    z: jax.Array,
-    t: jax.Array,
-    condition: str,
-) -> jax.Array:
+class _Case(NamedTuple):
+    """What a denoiser is given under one of `CONDITIONS`."""
+
+    points: jax.Array
+    reference: jax.Array
+    own: jax.Array  # landmarks of the reference
+    keep_landmarks: jax.Array
+    keep_reference: jax.Array
+
+
+def _case(batch: Batch, points: jax.Array, condition: str) -> _Case:
     reference, own = batch["reference_latent"], batch["image_reference_landmarks"]
-    yes = jnp.ones((z.shape[0],), bool)
-    keep_landmarks, keep_reference = yes, yes
+    yes = jnp.ones((points.shape[0],), bool)
+    case = _Case(points, reference, own, yes, yes)
     if condition == "no landmarks":
-        keep_landmarks = ~yes
-    elif condition == "no reference":
-        keep_reference = ~yes
-    elif condition == "another frame's landmarks":
+        return case._replace(keep_landmarks=~yes)
+    if condition == "no reference":
+        return case._replace(keep_reference=~yes)
+    if condition == "another frame's landmarks":
         # Lips and jaw of the same person's reference frame, with the pose of this frame.
-        points = jnp.concatenate([points[:, :NUM_POSE], own[:, 0, NUM_POSE:]], 1)
-    elif condition == "another person's reference":
-        reference, own = jnp.roll(reference, 1, 0), jnp.roll(own, 1, 0)
+        mixed = jnp.concatenate([points[:, :NUM_POSE], own[:, 0, NUM_POSE:]], 1)
+        return case._replace(points=mixed)
+    if condition == "another person's reference":
+        return case._replace(reference=jnp.roll(reference, 1, 0), own=jnp.roll(own, 1, 0))
+    return case
+
+
+def _denoise(
+    nets: Networks, params: Any, masked: jax.Array, z: jax.Array, t: jax.Array, case: _Case
+) -> jax.Array:
     conditions = nets.denoiser.apply(
-        {"params": params}, masked, jnp.asarray(nets.mask), points, reference, own,
-        keep_landmarks, keep_reference, method="conditions",
-    )  # fmt: skip
+        {"params": params}, masked, jnp.asarray(nets.mask), *case, method="conditions"
+    )
     return nets.denoiser.apply({"params": params}, z, t, conditions, method="denoise")
 
 
