@@ -16,11 +16,10 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Programs run once or twice on small arrays: code that is not optimised saves a third of all time.
-# Commands that tests start inherit it. Whoever names a level in XLA_FLAGS keeps it.
-_LEVEL = "--xla_backend_optimization_level"
-if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{_LEVEL}=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+# Programs run once or twice on small arrays, so the time that goes into good code is lost. Commands
+# that tests start inherit this; set the variable to 0 to test optimised code.
+_SETTING = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", _SETTING != "0")
 # Kept between runs of the same user: compiling is most of what tests of models do.
 _CACHE = Path(tempfile.gettempdir()) / f"talkjax-tests-jax-cache-{os.getuid()}"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
