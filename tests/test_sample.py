@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import av
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from talkjax import commands
 from talkjax.media.video import VideoReader
 from talkjax.metrics import run_sheet
+from talkjax.personalization import personalize
 from talkjax.sampling import Options, Sampler, bundled, command, pipeline
 from talkjax.sampling.template import open_template
 from tests.sampling import fakes
@@ -111,6 +113,22 @@ def test_the_label_can_be_left_out(here):
         with av.open(str(here / "o.mp4")) as container:
             comments.append(container.metadata.get("comment", ""))
     assert comments[0].startswith("synthetic: lip-synced; tool: talkjax ") and not comments[1]
+
+
+def test_the_checkpoint_is_first_adapted_to_the_person(here, assets, monkeypatch):
+    asked = []
+
+    def adapt(video, out, **options):
+        asked.append((video, options["minutes"], options["checkpoint"]))
+        fakes.save_checkpoint(out)
+
+    monkeypatch.setattr(personalize, "personalize", adapt)
+    opened, load = [], Sampler.from_pretrained
+    monkeypatch.setattr(Sampler, "from_pretrained", lambda path: opened.append(path) or load(path))
+    person = fakes.make_template(here / "person.mp4", 8)
+    assert run(f"--video={person}", "--personalize=2", "--out=said.mp4") == 0
+    assert asked == [(str(person), 2.0, assets / "people_256")]
+    assert opened == [Path("said_person")] and (here / "said.mp4").exists()
 
 
 def test_no_folder_for_the_output(here, capsys):

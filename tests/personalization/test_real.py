@@ -1,12 +1,14 @@
 """sample.py --personalize, with real footage, the real face detector and the bundled checkpoint."""
 
 import cv2
+import pytest
 
 from talkjax import commands, files
 from talkjax.media import video, video_writer
 from talkjax.sampling import command
 
 
+@pytest.mark.slow
 def test_a_person_speaks_after_half_a_minute(shared_data, tmp_path, capsys):
     source = shared_data / "people_gov" / "president_clip1.mp4"
     person = tmp_path / "person.mp4"
