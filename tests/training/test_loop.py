@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from talkjax import files, runs
+from talkjax import runs
 from talkjax.errors import UserError
 from talkjax.training import loop, metrics
 from talkjax.training.checkpoints import load_sources
@@ -179,14 +179,6 @@ def test_another_config_does_not_go_on(tmp_path):
     train(tmp_path, steps=4)
     with pytest.raises(UserError, match="seed was 0, is 1"):
         train(tmp_path, steps=4, seed=1)
-
-
-def test_two_processes_do_not_train_in_one_workdir(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_PATIENCE", 0.2)
-    in_use = pytest.raises(UserError, match=r"run is in use by another process; .*--workdir")
-    with files.held(tmp_path / "run", "wait"), in_use:
-        train(tmp_path / "run", steps=2)
-    assert os.listdir(tmp_path / "run") == [files.LOCK]
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path):
