@@ -19,9 +19,8 @@ except ImportError:  # on Windows
 
 PathLike = str | os.PathLike
 LOCK = ".lock"
-_PATIENCE = (
-    5.0  # seconds: the worker processes of one that was killed hold its lock a little longer
-)
+# Seconds that a lock is waited for: workers of a process that was killed hold it a little longer.
+_PATIENCE = 5.0
 
 
 class WriteError(UserError, OSError):
